@@ -1,0 +1,57 @@
+"""Every error a user may see. Text says where, what was expected, what was got and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class CompressionGateError(Exception):
+    """Something this package refuses or could not do; ``exit_code`` is what the command ends with."""
+
+    exit_code = 4
+
+
+class ParamsError(CompressionGateError):
+    """A file the user wrote, or a command line, is wrong. Holds every problem found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class UnknownPluginError(ParamsError):
+    """A name that no table and no entry point knows."""
+
+
+class MissingDependencyError(CompressionGateError):
+    """A library of an extra that is not installed."""
+
+
+class TaskError(CompressionGateError):
+    """The user's model, data, loss or weights did not do what the contract of ``task`` says."""
+
+
+class DataError(CompressionGateError):
+    """The data were read, and are not fit to be trained or judged on."""
+
+
+class MetricsError(CompressionGateError):
+    """A record of measurements is missing, damaged or not finite."""
+
+
+class StaleError(CompressionGateError):
+    """Files on disk are not the ones a record speaks of."""
+
+
+class CompressionError(CompressionGateError):
+    """A method cannot treat this model as asked."""
+
+
+class ExportError(CompressionGateError):
+    """A runtime cannot hold this model."""
+
+
+class MeasurementError(CompressionGateError):
+    """A measurement could not be taken or cannot be trusted."""

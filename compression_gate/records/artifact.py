@@ -1,0 +1,89 @@
+"""A model on disk: which files, which of them ship, how many bytes, from which recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field
+
+from compression_gate.errors import StaleError
+from compression_gate.records.base import Record, digest_of, digest_of_file
+
+FILE_NAME = "artifact.json"
+Role = Literal["reference", "candidate", "baseline", "release"]
+
+
+class FileEntry(Record):
+    """One file of an artifact: its size [bytes] and its SHA-256."""
+
+    bytes: int
+    sha256: str
+
+
+class Artifact(Record):
+    """A model's files. ``digest`` covers the names and contents of all of them.
+
+    Args:
+        shipped: the names of the files that ship; accuracy, bytes and latency are of these.
+        parameters, nonzeros: numbers of weights held, and of those that are not zero.
+        macs: multiply-accumulates per example.
+        recipe_digest, parent_digest: what made it, and out of which artifact; None for a reference.
+    """
+
+    schema_number: Literal[1] = Field(1, alias="schema")
+    role: Role
+    format: str
+    runtime: str
+    files: dict[str, FileEntry]
+    shipped: tuple[str, ...]
+    digest: str
+    parameters: int
+    nonzeros: int
+    macs: int
+    normalize: bool = False
+    recipe_digest: str | None = None
+    parent_digest: str | None = None
+    commit: str | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of every file that ships."""
+        return sum(self.files[name].bytes for name in self.shipped)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the plain state dict."""
+        return self.files["model.safetensors"].bytes
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read a folder's record and make sure that it speaks of the files that lie there.
+
+        Raises:
+            MetricsError: no record, or a damaged one.
+            StaleError: a file was changed, removed or added since the record was written.
+        """
+        artifact = cls.read(folder / FILE_NAME)
+        if (found := entries(folder)) != artifact.files:
+            changed = sorted(
+                name for name in found.keys() | artifact.files.keys() if found.get(name) != artifact.files.get(name)
+            )
+            raise StaleError(
+                f"{folder}: {', '.join(changed)}: expected the files that {FILE_NAME} lists, got others: run again"
+            )
+        return artifact
+
+
+def entries(folder: Path) -> dict[str, FileEntry]:
+    """List every file of an artifact's folder but its record."""
+    return {
+        path.relative_to(folder).as_posix(): FileEntry(bytes=path.stat().st_size, sha256=digest_of_file(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != FILE_NAME
+    }
+
+
+def digest_of_files(files: dict[str, FileEntry]) -> str:
+    """One digest over the names and contents of all files."""
+    return digest_of({name: entry.sha256 for name, entry in files.items()})

@@ -1,0 +1,87 @@
+"""What every record shares: frozen, strict about unknown fields, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from compression_gate.errors import MetricsError
+
+
+class Record(BaseModel):
+    """A frozen record that can be written to a file and is validated when it is read back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and validate.
+
+        Raises:
+            MetricsError: the file is missing, cut short, or not such a record.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise MetricsError(f"{path}: missing: run the stage that writes it, or `compression-gate run`") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise MetricsError(f"{path}: cannot be read: {error}") from error
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+            raise MetricsError(
+                f"{path}: {where}: {first['msg']}: the file is damaged or of another version; delete it and run again"
+            ) from error
+
+    def write(self, path: Path) -> None:
+        """Write as JSON under a temporary name, then rename."""
+        write_text(path, json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its name when the block ends well, and vanishes otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` so that a reader sees the old file or the new one, never a part."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def finite(value: float) -> float | None:
+    """Return ``value``, or None where it is NaN or infinite (JSON has neither)."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,156 @@
+"""What the stages measured: the records that the judge reads."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from compression_gate.records.base import Record
+
+
+class DataSplit(Record):
+    """What `prepare` saw in one split."""
+
+    n: int
+    digest: str
+    input_shapes: dict[str, tuple[int | str, ...]]
+    value_range: tuple[float | None, float | None]
+    class_counts: dict[str, int] | None = None
+    not_finite: int = 0
+    duplicates: int = 0
+    cut_from_train: bool = False
+
+
+class DataRecord(Record):
+    """`reports/data.json`: the data as they were read."""
+
+    schema_number: Literal[1] = Field(1, alias="schema")
+    digest: str
+    splits: dict[str, DataSplit]
+    leaks: dict[str, int]
+    problems: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+
+
+class StepRecord(Record):
+    """What one step of the recipe changed. ``before`` of a step is the ``after`` of the one before it."""
+
+    method: str
+    options: dict[str, object]
+    seconds: float
+    state_bytes: int
+    parameters: int
+    nonzeros: int
+    macs: int
+    distinct_values: int
+    quality: dict[str, float | None]
+    covered: tuple[str, ...]
+    uncovered: dict[str, str]
+    effect: str
+    effective: bool
+
+
+class CompressionRecord(Record):
+    """`reports/compression.json`: the chain of steps, measured on the validation split.
+
+    ``reference`` is the row before the first step; ``warnings`` name effects that the shipping format cannot show.
+    """
+
+    schema_number: Literal[1] = Field(1, alias="schema")
+    recipe_digest: str
+    reference: StepRecord
+    steps: tuple[StepRecord, ...]
+    size_bytes: int
+    warnings: tuple[str, ...] = ()
+
+
+class Value(Record):
+    """A figure with the number of examples it stands on; ``value`` is None, with a ``reason``, if it is not finite."""
+
+    value: float | None
+    n: int
+    reason: str | None = None
+
+
+class ModelQuality(Record):
+    """One model's figures on the test split; ``slices`` is metric -> slice (``class=3``) -> figure."""
+
+    digest: str
+    metrics: dict[str, Value]
+    slices: dict[str, dict[str, Value]] = {}
+
+
+class Evaluation(Record):
+    """`reports/evaluation.json`. Per-example outcomes lie in ``predictions.npz`` beside it.
+
+    ``models`` is by role; ``absent`` says why a baseline or release is not among them.
+    ``predictions.npz`` holds ``ids`` (N,), ``target`` (N,) and for each role ``<role>_predicted`` (N,) labels
+    (classification) or ``<role>_score_<name>`` (N,) per-example scores (regression: ``error``; custom: the scorer's).
+    """
+
+    schema_number: Literal[1] = Field(1, alias="schema")
+    kind: Literal["classification", "regression", "custom"]
+    n: int
+    data_digest: str
+    predictions_digest: str
+    runtime: str
+    models: dict[str, ModelQuality]
+    absent: dict[str, str] = {}
+    pairs: dict[str, dict[str, Value]] = {}
+    classes: tuple[str, ...] = ()
+
+
+class Measurement(Record):
+    """A measured figure: value, unit, how many samples, and the spread where there is one."""
+
+    value: float | None
+    unit: str
+    samples: int = 1
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+    estimated: bool = False
+
+
+class PairedTiming(Record):
+    """The candidate timed against another model in the same process, call by call.
+
+    ``ratio`` is candidate over the other (1.05: 5 % slower), the exponential of the median of per-pair log ratios;
+    ``interval`` its two-sided sign interval at ``confidence``; ``control_*`` the same for the other against a copy of
+    itself, in which nothing but noise can be seen.
+    """
+
+    procedure: str
+    clock: str
+    ratio: float | None
+    interval: tuple[float | None, float | None]
+    confidence: float
+    pairs: int
+    turns: int
+    control_ratio: float | None
+    control_interval: tuple[float | None, float | None]
+    wall_ratio: float | None
+    reason: str | None = None
+
+
+class ModelCost(Record):
+    """One model's costs: metric name (unit last) -> measurement."""
+
+    digest: str
+    figures: dict[str, Measurement]
+
+
+class Benchmark(Record):
+    """`reports/benchmark.json`. ``pairs`` is by the role the candidate was timed against; samples: ``timings.npz``."""
+
+    schema_number: Literal[1] = Field(1, alias="schema")
+    runtime: str
+    threads: int
+    batch_sizes: tuple[int, ...]
+    models: dict[str, ModelCost]
+    pairs: dict[str, PairedTiming]
+    absent: dict[str, str] = {}
+    environment: dict[str, str]
+    machine_digest: str
+    load_average: float | None = None

@@ -1,0 +1,462 @@
+"""``params.yaml``: what a user asks for, read with every problem named by file, line and key path."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from compression_gate.errors import ParamsError
+from compression_gate.records.base import digest_of, write_text
+from compression_gate.records.metric_table import DEFAULT_METRICS, METRICS, QUALITY_METRICS
+from compression_gate.registry import nearest
+
+FILE_NAME = "params.yaml"
+
+
+class Section(BaseModel):
+    """A part of the params: frozen, and no key unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def dotted(value: str) -> str:
+    """Accept ``package.module:name`` only."""
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", value):
+        raise ValueError("expected a dotted path like 'package.module:name'")
+    return value
+
+
+DottedPath = Annotated[str, AfterValidator(dotted)]
+
+
+class TaskParams(Section):
+    """How the user's model and data enter."""
+
+    model: DottedPath
+    data: DottedPath
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    data_args: dict[str, Any] = Field(default_factory=dict)
+    collate: DottedPath | None = None
+    kind: Literal["classification", "regression", "custom"] = "classification"
+    loss: DottedPath | None = None
+    scorer: DottedPath | None = None
+    trainer: DottedPath | None = None
+    weights: str | None = None
+    dynamic: dict[str, dict[int, str]] = Field(default_factory=dict)
+    files: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def custom_needs_a_scorer(self) -> TaskParams:
+        """Without a scorer nothing of a custom task can be measured."""
+        if self.kind == "custom" and self.scorer is None:
+            raise ValueError("kind custom needs task.scorer: a callable(outputs, targets) -> {name: scores (N,)}")
+        return self
+
+
+class PrepareParams(Section):
+    """Findings in the data that are accepted."""
+
+    allow: tuple[Literal["duplicates", "leaks", "empty_classes"], ...] = ()
+
+
+class TrainParams(Section):
+    """The built-in training loop."""
+
+    epochs: int = Field(4, ge=0)
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(0.003, gt=0)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    normalize: bool = False
+    augment: tuple[Literal["shift", "rotate", "flip", "noise", "erase"], ...] = ()
+    seed: int = Field(0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Step(BaseModel):
+    """One step of a recipe: a method by name, and its options, which the method checks."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    method: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All keys but ``method``."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class CompressParams(Section):
+    """What is done to the model, and what it ships as."""
+
+    recipe: str | None = None
+    steps: tuple[Step, ...] = ()
+    runtime: str = "onnxruntime"
+    format: Literal["onnx", "coded"] | str = "onnx"
+
+    @model_validator(mode="after")
+    def one_source_of_steps(self) -> CompressParams:
+        """Steps are written here or in a recipe file, not in both."""
+        if self.recipe is not None and self.steps:
+            raise ValueError("has both recipe and steps: keep one of them")
+        return self
+
+
+class EvaluateParams(Section):
+    """What is measured on the test split."""
+
+    metrics: tuple[str, ...] | None = None
+    perturbations: tuple[str, ...] = ()
+
+
+class BenchmarkParams(Section):
+    """How costs are measured."""
+
+    threads: int = Field(1, ge=1)
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
+    budget_s: float = Field(60, gt=0)
+
+
+class Limit(Section):
+    """A user's number: in the metric's own unit, or relative (0.05 for "5%") to what it is held against."""
+
+    value: float
+    relative: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.value * 100:g}%" if self.relative else f"{self.value:g}"
+
+
+def parse_limit(value: Any) -> Any:
+    """Turn ``0.01`` or ``"5%"`` into a :class:`Limit`'s fields."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(-?[\d.]+(?:e-?\d+)?)\s*%\s*", value)):
+        return {"value": float(match[1]) / 100, "relative": True}
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return {"value": float(value)}
+    raise ValueError("expected a number, or a share like '5%'")
+
+
+LimitField = Annotated[Limit, BeforeValidator(parse_limit)]
+LIMIT_NAMES = ("max", "min", "max_drop", "max_increase")
+
+
+class Rule(Section):
+    """One metric, one limit, what it is held against, and how much it matters.
+
+    Args:
+        slice: a column of the test data (``class``: every class by itself) or one value of it (``class=3``).
+        fallback: ``reference``: held against the reference while no baseline was ever recorded.
+        accept_underpowered: judge on the observed value where the data can prove nothing.
+    """
+
+    metric: str
+    max: LimitField | None = None
+    min: LimitField | None = None
+    max_drop: LimitField | None = None
+    max_increase: LimitField | None = None
+    against: Literal["reference", "baseline", "release"] = "reference"
+    slice: str | None = None
+    level: Literal["block", "warn", "info"] = "block"
+    min_n: int | None = Field(None, ge=1)
+    fallback: Literal["reference"] | None = None
+    accept_underpowered: bool = False
+
+    @property
+    def limits(self) -> dict[str, Limit]:
+        """The limits that were set, by name; a valid rule has exactly one."""
+        return {name: limit for name in LIMIT_NAMES if (limit := getattr(self, name)) is not None}
+
+    @property
+    def form(self) -> str:
+        """Which of the four forms the limit has."""
+        return next(iter(self.limits))
+
+    @property
+    def limit(self) -> Limit:
+        """The one limit."""
+        return next(iter(self.limits.values()))
+
+
+class GateParams(Section):
+    """The rules, expanded from the short form where that was used."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    rules: dict[str, Rule] = Field(default_factory=dict)
+    policies: dict[str, Any] = Field(default_factory=dict)
+
+
+class Params(Section):
+    """All of ``params.yaml`` with every default filled in."""
+
+    task: TaskParams
+    prepare: PrepareParams = PrepareParams()
+    train: TrainParams = TrainParams()
+    compress: CompressParams = CompressParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    benchmark: BenchmarkParams = BenchmarkParams()
+    gate: GateParams = GateParams()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The quality metrics to produce; those of the task's kind unless the user names some."""
+        return self.evaluate.metrics if self.evaluate.metrics is not None else DEFAULT_METRICS[self.task.kind]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, defaults filled in, the gate expanded: what digests and DVC see."""
+        plain = self.model_dump(mode="json")
+        for rule in plain["gate"]["rules"].values():
+            for name in LIMIT_NAMES:
+                if rule[name] is not None:
+                    rule[name] = str(Limit(**rule[name])) if rule[name]["relative"] else rule[name]["value"]
+        return plain
+
+    @property
+    def digest(self) -> str:
+        """Changes when any value a stage may read changes, not with comments or layout."""
+        return digest_of(self.as_dict())
+
+
+SHORT_NAMES = {"accuracy": "accuracy", "size_bytes": "size", "compression_ratio": "rate", "latency_ms": "latency"}
+SHORT_METRICS = {"latency": "latency_ms", "size": "size_bytes"}
+
+
+def short_rule(key: str, value: Any) -> tuple[str, dict[str, Any]] | None:
+    """Expand one key of the short gate form, or return None where it is none.
+
+    ``max_accuracy_drop`` reads as metric ``accuracy``, ``max_drop``; ``min_compression_ratio`` as ``min``.
+    """
+    if match := re.fullmatch(r"max_(\w+)_(drop|increase)", key):
+        name, form = match[1], f"max_{match[2]}"
+    elif match := re.fullmatch(r"(max|min)_(\w+)", key):
+        name, form = match[2], match[1]
+    else:
+        return None
+    metric = SHORT_METRICS.get(name, name)
+    rule: dict[str, Any] = {"metric": metric, form: value}
+    if metric == "latency_ms" and form == "max_increase":
+        rule |= {"against": "baseline", "fallback": "reference"}
+    return SHORT_NAMES.get(metric, name), rule
+
+
+class Document:
+    """A YAML file's values with the line of every key path."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.name = name
+        self.lines: dict[tuple[str, ...], int] = {}
+        self.problems: list[str] = []
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ParamsError(
+                f"{path}: missing: `compression-gate init --model package.module:Net --data package.module:load` "
+                "writes one"
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ParamsError(f"{path}: cannot be read as text: {error}") from error
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            self.values = yaml.safe_load(text)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ParamsError(f"{name}:{line}: not YAML: {error.problem}: mend the indentation or quotes") from error
+        except yaml.YAMLError as error:
+            raise ParamsError(f"{name}:1: not YAML: {str(error).splitlines()[0]}") from error
+        if node is not None:
+            self.walk(node, ())
+
+    def walk(self, node: yaml.Node, path: tuple[str, ...]) -> None:
+        """Note the line of every key, and every key that is there twice."""
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                here = (*path, str(key.value))
+                self.lines[here] = key.start_mark.line + 1
+                if key.value in seen:
+                    self.problem(here, "is written twice: the last would win silently; remove one")
+                seen.add(key.value)
+                self.walk(value, here)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self.walk(value, (*path, str(index)))
+
+    def line(self, path: tuple[str, ...]) -> int:
+        """The line of the longest known part of ``path``."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+    def problem(self, path: tuple[str, ...], text: str) -> None:
+        """Remember one problem."""
+        where = ".".join(path)
+        self.problems.append(f"{self.name}:{self.line(path)}: {where + ': ' if where else ''}{text}")
+
+
+def read_params(folder: Path) -> Params:
+    """Read ``params.yaml`` of a suite.
+
+    Raises:
+        ParamsError: every problem at once, each ``file:line: key.path: expected …, got … (did you mean …?)``.
+    """
+    document = Document(folder / FILE_NAME, FILE_NAME)
+    values = document.values
+    if not isinstance(values, dict):
+        raise ParamsError(f"{FILE_NAME}:1: expected a mapping with the key 'task', got {type(values).__name__}")
+    values = json.loads(json.dumps(values, default=str))
+    gate = values.get("gate")
+    if isinstance(gate, dict):
+        values["gate"] = expanded_gate(gate, document)
+    try:
+        params = Params.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        for item in error.errors():
+            document.problem(*described(item, values))
+        params = None
+    check_rules(values, document)
+    if document.problems:
+        raise ParamsError(sorted(set(document.problems), key=lambda text: int(text.split(":")[1])))
+    assert params is not None  # a ValidationError always leaves a problem
+    return params
+
+
+def expanded_gate(gate: dict[str, Any], document: Document) -> dict[str, Any]:
+    """Turn keys of the short form into rules, keeping for each the line it was written on."""
+    full = {key: value for key, value in gate.items() if key in GateParams.model_fields}
+    rules = dict(full["rules"]) if isinstance(full.get("rules"), dict) else full.get("rules", {})
+    for key, value in gate.items():
+        if key in GateParams.model_fields:
+            continue
+        short = short_rule(key, value)
+        if short is None or not isinstance(rules, dict):
+            known = [*GateParams.model_fields, "max_accuracy_drop", "max_size_bytes", "min_compression_ratio"]
+            document.problem(("gate", key), unknown(key, [*known, "max_latency_increase"]))
+            continue
+        name, rule = short
+        if name in rules:
+            document.problem(("gate", key), f"says again what gate.rules.{name} says: keep one of them")
+            continue
+        rules[name] = rule
+        line = document.line(("gate", key))
+        for part in ((), ("metric",), *((form,) for form in LIMIT_NAMES)):
+            document.lines[("gate", "rules", name, *part)] = line
+    return {**full, "rules": rules}
+
+
+def unknown(key: str, known: list[str]) -> str:
+    """Say that a key is unknown, and which are known."""
+    return f"expected one of {', '.join(known)}, got {key!r}{nearest(key, known)}"
+
+
+def section_at(path: tuple[str, ...]) -> list[str]:
+    """Names of the fields of the section that holds the last part of ``path``."""
+    sections: dict[str, type[BaseModel]] = {
+        name: field.annotation for name, field in Params.model_fields.items() if field.annotation
+    }
+    if len(path) == 1:
+        return list(Params.model_fields)
+    if path[:2] == ("gate", "rules"):
+        return [name for name in Rule.model_fields]
+    return list(sections[path[0]].model_fields) if path[0] in sections else []
+
+
+def described(item: Any, values: Any) -> tuple[tuple[str, ...], str]:
+    """Turn one of pydantic's findings into our words."""
+    path = tuple(str(part) for part in item["loc"])
+    got = values
+    for part in path:
+        got = got[part] if isinstance(got, dict) and part in got else got
+        if isinstance(got, list) and part.isdigit() and int(part) < len(got):
+            got = got[int(part)]
+    if item["type"] == "extra_forbidden":
+        return path, unknown(path[-1], section_at(path))
+    if item["type"] == "missing":
+        return path, "is required and missing"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "literal_error":
+        options = re.findall(r"'([^']*)'", str(item["ctx"]["expected"]))
+        return path, f"expected {item['ctx']['expected']}, got {got!r}{nearest(got, options)}"
+    if item["type"] == "value_error" and not message.startswith("expected"):
+        return path, message
+    message = message.replace("Input should be ", "expected ").replace("expected ", "expected ", 1)
+    return path, f"{message}, got {got!r}"
+
+
+def check_rules(values: dict[str, Any], document: Document) -> None:
+    """Find limits that are impossible, contradict each other, or speak of what does not exist."""
+    rules = values.get("gate", {}).get("rules", {}) if isinstance(values.get("gate"), dict) else {}
+    kind = values["task"].get("kind", "classification") if isinstance(values.get("task"), dict) else "classification"
+    if not isinstance(rules, dict):
+        return
+    parsed: dict[str, Rule] = {}
+    for name, value in rules.items():
+        if not isinstance(value, dict):
+            continue
+        try:
+            rule = Rule.model_validate_json(json.dumps(value))
+        except ValidationError:
+            continue
+        parsed[name] = rule
+        for key, text in rule_problems(name, rule, kind):
+            document.problem(("gate", "rules", name, *key), text)
+    for name, other in contradictions(parsed):
+        document.problem(("gate", "rules", name), f"contradicts gate.rules.{other}: no value of the metric meets both")
+    metrics = values["evaluate"].get("metrics") if isinstance(values.get("evaluate"), dict) else None
+    for index, metric in enumerate(metrics if isinstance(metrics, list) else []):
+        if kind != "custom" and metric not in QUALITY_METRICS:
+            document.problem(("evaluate", "metrics", str(index)), unknown(str(metric), list(QUALITY_METRICS)))
+
+
+def rule_problems(name: str, rule: Rule, kind: str) -> list[tuple[tuple[str, ...], str]]:
+    """What is wrong with one rule by itself: (key below the rule, what)."""
+    problems: list[tuple[tuple[str, ...], str]] = []
+    metric = METRICS.get(rule.metric)
+    if metric is None and kind != "custom":
+        problems.append((("metric",), unknown(rule.metric, list(METRICS))))
+    if len(rule.limits) != 1:
+        got = " and ".join(rule.limits) or "none"
+        more = ": split it into two rules" if rule.limits else ""
+        problems.append(((), f"has {got}; a rule has one limit of {', '.join(LIMIT_NAMES)}{more}"))
+        return problems
+    form, limit = rule.form, rule.limit
+    change = form in ("max_drop", "max_increase")
+    if change and limit.value < 0:
+        problems.append(((form,), f"expected zero or more, got {limit}: a negative change can never be allowed"))
+    if metric and metric.fraction and not limit.relative and not 0 <= abs(limit.value) <= 1:
+        problems.append(((form,), f"{rule.metric} is a fraction: expected 0 to 1, got {limit} (one point is 0.01)"))
+    if metric and not metric.fraction and not change and limit.value < 0:
+        problems.append(((form,), f"{rule.metric} is never negative: expected zero or more, got {limit}"))
+    if form == "max_drop" and limit.relative and limit.value > 1:
+        problems.append(((form,), f"nothing can drop by more than 100%, got {limit}"))
+    if metric and ((form == "max_drop") != (metric.better == "higher")) and change:
+        right = "max_drop" if metric.better == "higher" else "max_increase"
+        problems.append(((form,), f"{rule.metric} gets worse the other way: expected {right}, got {form}"))
+    if not change and limit.relative:
+        problems.append(((form,), f"an absolute limit is in the metric's own unit: expected a number, got {limit}"))
+    return problems
+
+
+def contradictions(rules: dict[str, Rule]) -> list[tuple[str, str]]:
+    """Pairs of rules whose absolute limits leave nothing between them."""
+    floors = {n: r for n, r in rules.items() if r.min is not None and len(r.limits) == 1}
+    ceilings = {n: r for n, r in rules.items() if r.max is not None and len(r.limits) == 1}
+    return [
+        (low_name, high_name)
+        for low_name, low in floors.items()
+        for high_name, high in ceilings.items()
+        if (low.metric, low.slice) == (high.metric, high.slice) and low.limit.value > high.limit.value
+    ]
+
+
+def write_resolved(params: Params, path: Path) -> None:
+    """Write the params with defaults filled in, section by section, for DVC to depend on."""
+    text = yaml.safe_dump(params.as_dict(), sort_keys=False, allow_unicode=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
