@@ -1,0 +1,1 @@
+"""How a model and its data enter, and the built-in ones."""

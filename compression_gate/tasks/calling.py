@@ -1,0 +1,75 @@
+"""How a model is called and what it answers: the one place that knows the forms inputs and outputs may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from compression_gate.errors import TaskError
+
+Inputs: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+
+
+def named(inputs: Inputs) -> dict[str, Tensor]:
+    """Give every input tensor the name it has in an exported file: ``input``; ``input_0``, …; or the dict's own."""
+    if isinstance(inputs, Tensor):
+        return {"input": inputs}
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    return {f"input_{index}": value for index, value in enumerate(inputs)}
+
+
+def moved(inputs: Inputs, device: torch.device | str) -> Inputs:
+    """Return the inputs on ``device``."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device)
+    if isinstance(inputs, Mapping):
+        return {name: value.to(device) for name, value in inputs.items()}
+    return tuple(value.to(device) for value in inputs)
+
+
+def call(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Call the model and return its output tensor ``(N, …)``."""
+    if isinstance(inputs, Tensor):
+        return output_of(model(inputs))
+    if isinstance(inputs, Mapping):
+        return output_of(model(**inputs))
+    return output_of(model(*inputs))
+
+
+def output_of(outputs: Any) -> Tensor:
+    """Find the tensor in what a model returned: itself, the first of a tuple, or ``logits``.
+
+    Raises:
+        TaskError: nothing of the kind is there.
+    """
+    if isinstance(outputs, Mapping) and "logits" in outputs:
+        outputs = outputs["logits"]
+    elif hasattr(outputs, "logits"):
+        outputs = outputs.logits
+    elif isinstance(outputs, (tuple, list)) and outputs:
+        outputs = outputs[0]
+    if not isinstance(outputs, Tensor):
+        raise TaskError(
+            f"task.model: expected a tensor, a tuple whose first item is one, or something with `logits`, "
+            f"got {type(outputs).__name__}: return one of these from forward()"
+        )
+    return outputs
+
+
+class Positional(nn.Module):
+    """A model that takes its inputs by position and returns one tensor: the form exporters want."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+        super().__init__()
+        self.model = model
+        self.names = tuple(inputs) if isinstance(inputs, Mapping) else None
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Call the wrapped model in the form it knows."""
+        if self.names is not None:
+            return output_of(self.model(**dict(zip(self.names, inputs, strict=True))))
+        return output_of(self.model(*inputs))

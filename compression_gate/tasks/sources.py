@@ -1,0 +1,126 @@
+"""Which of the user's own files a task is made of, found by reading imports, not by running them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from compression_gate.errors import ParamsError
+from compression_gate.records.params import TaskParams
+
+DOTTED_FIELDS = ("model", "data", "collate", "loss", "scorer", "trainer")
+
+
+@cache
+def repository_root(folder: Path) -> Path:
+    """The top of the git checkout around ``folder``, or ``folder`` itself."""
+    for parent in (folder.resolve(), *folder.resolve().parents):
+        if (parent / ".git").exists():
+            return parent
+    return folder.resolve()
+
+
+def import_roots(suite: Path) -> list[Path]:
+    """Folders a dotted path may start at: the suite, its parents up to the repository's root, and ``src`` there."""
+    suite, top = suite.resolve(), repository_root(suite)
+    between = [parent for parent in suite.parents if parent == top or top in parent.parents]
+    return [suite, *between, *([top / "src"] if (top / "src").is_dir() else [])]
+
+
+def module_files(module: str, roots: Iterable[Path]) -> list[Path]:
+    """Files that importing ``module`` runs: the packages' ``__init__`` on the way and its own; empty if foreign."""
+    parts = module.split(".")
+    for root in roots:
+        own = root.joinpath(*parts)
+        last = own.with_suffix(".py") if own.with_suffix(".py").is_file() else own / "__init__.py"
+        if last.is_file():
+            packages = [root.joinpath(*parts[:depth]) / "__init__.py" for depth in range(1, len(parts))]
+            return [*(path for path in packages if path.is_file()), last]
+        if own.is_dir():  # a namespace package has no file of its own
+            return []
+    return []
+
+
+def imports_of(path: Path, roots: list[Path]) -> Iterator[str]:
+    """Names of the modules that a file imports, anywhere in it; relative ones made absolute."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not valid Python: {error}: mend it before the pipeline runs it") from error
+    package = package_of(path, roots)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                up = package[: len(package) - node.level + 1]
+                base = ".".join([*up, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names if base)
+
+
+def package_of(path: Path, roots: list[Path]) -> list[str]:
+    """The package a file lies in, as parts of its dotted name."""
+    for root in roots:
+        if root in path.parents:
+            return list(path.parent.relative_to(root).parts)
+    return []
+
+
+def first_party_sources(task: TaskParams, suite: Path) -> list[Path]:
+    """Every file of the user's that the task's dotted paths lead to, sorted, absolute.
+
+    Raises:
+        ParamsError: a dotted path that leads nowhere: neither a file here nor an installed module.
+    """
+    roots = [root.resolve() for root in import_roots(suite)]
+    found: set[Path] = set()
+    problems: list[str] = []
+    for field in DOTTED_FIELDS:
+        if (path := getattr(task, field)) is None:
+            continue
+        module = path.partition(":")[0]
+        files = module_files(module, roots)
+        if not files and not installed(module):
+            problems.append(
+                f"params.yaml: task.{field}: no module {module!r} in {', '.join(map(str, roots))} nor installed: "
+                "dotted paths start at the suite's folder or the repository's root"
+            )
+        follow(files, roots, found)
+    if problems:
+        raise ParamsError(problems)
+    return sorted(found)
+
+
+def follow(files: list[Path], roots: list[Path], found: set[Path]) -> None:
+    """Add ``files`` and what they import, and so on, to ``found``."""
+    queue = [path.resolve() for path in files]
+    while queue:
+        path = queue.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for module in imports_of(path, roots):
+            queue.extend(file.resolve() for file in module_files(module, roots))
+
+
+def installed(module: str) -> bool:
+    """Whether a module can be imported, without importing more than its parents."""
+    import importlib.util
+
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def head_commit(folder: Path) -> str | None:
+    """The commit checked out, with ``+`` where tracked files differ from it, or None outside git."""
+    answer = subprocess.run(
+        ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -1,0 +1,281 @@
+"""The user's task, opened: model factory, data splits, loss and scores, every contract checked where it enters."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from compression_gate.errors import ParamsError, TaskError
+from compression_gate.records.params import Params, TaskParams
+from compression_gate.tasks.calling import Inputs
+from compression_gate.tasks.sources import import_roots
+
+SPLITS = ("train", "validation", "calibration", "test")
+VALIDATION_SHARE = 0.1
+CALIBRATION_SHARE, CALIBRATION_MOST = 0.05, 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some examples: inputs as the model takes them, targets ``(N, …)``, and their positions in the split."""
+
+    inputs: Inputs
+    targets: Tensor
+    positions: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Examples of one split: the dataset they come from and which of its items they are."""
+
+    name: str
+    dataset: Any
+    indices: np.ndarray
+    cut_from_train: bool = False
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def items(self, positions: Sequence[int]) -> list[tuple[Any, Any]]:
+        """Return the examples at ``positions``."""
+        wanted = [int(self.indices[position]) for position in positions]
+        if hasattr(self.dataset, "__getitems__"):
+            items = list(self.dataset.__getitems__(wanted))
+        else:
+            items = [self.dataset[index] for index in wanted]
+        for position, item in zip(wanted, items, strict=True):
+            if not isinstance(item, (tuple, list)) or len(item) != 2:
+                raise TaskError(
+                    f"task.data: split {self.name!r}, item {position}: expected a pair (input, target), "
+                    f"got {type(item).__name__}{f' of {len(item)}' if isinstance(item, (tuple, list)) else ''}: "
+                    "return two things from __getitem__"
+                )
+        return items
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Unique names of the examples: the dataset's own, else ``split:index``."""
+        own = getattr(self.dataset, "ids", None)
+        if own is None:
+            source = "train" if self.cut_from_train else self.name
+            return [f"{source}:{index}" for index in self.indices]
+        if len(own) != len(self.dataset):
+            raise TaskError(f"task.data: split {self.name!r}: expected {len(self.dataset)} ids, got {len(own)}")
+        return [str(own[int(index)]) for index in self.indices]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What ``task`` of the params names, imported. Build one with :func:`open_task`."""
+
+    params: TaskParams
+    folder: Path
+    seed: int
+    data_batch_size: int = 256
+    splits: dict[str, Split] = field(default_factory=dict)
+
+    def build_model(self) -> nn.Module:
+        """Call the factory, on CPU, and return its module in eval mode."""
+        torch.manual_seed(self.seed)
+        model = called("task.model", self.params.model, self.params.model_args)
+        if not isinstance(model, nn.Module):
+            raise TaskError(
+                f"task.model: {self.params.model}: expected a torch.nn.Module, got {type(model).__name__}: "
+                "name a module class or a function that returns a module"
+            )
+        return model.eval()
+
+    def split(self, name: str) -> Split:
+        """Return a split; validation and calibration are cut from train where the data have none.
+
+        Raises:
+            KeyError: an optional split that does not exist (``holdout``).
+            TaskError: the data callable did not return a map-style dataset.
+        """
+        if name not in self.splits:
+            self.splits.update(self.opened(name))
+        return self.splits[name]
+
+    def opened(self, name: str) -> dict[str, Split]:
+        """Open one split, or everything that is cut from train together."""
+        if name not in ("train", "validation", "calibration"):
+            dataset = self.dataset(name)
+            return {name: Split(name=name, dataset=dataset, indices=np.arange(len(dataset)))}
+        train = self.dataset("train")
+        splits: dict[str, Split] = {}
+        for part in ("validation", "calibration"):
+            try:
+                dataset = self.dataset(part)
+            except (KeyError, ValueError):
+                continue
+            splits[part] = Split(name=part, dataset=dataset, indices=np.arange(len(dataset)))
+        rest = np.arange(len(train))
+        if "validation" not in splits:
+            rest, cut = self.without(rest, max(1, round(len(train) * VALIDATION_SHARE)), train)
+            splits["validation"] = Split(name="validation", dataset=train, indices=cut, cut_from_train=True)
+        if "calibration" not in splits:
+            most = min(CALIBRATION_MOST, round(len(train) * CALIBRATION_SHARE))
+            rest, cut = self.without(rest, max(1, most), train)
+            splits["calibration"] = Split(name="calibration", dataset=train, indices=cut, cut_from_train=True)
+        return {**splits, "train": Split(name="train", dataset=train, indices=rest)}
+
+    def dataset(self, name: str) -> Any:
+        """Call the data callable for one split."""
+        dataset = called("task.data", self.params.data, self.params.data_args, name)
+        if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or isinstance(dataset, (dict, str)):
+            raise TaskError(
+                f"task.data: {self.params.data}({name!r}): expected a map-style dataset with __len__ and __getitem__, "
+                f"got {type(dataset).__name__}"
+            )
+        if len(dataset) == 0:
+            raise TaskError(f"task.data: split {name!r}: expected examples, got none")
+        return dataset
+
+    def without(self, indices: np.ndarray, count: int, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Cut ``count`` indices out, each class in its share, and return (rest, cut), both in order."""
+        random = np.random.default_rng(self.seed)
+        order = random.permutation(indices)
+        if self.params.kind == "classification":
+            labels = targets_of(dataset)[order]
+            # Rank within the class, as a share of it: the smallest shares of all classes together are stratified.
+            by_class = np.argsort(labels, kind="stable")
+            share = np.empty(len(order))
+            starts = np.searchsorted(labels[by_class], labels[by_class])
+            sizes = np.bincount(labels - labels.min())[labels[by_class] - labels.min()]
+            share[by_class] = (np.arange(len(order)) - starts + 0.5) / sizes
+            order = order[np.argsort(share, kind="stable")]
+        return np.sort(order[count:]), np.sort(order[:count])
+
+    def batches(self, split: str, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        """Yield batches in order, or shuffled by ``shuffle_seed``."""
+        examples = self.split(split)
+        order = torch.arange(len(examples))
+        if shuffle_seed is not None:
+            order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(shuffle_seed))
+        for positions in order.split(batch_size):
+            inputs, targets = self.collated(examples.items(positions.tolist()), split)
+            yield Batch(inputs=inputs, targets=targets, positions=positions)
+
+    def collated(self, items: list[tuple[Any, Any]], split: str) -> tuple[Inputs, Tensor]:
+        """Join examples into one batch."""
+        collate = self.collate
+        try:
+            inputs, targets = collate(items) if collate else default_collate(items)
+        except (RuntimeError, TypeError, ValueError) as error:
+            way_out = "mend it" if collate else "inputs of various lengths need task.collate: callable(examples)"
+            raise TaskError(f"task.collate: split {split!r}: cannot join {len(items)} examples: {error}: {way_out}") from error
+        if isinstance(inputs, list):
+            inputs = tuple(inputs)
+        for value in (inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else [inputs]):
+            if not isinstance(value, Tensor):
+                raise TaskError(
+                    f"task.data: split {split!r}: expected inputs that are a tensor, a tuple or a dict of tensors, "
+                    f"got {type(value).__name__}"
+                )
+        return inputs, torch.as_tensor(targets)
+
+    @cached_property
+    def collate(self) -> Callable[[list[Any]], tuple[Any, Any]] | None:
+        """The user's collate function, if any."""
+        return imported("task.collate", self.params.collate) if self.params.collate else None
+
+    @cached_property
+    def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The user's loss, else cross-entropy or mean squared error by the kind of the task."""
+        if self.params.loss:
+            return imported("task.loss", self.params.loss)
+        if self.params.kind == "classification":
+            return nn.functional.cross_entropy
+        if self.params.kind == "regression":
+            return lambda outputs, targets: nn.functional.mse_loss(outputs.reshape(targets.shape), targets.to(outputs.dtype))
+        raise ParamsError("params.yaml: task.loss: expected a callable(outputs, targets) for kind custom, got none")
+
+    @cached_property
+    def scorer(self) -> Callable[[Tensor, Tensor], dict[str, Any]] | None:
+        """The user's scorer, for kind custom."""
+        return imported("task.scorer", self.params.scorer) if self.params.scorer else None
+
+    def example_inputs(self, count: int = 1, split: str = "train") -> Inputs:
+        """Return ``count`` real examples as the model takes them."""
+        examples = self.split(split)
+        inputs, _ = self.collated(examples.items(range(min(count, len(examples)))), split)
+        return inputs
+
+
+def open_task(params: Params, suite: Path) -> Task:
+    """Make the suite's and the repository's folders importable and return the task."""
+    for root in reversed(import_roots(suite)):
+        if str(root) not in sys.path:
+            sys.path.insert(0, str(root))
+    os.environ["COMPRESSION_GATE_SUITE"] = str(suite.resolve())
+    return Task(params=params.task, folder=suite, seed=params.train.seed)
+
+
+def imported(key: str, path: str) -> Any:
+    """Import ``package.module:name``.
+
+    Raises:
+        ParamsError: the module or the name is not there, or importing it failed.
+    """
+    module, _, attribute = path.partition(":")
+    try:
+        target: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            target = getattr(target, part)
+    except Exception as error:  # a user's module may raise anything while it is imported
+        raise ParamsError(
+            f"params.yaml: {key}: expected something to import at {path!r}, got {type(error).__name__}: {error}: "
+            "paths start at the suite's folder or the repository's root"
+        ) from error
+    if not callable(target):
+        raise ParamsError(f"params.yaml: {key}: {path}: expected a callable, got {type(target).__name__}")
+    return target
+
+
+def called(key: str, path: str, arguments: dict[str, Any], *positional: Any) -> Any:
+    """Import and call a user's factory.
+
+    Raises:
+        ParamsError: its signature does not take these arguments.
+        TaskError: it raised. ``KeyError`` and ``ValueError`` of a data callable pass: they say "no such split".
+    """
+    target = imported(key, path)
+    try:
+        inspect.signature(target).bind(*positional, **arguments)
+    except TypeError as error:
+        given = ", ".join([*map(repr, positional), *(f"{name}={value!r}" for name, value in arguments.items())])
+        raise ParamsError(f"params.yaml: {key}: {path} cannot be called with ({given}): {error}: see {key}_args") from error
+    except ValueError:  # some builtins have no signature to check
+        pass
+    try:
+        return target(*positional, **arguments)
+    except (KeyError, ValueError) as error:
+        if positional and positional[0] in ("validation", "calibration", "holdout"):
+            raise
+        raise TaskError(f"{key}: {path}{positional}: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        from compression_gate.errors import CompressionGateError
+
+        if isinstance(error, CompressionGateError):
+            raise
+        raise TaskError(f"{key}: {path}{positional}: raised {type(error).__name__}: {error}") from error
+
+
+def targets_of(dataset: Any) -> np.ndarray:
+    """Every target of a dataset, from its ``targets`` where it has them, else by reading each item."""
+    own = getattr(dataset, "targets", None)
+    if own is not None and len(own) == len(dataset):
+        return np.asarray(own)
+    return np.asarray([int(dataset[index][1]) for index in range(len(dataset))])

@@ -1,0 +1,219 @@
+"""The training loop: seeded, resumable from the last epoch, one for the reference and for methods that train."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression_gate.errors import TaskError
+from compression_gate.progress import tracked
+from compression_gate.records.base import digest_of, replacing
+from compression_gate.records.params import TrainParams
+from compression_gate.tasks.augment import augmented
+from compression_gate.tasks.calling import call, moved
+from compression_gate.tasks.task import Batch, Task
+
+log = logging.getLogger("compression_gate")
+StepLoss = Callable[[Tensor, Batch], Tensor]
+WEIGHT_DECAY = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One row of the training curve."""
+
+    epoch: int
+    loss: float
+    validation_loss: float
+    validation_quality: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """What :func:`fit` is asked: the options, the loss of one batch, and where to continue from.
+
+    Args:
+        loss: callable(outputs, batch) -> scalar; the task's own loss if None. ``batch`` holds the augmented inputs.
+        after_step: called after each optimizer step, e.g. to keep pruned weights at zero.
+        checkpoint: written after each epoch, read if it was written by the same fitting, gone when done.
+        label: what the progress bar says.
+        frozen_key: distinguishes fittings that differ in more than their options (a digest of the start, say).
+    """
+
+    options: TrainParams
+    loss: StepLoss | None = None
+    after_step: Callable[[nn.Module], None] | None = None
+    checkpoint: Path | None = None
+    label: str = "train"
+    key: str = ""
+
+
+def device_of(options: TrainParams) -> torch.device:
+    """The device asked for; ``auto`` is CUDA where there is one."""
+    wanted = options.device if options.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise TaskError("params.yaml: train.device: expected a CUDA device, found none: use auto or cpu")
+    return torch.device(wanted)
+
+
+def uses_bfloat16(options: TrainParams, device: torch.device) -> bool:
+    """Whether to train under bfloat16 autocast: if asked, or under ``auto`` where the processor has it natively."""
+    if options.precision != "auto":
+        return options.precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def fit(model: nn.Module, task: Task, fitting: Fitting) -> list[Epoch]:
+    """Train ``model`` in place on the train split and leave it in eval mode on the CPU.
+
+    Same seed, same weights on the same machine and thread count. Nothing is selected: the last epoch's weights stay.
+
+    Raises:
+        TaskError: the loss is not finite, or the loss is not a scalar.
+    """
+    options, device = fitting.options, device_of(fitting.options)
+    if options.epochs == 0:
+        return []
+    layout = torch.channels_last if any(isinstance(m, nn.Conv2d) for m in model.modules()) else torch.contiguous_format
+    model.to(device=device, memory_format=layout).train()
+    batches_an_epoch = -(-len(task.split("train")) // options.batch_size)
+    optimizer = optimizer_of(model, options)
+    schedule = schedule_of(optimizer, options, batches_an_epoch)
+    curve = resumed(model, optimizer, schedule, fitting)
+    for number in range(len(curve), options.epochs):
+        start = time.monotonic()
+        torch.manual_seed(options.seed * 10_007 + number)
+        batches = task.batches("train", options.batch_size, shuffle_seed=options.seed * 10_007 + number)
+        total = 0.0
+        for batch in tracked(batches, batches_an_epoch, f"{fitting.label} {number + 1}/{options.epochs}"):
+            total += train_step(model, batch, task, fitting, optimizer, device)
+            schedule.step()
+        loss, quality = validated(model, task, options.batch_size, device)
+        row = Epoch(
+            epoch=number + 1,
+            loss=total / batches_an_epoch,
+            validation_loss=loss,
+            validation_quality=quality,
+            seconds=time.monotonic() - start,
+        )
+        curve.append(row)
+        shown = "" if quality is None else f", validation accuracy {quality:.4f}"
+        log.info("%s: epoch %d of %d: loss %.4f%s, %.0f s", fitting.label, row.epoch, options.epochs, row.loss, shown, row.seconds)
+        save_checkpoint(model, optimizer, schedule, curve, fitting)
+    if fitting.checkpoint is not None:
+        fitting.checkpoint.unlink(missing_ok=True)
+    model.to(device="cpu", memory_format=torch.contiguous_format).eval()
+    return curve
+
+
+def train_step(
+    model: nn.Module, batch: Batch, task: Task, fitting: Fitting, optimizer: torch.optim.Optimizer, device: torch.device
+) -> float:
+    """One batch forward and back; returns its loss."""
+    inputs = moved(augmented(batch.inputs, fitting.options.augment), device)
+    batch = Batch(inputs=inputs, targets=batch.targets.to(device), positions=batch.positions)
+    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(fitting.options, device)):
+        outputs = call(model, inputs)
+    outputs = outputs.float()
+    try:
+        loss = fitting.loss(outputs, batch) if fitting.loss else task.loss(outputs, batch.targets)
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise TaskError(
+            f"task.loss: outputs {tuple(outputs.shape)}, targets {tuple(batch.targets.shape)} of {batch.targets.dtype}: "
+            f"{error}: labels must be 0 to classes - 1, and the loss must take what the model returns"
+        ) from error
+    if not torch.isfinite(loss).all() or loss.numel() != 1:
+        raise TaskError(
+            f"{fitting.label}: expected a finite scalar loss, got {loss.detach().tolist()}: "
+            "lower train.learning_rate, or look for NaN in the data and the model"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    if fitting.after_step:
+        fitting.after_step(model)
+    return float(loss.detach())
+
+
+def optimizer_of(model: nn.Module, options: TrainParams) -> torch.optim.Optimizer:
+    """The optimizer named in the params, over the weights that are not frozen."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if not weights:
+        raise TaskError("task.model: expected weights to train, got none: set train.epochs to 0, or unfreeze some")
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(weights, lr=options.learning_rate, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=WEIGHT_DECAY)
+
+
+def schedule_of(optimizer: torch.optim.Optimizer, options: TrainParams, batches: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate's course over all batches."""
+    steps = batches * options.epochs
+    if options.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, total_steps=steps + 1)
+    if options.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+@torch.no_grad()
+def validated(model: nn.Module, task: Task, batch_size: int, device: torch.device) -> tuple[float, float | None]:
+    """Mean loss on the validation split, and accuracy where there are classes; the model is back in train mode after."""
+    model.eval()
+    total, right, count = 0.0, 0, 0
+    for batch in task.batches("validation", max(batch_size, 512)):
+        outputs = call(model, moved(batch.inputs, device)).float()
+        targets = batch.targets.to(device)
+        total += float(task.loss(outputs, targets)) * len(targets)
+        count += len(targets)
+        if task.params.kind == "classification":
+            right += int((outputs.argmax(1) == targets).sum())
+    model.train()
+    return total / count, right / count if task.params.kind == "classification" else None
+
+
+def key_of(fitting: Fitting) -> str:
+    """What a checkpoint must have been written by to be continued."""
+    return digest_of([fitting.options.model_dump(mode="json"), fitting.label, fitting.key])
+
+
+def save_checkpoint(model: nn.Module, optimizer: Any, schedule: Any, curve: list[Epoch], fitting: Fitting) -> None:
+    """Write everything the next epoch starts from."""
+    if fitting.checkpoint is None:
+        return
+    state = {
+        "key": key_of(fitting),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "curve": [vars(row) for row in curve],
+    }
+    with replacing(fitting.checkpoint) as temporary:
+        torch.save(state, temporary)
+
+
+def resumed(model: nn.Module, optimizer: Any, schedule: Any, fitting: Fitting) -> list[Epoch]:
+    """Load the checkpoint of this very fitting, if there is one, and return the epochs it holds."""
+    if fitting.checkpoint is None or not fitting.checkpoint.exists():
+        return []
+    try:
+        state = torch.load(fitting.checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may fail in any way; training starts over
+        log.warning("%s: cannot be continued from (%s): starting over", fitting.checkpoint, type(error).__name__)
+        return []
+    if state.get("key") != key_of(fitting):
+        return []
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    log.info("%s: continued after epoch %d", fitting.label, len(state["curve"]))
+    return [Epoch(**row) for row in state["curve"]]
