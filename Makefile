@@ -1,0 +1,99 @@
+# Everything a fresh machine needs is behind two words: `make gate` and `make test`.
+# Needs make, bash and a Python of 3.11 to 3.14; what can be set from outside:
+#   PYTHON=/path/to/python3.12     the Python that the environment is made from
+#   PIP_FIND_LINKS, PIP_INDEX_URL, PIP_EXTRA_INDEX_URL     as pip takes them; handed on to uv
+#   UV_TORCH_BACKEND=auto          torch's build; cpu where nothing is said
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+# Written last: a .venv without it is half made and is thrown away.
+READY := $(VENV)/.ready
+
+# DVC runs the stages with what it finds on PATH.
+export PATH := $(BIN):$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export DVC_NO_ANALYTICS := 1
+
+# A Python that was upgraded or removed under the environment leaves links to nowhere.
+ifneq ($(wildcard $(READY)),)
+ifneq ($(shell $(BIN)/python -c 'print(1)' 2>/dev/null),1)
+$(shell rm -f $(READY))
+endif
+endif
+
+.PHONY: help environment data gate test lint clean
+
+help: ## Say what can be made.
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+environment: $(READY) ## Make .venv, or leave it as it is when nothing changed.
+
+data: $(READY) ## Find or fetch Fashion-MNIST and check it.
+	@$(BIN)/python -m compression_gate.tasks.fashion_mnist_files --to data/fashion-mnist
+
+gate: data ## Environment, data, the whole pipeline, the verdict.
+	$(BIN)/compression-gate run
+
+test: data lint ## Environment, the data the tests need, the linters, all tests.
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## Linters of code, types and workflows.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/actionlint
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+clean: ## Remove the environment and caches; data, models and reports stay.
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks build dist
+	find compression_gate tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A Python fit to make the environment from: PYTHON where it is set, else the first that will do.
+define find_python
+for python in $${PYTHON:-python3 python3.13 python3.12 python3.14 python3.11}; do
+  if "$$python" -c 'import ensurepip, venv, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
+    echo "$$python"; exit 0
+  fi
+done
+echo "make: expected a Python of 3.11 to 3.14 with the modules venv and ensurepip, got $${PYTHON:-python3: $$(python3 -V 2>&1 || true)}:" >&2
+echo "make: install one (Debian and Ubuntu: apt-get install python3-venv), or name it: make PYTHON=/path/to/python3.12" >&2
+exit 2
+endef
+export find_python
+
+# uv is several times faster than pip but reads none of pip's settings: these are handed on. Without a folder of wheels
+# of our own, torch's CPU build is asked for by name: the one that Linux gets otherwise brings the GPU libraries.
+define install
+constraints="$$PWD/constraints.txt"
+setting() { "$(BIN)/python" -m pip config get "global.$$1" 2>/dev/null || true; }
+words() { tr -s '[:space:]' "$$1" | sed "s/^$$1//; s/$$1\$$//"; }
+links="$$(printf '%s' "$${PIP_FIND_LINKS:-$$(setting find-links)}" | words ,)"
+index="$${PIP_INDEX_URL:-$$(setting index-url)}"
+more="$$(printf '%s' "$${PIP_EXTRA_INDEX_URL:-$$(setting extra-index-url)}" | words ' ')"
+if [ -n "$$links" ]; then export UV_FIND_LINKS="$${UV_FIND_LINKS:-$$links}"; fi
+if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi
+if [ -n "$$more" ]; then
+  export UV_INDEX="$${UV_INDEX:-$$more}" UV_INDEX_STRATEGY="$${UV_INDEX_STRATEGY:-unsafe-best-match}"  # as pip treats them
+fi
+if [ -z "$$links$$index$$more" ]; then export UV_TORCH_BACKEND="$${UV_TORCH_BACKEND:-cpu}"; fi
+export UV_BUILD_CONSTRAINT="$$constraints" PIP_CONSTRAINT="$$constraints" PIP_BUILD_CONSTRAINT="$$constraints"
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+if "$(BIN)/python" -m pip install --quiet uv &&
+   "$(BIN)/uv" pip install --quiet --python "$(BIN)/python" -c "$$constraints" -e '.[dev]'; then exit 0; fi
+echo "make: uv could not install; trying pip, which takes a few minutes" >&2
+"$(BIN)/python" -m pip install -c "$$constraints" -e '.[dev]'
+endef
+export install
+
+$(READY): pyproject.toml constraints.txt Makefile
+	@[ -e $@ ] || rm -rf $(VENV)
+	@rm -f $@
+	@if [ ! -e $(VENV) ]; then \
+	  python="$$(bash -eu -c "$$find_python")"; echo "make: environment from $$python"; "$$python" -m venv $(VENV); fi
+	@bash -eu -o pipefail -c "$$install"
+	@touch $@
