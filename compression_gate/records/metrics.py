@@ -44,6 +44,7 @@ class StepRecord(Record):
     nonzeros: int
     macs: int
     distinct_values: int
+    quality_before: dict[str, float | None] = {}
     quality: dict[str, float | None]
     covered: tuple[str, ...]
     uncovered: dict[str, str]

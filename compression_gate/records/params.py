@@ -218,6 +218,11 @@ class Params(Section):
         return plain
 
     @property
+    def digest_of_task(self) -> str:
+        """Changes with the task alone."""
+        return digest_of(self.as_dict()["task"])
+
+    @property
     def digest(self) -> str:
         """Changes when any value a stage may read changes, not with comments or layout."""
         return digest_of(self.as_dict())

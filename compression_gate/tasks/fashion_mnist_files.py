@@ -80,8 +80,9 @@ def locate() -> Path:
         if not _missing(folder):
             return folder
     raise DataError(
-        f"Fashion-MNIST: expected its four files in {folders[0]}, in {FOLDER} of a folder above, or in {DEBIAN_FOLDER}; "
-        f"got none of them: run `make data`, or python -m {__spec__.name if __spec__ else __name__} --to {folders[0]}"
+        f"Fashion-MNIST: expected its four files in {folders[0]}, in {FOLDER} of a folder above, or in "
+        f"{DEBIAN_FOLDER}; got none of these whole: run `make data`, "
+        f"or python -m compression_gate.tasks.fashion_mnist_files --to {folders[0]}"
     )
 
 
@@ -162,7 +163,10 @@ def download(url: str, path: Path, digest: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     resumed = part.exists() and part.stat().st_size > 0
-    _receive(url, part)
+    try:
+        _receive(url, part)
+    finally:
+        _leave_nothing_empty(part)
     try:
         _check_digest(path, _payload(part, shown=path), digest)
     except DataError:
@@ -273,8 +277,8 @@ def _receive(url: str, part: Path) -> None:
         reply = urllib.request.urlopen(request, timeout=STALL_S)  # noqa: S310 -- as above
     except urllib.error.HTTPError as error:
         with error:
-            if have and error.code == 416:  # nothing lies behind what we have: it is whole, or wrong, as its digest tells
-                return
+            if have and error.code == 416:
+                return  # nothing lies behind what we have: it is whole, or wrong, as its digest will tell
         raise
     with reply:
         goes_on = reply.status == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
@@ -288,6 +292,14 @@ def _receive(url: str, part: Path) -> None:
                 received += len(chunk)
     if length is not None and received != int(length):
         raise OSError(f"{url}: broke off after {received} of {length} bytes; run again to go on from there")
+
+
+def _leave_nothing_empty(part: Path) -> None:
+    """Remove a part without a byte, and its folder where nothing else is in it."""
+    if part.exists() and part.stat().st_size == 0:
+        part.unlink()
+    if not any(part.parent.iterdir()):
+        part.parent.rmdir()
 
 
 def _from_debian(to: Path) -> Path:
@@ -349,7 +361,7 @@ def _call(command: Sequence[str], *, timeout_s: float, folder: Path | None = Non
     """
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
     try:
-        done = subprocess.run(  # noqa: S603 -- fixed words and paths of our own
+        done = subprocess.run(
             command,
             cwd=folder,
             env=environment,

@@ -64,6 +64,9 @@ class Split:
                 )
         return items
 
+    def __getitem__(self, position: int) -> tuple[Any, Any]:
+        return self.items([range(len(self))[position]])[0]
+
     @cached_property
     def ids(self) -> list[str]:
         """Unique names of the examples: the dataset's own, else ``split:index``."""

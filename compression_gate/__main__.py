@@ -1,0 +1,5 @@
+"""``python -m compression_gate``: the same as the console script."""
+
+from compression_gate.cli import main
+
+main()

@@ -1,0 +1,216 @@
+"""The stages of a suite as `dvc.yaml` holds them, and whether it names everything they read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compression_gate.errors import ParamsError
+from compression_gate.records.params import Params
+from compression_gate.tasks.sources import first_party_sources
+
+FILE_NAME = "dvc.yaml"
+STATE = ".compression_gate"
+PARAMS, PACKAGE, MACHINE = f"{STATE}/params.yaml", f"{STATE}/package.json", f"{STATE}/machine.json"
+SOURCES, REFERENCES = f"{STATE}/sources.json", f"{STATE}/references"
+STAGES = ("prepare", "train", "compress", "evaluate", "benchmark", "gate", "report")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What one stage reads and writes.
+
+    Args:
+        fields: dotted paths of ``task`` whose source files it runs; None where it runs none of the user's code.
+    """
+
+    params: tuple[str, ...] = ()
+    fields: tuple[str, ...] | None = None
+    deps: tuple[str, ...] = ()
+    outs: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    plots: tuple[dict[str, Any], ...] = ()
+
+
+DATA_FIELDS = ("data", "collate")
+ALL_FIELDS = ("model", "data", "collate", "loss", "scorer", "trainer")
+MODELS = ("models/reference", "models/candidate")
+EVERYTHING = ("task", "prepare", "train", "compress", "evaluate", "benchmark", "gate")
+DEFINITION: Mapping[str, Stage] = {
+    "prepare": Stage(params=("task", "prepare", "train.seed"), fields=DATA_FIELDS, metrics=("reports/data.json",)),
+    "train": Stage(
+        params=("task", "train", "compress.runtime", "compress.format"),
+        fields=ALL_FIELDS,
+        deps=("reports/data.json",),
+        outs=("models/reference",),
+        plots=({"reports/training.csv": {"x": "epoch", "y": "validation_quality"}},),
+    ),
+    "compress": Stage(
+        params=("task", "train", "compress"),
+        fields=ALL_FIELDS,
+        deps=("models/reference",),
+        outs=("models/candidate",),
+        metrics=("reports/compression.json",),
+    ),
+    "evaluate": Stage(
+        params=("task", "train.seed", "compress.runtime", "evaluate"),
+        fields=("data", "collate", "loss", "scorer"),
+        deps=(*MODELS, "reports/data.json", REFERENCES),
+        outs=("reports/predictions.npz",),
+        metrics=("reports/evaluation.json",),
+        plots=({"reports/confusion.csv": {"template": "confusion", "x": "predicted", "y": "actual"}},),
+    ),
+    "benchmark": Stage(
+        params=("task", "train.seed", "compress.runtime", "benchmark"),
+        fields=DATA_FIELDS,
+        deps=(*MODELS, REFERENCES, MACHINE),
+        outs=("reports/pytest_benchmark.json", "reports/timings.npz"),
+        metrics=("reports/benchmark.json",),
+    ),
+    "gate": Stage(
+        params=EVERYTHING,
+        deps=(
+            *MODELS,
+            "reports/data.json",
+            "reports/compression.json",
+            "reports/evaluation.json",
+            "reports/predictions.npz",
+            "reports/benchmark.json",
+            "reports/timings.npz",
+            REFERENCES,
+            SOURCES,
+        ),
+        metrics=("reports/verdict.json",),
+    ),
+    "report": Stage(
+        deps=(
+            "reports/verdict.json",
+            "reports/data.json",
+            "reports/training.csv",
+            "reports/compression.json",
+            "reports/evaluation.json",
+            "reports/benchmark.json",
+        ),
+        outs=("reports/report.md",),
+    ),
+}
+
+
+def sources_of(stage: Stage, params: Params, suite: Path) -> list[str]:
+    """The user's own files that a stage runs or reads, relative to the suite, with forward slashes."""
+    if stage.fields is None:
+        return []
+    task = params.task.model_copy(
+        update={name: None for name in ALL_FIELDS if name not in stage.fields}
+    )
+    files = {relative(path, suite) for path in first_party_sources(task, suite)}
+    files.update(params.task.files)
+    if "model" in stage.fields and params.task.weights not in (None, "from_model"):
+        files.add(str(params.task.weights))
+    if "model" in stage.fields and params.compress.recipe:
+        files.add(params.compress.recipe)
+    return sorted(files)
+
+
+def relative(path: Path, suite: Path) -> str:
+    """``path`` as seen from the suite, also where it lies above."""
+    return Path(os.path.relpath(path, suite.resolve())).as_posix()
+
+
+def all_sources(params: Params, suite: Path) -> list[str]:
+    """Every source file of the suite, relative to it."""
+    return sorted({file for stage in DEFINITION.values() for file in sources_of(stage, params, suite)})
+
+
+def as_dvc_yaml(params: Params, suite: Path) -> str:
+    """Render the whole `dvc.yaml` of a suite."""
+    stages = {}
+    for name, stage in DEFINITION.items():
+        entry: dict[str, Any] = {"cmd": f"compression-gate {name}"}
+        entry["deps"] = [*sources_of(stage, params, suite), *stage.deps, PACKAGE]
+        if stage.params:
+            entry["params"] = [{PARAMS: list(stage.params)}]
+        entry |= {
+            key: list(value)
+            for key, value in (("outs", stage.outs), ("metrics", stage.metrics), ("plots", stage.plots))
+            if value
+        }
+        stages[name] = entry
+    head = (
+        "# Stages of compression-gate. `compression-gate run` writes the files under .compression_gate first;\n"
+        "# `compression-gate init --refresh` renews the deps when the model or the data import other files.\n"
+    )
+    return head + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)
+
+
+def read_definition(suite: Path) -> dict[str, Any]:
+    """Read `dvc.yaml` as plain values.
+
+    Raises:
+        ParamsError: it is missing, not YAML, or lacks a stage.
+    """
+    path = suite / FILE_NAME
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path}: missing: `compression-gate init` writes it from params.yaml") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
+    stages = values.get("stages") if isinstance(values, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise ParamsError(f"{path}: expected a mapping `stages`: is this the dvc.yaml of a suite?")
+    if missing := [name for name in STAGES if name not in stages]:
+        raise ParamsError(
+            f"{path}: stages: expected {', '.join(STAGES)}, got none named {', '.join(missing)}: "
+            "`compression-gate init` in a folder of its own (-C compression) writes them"
+        )
+    return stages
+
+
+def missing_deps(params: Params, suite: Path) -> dict[str, list[str]]:
+    """For each stage of the suite's `dvc.yaml`, what it reads and does not declare."""
+    stages = read_definition(suite)
+    missing: dict[str, list[str]] = {}
+    for name, stage in DEFINITION.items():
+        declared = [Path(os.path.normpath(dep)) for dep in map(dep_path, stages[name].get("deps", []))]
+        wanted = [*sources_of(stage, params, suite), *stage.deps]
+        absent = [path for path in wanted if not covered(Path(os.path.normpath(path)), declared)]
+        if absent:
+            missing[name] = absent
+    return missing
+
+
+def dep_path(dep: Any) -> str:
+    """The path of a dep, written plainly or with options."""
+    return str(next(iter(dep))) if isinstance(dep, dict) else str(dep)
+
+
+def covered(path: Path, declared: list[Path]) -> bool:
+    """Whether a path or a folder it lies in is declared."""
+    return any(path == dep or dep in path.parents for dep in declared)
+
+
+def check_definition(params: Params, suite: Path) -> None:
+    """Refuse a `dvc.yaml` under which a change of a source would go unseen.
+
+    Raises:
+        ParamsError: a stage does not declare a file it reads, or calls something else than its word.
+    """
+    problems = [
+        f"{FILE_NAME}: stages.{name}.deps: expected {', '.join(files)}, which the stage reads, got no such line: "
+        "`compression-gate init --refresh` adds it"
+        for name, files in missing_deps(params, suite).items()
+    ]
+    problems += [
+        f"{FILE_NAME}: stages.{name}.cmd: expected 'compression-gate {name}', got {stage.get('cmd')!r}"
+        for name, stage in read_definition(suite).items()
+        if name in STAGES and f"compression-gate {name}" not in str(stage.get("cmd"))
+        and f"compression_gate {name}" not in str(stage.get("cmd"))
+    ]
+    if problems:
+        raise ParamsError(problems)

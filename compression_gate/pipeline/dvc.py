@@ -1,0 +1,108 @@
+"""Calls to DVC: set-up where a folder has none, and one reproduction of the suite."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from compression_gate.errors import CompressionGateError, ParamsError
+from compression_gate.pipeline.definition import STAGES, STATE, read_definition
+
+
+def dvc_root(suite: Path) -> Path | None:
+    """The folder of the DVC repository around a suite."""
+    for folder in (suite.resolve(), *suite.resolve().parents):
+        if (folder / ".dvc").is_dir():
+            return folder
+    return None
+
+
+def git_root(suite: Path) -> Path | None:
+    """The folder of the git checkout around a suite."""
+    for folder in (suite.resolve(), *suite.resolve().parents):
+        if (folder / ".git").exists():
+            return folder
+    return None
+
+
+def environment() -> dict[str, str]:
+    """This process's environment with this interpreter's programs first and DVC's analytics off."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def dvc(arguments: Sequence[str], folder: Path, *, quiet: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one DVC command in ``folder``; its words go to our stderr unless ``quiet``."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    if quiet:
+        return subprocess.run(command, cwd=folder, env=environment(), text=True, capture_output=True, check=False)
+    return subprocess.run(command, cwd=folder, env=environment(), text=True, stdout=sys.stderr, check=False)
+
+
+def set_up(suite: Path) -> str | None:
+    """Make sure that there is a DVC repository, and return what was done, if anything."""
+    if dvc_root(suite):
+        return None
+    root = git_root(suite)
+    folder = root or suite
+    answer = dvc(["init", "--quiet", *([] if root else ["--no-scm"])], folder)
+    if answer.returncode != 0:
+        raise CompressionGateError(f"{folder}: `dvc init` failed: {answer.stderr.strip() or answer.stdout.strip()}")
+    return f"set DVC up in {folder}" + ("" if root else " (without git)")
+
+
+def has_remote(suite: Path) -> bool:
+    """Whether the repository names a default remote that outputs could be pulled from."""
+    root = dvc_root(suite)
+    if root is None:
+        return False
+    for name in ("config", "config.local"):
+        config = configparser.ConfigParser()
+        try:
+            config.read(root / ".dvc" / name)
+        except configparser.Error as error:
+            raise ParamsError(f"{root / '.dvc' / name}: cannot be read: {error}") from error
+        if config.has_option("core", "remote"):
+            return True
+    return False
+
+
+def reproduce(suite: Path, *, begin: str | None = None, force: bool = False, dry: bool = False) -> int:
+    """Reproduce the suite's stages and return DVC's exit code.
+
+    Args:
+        begin: a stage from which on everything runs again, changed or not.
+        force: everything runs again.
+    """
+    flags = [*(["--force"] if force else []), *(["--dry"] if dry else [])]
+    if has_remote(suite) and not dry:
+        flags += ["--pull", "--allow-missing"]
+    if begin is None:
+        return dvc(["repro", *flags, *STAGES], suite, quiet=False).returncode
+    before = STAGES[: STAGES.index(begin)]
+    if before and (code := dvc(["repro", *flags, *before], suite, quiet=False).returncode):
+        return code
+    return dvc(["repro", *flags, "--force", "--single-item", *STAGES[len(before) :]], suite, quiet=False).returncode
+
+
+def missing_outputs(suite: Path) -> list[str]:
+    """Outputs that `dvc.yaml` declares and that are not there."""
+    missing = []
+    for name, stage in read_definition(suite).items():
+        if name not in STAGES:
+            continue
+        for key in ("outs", "metrics", "plots"):
+            for out in stage.get(key, []):
+                path = str(next(iter(out))) if isinstance(out, dict) else str(out)
+                if not (suite / path).exists():
+                    missing.append(path)
+    return missing
+
+
+def state_folder(suite: Path) -> Path:
+    """The suite's `.compression_gate` folder."""
+    return suite / STATE

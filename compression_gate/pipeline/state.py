@@ -1,0 +1,100 @@
+"""The files under `.compression_gate`: what `run` writes before DVC starts, the lock, and what a failure leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from compression_gate import __version__
+from compression_gate.errors import ParamsError
+from compression_gate.pipeline.definition import MACHINE, PACKAGE, PARAMS, REFERENCES, SOURCES, STATE, all_sources
+from compression_gate.records.base import Record, digest_of_file, write_text
+from compression_gate.records.params import Params, write_resolved
+
+NO_RECORD = "no run of the target branch has been recorded yet"
+
+
+class Failure(Record):
+    """`.compression_gate/failure.json`: which stage failed, with which code, and what it said."""
+
+    stage: str
+    exit_code: Literal[1, 2, 3, 4]
+    message: str
+
+
+def failure_path(suite: Path) -> Path:
+    """Where a failing stage leaves word."""
+    return suite / STATE / "failure.json"
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Write only what differs, so that time stamps do not make DVC hash again."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON if it differs from what is there."""
+    write_if_changed(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def prepare_state(suite: Path, params: Params) -> None:
+    """Write everything the stages depend on beside the user's own files."""
+    from compression_gate.measurers.machine import machine_fingerprint
+
+    write_resolved(params, suite / PARAMS)
+    write_json(suite / PACKAGE, {"version": __version__})
+    write_json(suite / MACHINE, machine_fingerprint() | {"benchmark_threads": str(params.benchmark.threads)})
+    write_json(suite / SOURCES, source_digests(suite, params))
+    for role in ("baseline", "release"):
+        folder = suite / REFERENCES / role
+        if not (folder / "artifact.json").exists():
+            write_if_changed(folder / "absent", NO_RECORD + "\n")
+
+
+def source_digests(suite: Path, params: Params) -> dict[str, str]:
+    """SHA-256 of every source file of the suite.
+
+    Raises:
+        ParamsError: one that the params name is not there.
+    """
+    sources = all_sources(params, suite)
+    if absent := [path for path in sources if not (suite / path).exists()]:
+        raise ParamsError(f"params.yaml: task: {path}: no such file: mend task.files or task.weights" for path in absent)
+    files = [file for path in sources for file in expanded(suite / path)]
+    return {Path(os.path.relpath(file, suite)).as_posix(): digest_of_file(file) for file in files}
+
+
+def expanded(path: Path) -> list[Path]:
+    """A file itself, or every file of a folder."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+@contextmanager
+def locked(suite: Path) -> Iterator[None]:
+    """Hold the suite's lock.
+
+    Raises:
+        ParamsError: another process holds it; the message says which, and since when.
+    """
+    from zc.lockfile import LockError, LockFile
+
+    path = suite / STATE / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = LockFile(str(path), content_template="{pid} on {hostname}")
+    except LockError as error:
+        holder = path.read_text(encoding="utf-8").strip() or "unknown"
+        since = time.strftime("%H:%M:%S", time.localtime(path.stat().st_mtime))
+        raise ParamsError(
+            f"{suite.resolve().name}: another run holds this suite since {since}: process {holder}: wait for it, or stop it"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.close()

@@ -1,0 +1,194 @@
+"""`compress`: apply the recipe step by step, measure what each step changed, export what ships."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compression_gate.errors import CompressionError, CompressionGateError
+from compression_gate.measurers.cost import Costs, costs_of
+from compression_gate.measurers.quality import validation_quality
+from compression_gate.methods.base import Context, Method, Notes
+from compression_gate.methods.chain import recipe_of, steps_of
+from compression_gate.modules.checkpoints import build_reference, load_reference
+from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.surgery import state_digest
+from compression_gate.records.artifact import Artifact
+from compression_gate.records.base import digest_of, replacing_folder
+from compression_gate.records.metrics import CompressionRecord, StepRecord
+from compression_gate.records.params import Params, read_params
+from compression_gate.stages.artifacts import exported_artifact
+from compression_gate.tasks.calling import call
+from compression_gate.tasks.task import Task, open_task
+
+log = logging.getLogger("compression_gate")
+REFERENCE, CANDIDATE = Path("models/reference"), Path("models/candidate")
+INVISIBLE_IN_ONNX = {"fewer_nonzeros": "zeros", "fewer_values": "shared values"}
+RELOAD_TOLERANCE = 1e-5
+
+
+def run(suite: Path) -> CompressionRecord:
+    """Compress the reference and write `models/candidate/` and `reports/compression.json`."""
+    params = read_params(suite)
+    steps = steps_of(params, suite)
+    task = open_task(params, suite)
+    reference_artifact = Artifact.open(suite / REFERENCE)
+    reference = load_reference(task, suite / REFERENCE, normalize=reference_artifact.normalize)
+    before = measured(reference, task)
+    model, records = chained(reference, steps, task, params, suite, before)
+    recipe = recipe_of(steps).digest
+    with replacing_folder(suite / CANDIDATE) as folder:
+        factory = build_reference(task, normalize=reference_artifact.normalize)
+        save_model(model, factory, folder)
+        model = reloaded(model, factory, task, folder)
+        artifact = exported_artifact(
+            model, task, params, folder, role="candidate", recipe_digest=recipe, parent_digest=reference_artifact.digest
+        )
+    record = CompressionRecord(
+        recipe_digest=recipe,
+        reference=step_record("reference", {}, 0.0, before, before, Notes(), effect="", effective=True),
+        steps=tuple(records),
+        size_bytes=artifact.size_bytes,
+        warnings=tuple(invisible_effects(records, params)),
+    )
+    record.write(suite / "reports" / "compression.json")
+    return record
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A model's figures between two steps."""
+
+    costs: Costs
+    quality: dict[str, float | None]
+    weights_digest: str
+
+
+def measured(model: nn.Module, task: Task) -> Measured:
+    """Count a model's costs and measure it on the validation split."""
+    return Measured(
+        costs=costs_of(model, task.example_inputs(1)),
+        quality=validation_quality(model, task),
+        weights_digest=state_digest(model),
+    )
+
+
+def chained(
+    model: nn.Module, steps: Sequence[Method], task: Task, params: Params, suite: Path, before: Measured
+) -> tuple[nn.Module, list[StepRecord]]:
+    """Apply the steps in order."""
+    reference, records = model, []
+    for number, step in enumerate(steps):
+        name, options = named_step(step)
+        log.info("compress: step %d of %d: %s", number + 1, len(steps), name)
+        # A checkpoint is continued only behind the very same steps, data and starting weights.
+        key = digest_of([before.weights_digest, name, options, params.digest_of_task])[:16]
+        context = Context(
+            task=task,
+            reference=reference,
+            train=params.train,
+            checkpoint=suite / ".compression_gate" / "checkpoints" / f"compress-{number}-{key}.pt",
+        )
+        start = time.monotonic()
+        try:
+            model = step.apply(model, context).eval()
+        except CompressionGateError as error:
+            error.args = (f"params.yaml: compress.steps.{number}: {name}: {error}",)
+            raise
+        after = measured(model, task)
+        effective = has_effect(step, before, after)
+        records.append(
+            step_record(
+                name, options, time.monotonic() - start, before, after, context.notes, effect=step.effect, effective=effective
+            )
+        )
+        before = after
+    return model, records
+
+
+def named_step(step: Method) -> tuple[str, dict[str, Any]]:
+    """The method's name in the table, and its options as plain values."""
+    from compression_gate.methods import METHODS
+
+    kind = type(step)
+    target = f"{kind.__module__}:{kind.__qualname__}"
+    name = next((name for name, row in METHODS.items() if row.target == target), target)
+    return name, dataclasses.asdict(step)  # type: ignore[call-overload]
+
+
+def has_effect(step: Method, before: Measured, after: Measured) -> bool:
+    """Whether the step changed what its method claims to change."""
+    match step.effect:
+        case "fewer_parameters":
+            return after.costs.parameters < before.costs.parameters
+        case "fewer_nonzeros":
+            return after.costs.nonzeros < before.costs.nonzeros
+        case "fewer_values":
+            return after.costs.distinct_values < before.costs.distinct_values
+        case "integer_weights":
+            return after.costs.integer_weights > before.costs.integer_weights
+        case _:
+            return after.weights_digest != before.weights_digest
+
+
+def step_record(
+    name: str,
+    options: dict[str, Any],
+    seconds: float,
+    before: Measured,
+    after: Measured,
+    notes: Notes,
+    *,
+    effect: str,
+    effective: bool,
+) -> StepRecord:
+    """Write down one step."""
+    return StepRecord(
+        method=name,
+        options=options,
+        seconds=round(seconds, 2),
+        state_bytes=after.costs.state_bytes,
+        parameters=after.costs.parameters,
+        nonzeros=after.costs.nonzeros,
+        macs=after.costs.macs,
+        distinct_values=after.costs.distinct_values,
+        quality_before=before.quality,
+        quality=after.quality,
+        covered=tuple(notes.covered),
+        uncovered=notes.uncovered,
+        effect=effect,
+        effective=effective,
+    )
+
+
+@torch.no_grad()
+def reloaded(model: nn.Module, factory: nn.Module, task: Task, folder: Path) -> nn.Module:
+    """Rebuild the model from its files and make sure that it answers as the one in memory did."""
+    again = load_model(factory, folder).eval()
+    inputs = task.example_inputs(8)
+    expected, got = call(model, inputs), call(again, inputs)
+    distance = float((expected - got).abs().max())
+    if not distance <= RELOAD_TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise CompressionError(
+            f"{folder.name}: expected the saved model to answer as the one in memory, got outputs {distance:.3g} apart: "
+            "a method left state that structure.json does not hold"
+        )
+    return again
+
+
+def invisible_effects(records: Sequence[StepRecord], params: Params) -> list[str]:
+    """Steps whose effect the shipping format stores at full price."""
+    if params.compress.format == "coded":
+        return []
+    return [
+        f"{record.method}: {INVISIBLE_IN_ONNX[record.effect]} do not make {params.compress.format} files smaller"
+        for record in records
+        if record.effect in INVISIBLE_IN_ONNX
+    ]
