@@ -1,0 +1,229 @@
+"""The commands: parse, call, print. Everything heavy is imported inside."""
+
+from __future__ import annotations
+
+import json as json_module
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compression_gate import __version__
+from compression_gate.errors import CompressionGateError
+
+app = typer.Typer(
+    name="compression-gate",
+    help="Model compression as a gated, repeatable part of a PyTorch repository.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Suite = Annotated[Path, typer.Option("-C", metavar="FOLDER", help="The suite: the folder that holds params.yaml.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+HERE = Path(".")
+CRASHED = 4
+
+
+class Policy(StrEnum):
+    """Which table decides what blocks."""
+
+    pull_request = "pull_request"
+    release = "release"
+
+
+PolicyOption = Annotated[Policy, typer.Option("--policy", help="What blocks: a pull request's rules, or a release's.")]
+
+
+
+
+def guarded(word: str, suite: Path, call: Callable[[Path], Any]) -> Any:
+    """Call a stage; a failure is told on stderr, written to `failure.json`, and sets the exit code."""
+    from compression_gate.pipeline.state import Failure, failure_path
+
+    try:
+        return call(suite)
+    except CompressionGateError as error:
+        code, message = error.exit_code, str(error)
+    except Exception as error:  # anything a user's model or data may raise ends as "could not measure", never as a pass
+        traceback.print_exc()
+        code, message = CRASHED, f"{type(error).__name__}: {error}"
+    typer.echo(f"compression-gate {word}: {message}", err=True)
+    Failure(stage=word, exit_code=code, message=message).write(failure_path(suite))
+    raise typer.Exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def common(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Model compression as a gated, repeatable part of a PyTorch repository."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def prepare(suite: Suite = HERE) -> None:
+    """Look at every example: counts, ranges, NaN, duplicates, leaks between splits."""
+    from compression_gate.stages import prepare as stage_prepare
+
+    record = guarded("prepare", suite, stage_prepare.run)
+    typer.echo(", ".join(f"{name} {split.n:,}" for name, split in record.splits.items()) + " examples")
+
+
+@app.command()
+def train(suite: Suite = HERE) -> None:
+    """Train the reference, or adopt the weights the task names."""
+    from compression_gate.stages import train as stage_train
+
+    artifact = guarded("train", suite, stage_train.run)
+    typer.echo(f"reference: {artifact.parameters:,} parameters, {artifact.state_bytes:,} bytes")
+
+
+@app.command()
+def compress(suite: Suite = HERE) -> None:
+    """Apply the recipe to the reference and export the candidate."""
+    from compression_gate.stages import compress as stage_compress
+
+    record = guarded("compress", suite, stage_compress.run)
+    typer.echo(f"candidate: {record.size_bytes:,} bytes after {len(record.steps)} steps")
+
+
+@app.command()
+def evaluate(suite: Suite = HERE) -> None:
+    """Measure every model, as exported and reloaded, on the test split."""
+    from compression_gate.stages import evaluate as stage_evaluate
+
+    record = guarded("evaluate", suite, stage_evaluate.run)
+    typer.echo(f"evaluated {', '.join(record.models)} on {record.n:,} examples")
+
+
+@app.command()
+def benchmark(suite: Suite = HERE) -> None:
+    """Measure bytes, memory, load time and latency of every model."""
+    from compression_gate.stages import benchmark as stage_benchmark
+
+    record = guarded("benchmark", suite, stage_benchmark.run)
+    typer.echo(f"measured {', '.join(record.models)} with {record.threads} thread(s)")
+
+
+@app.command()
+def gate(suite: Suite = HERE, policy: PolicyOption = Policy.pull_request) -> None:
+    """Judge the records by the rules and write the verdict; ends with 0 whatever it is, `check` sets the code."""
+    from compression_gate.stages import gate as stage_gate
+
+    verdict = guarded("gate", suite, stage_gate.run)
+    typer.echo(f"verdict: {verdict.status}")
+
+
+@app.command()
+def report(suite: Suite = HERE) -> None:
+    """Render the verdict and the records."""
+    from compression_gate.stages import report as stage_report
+
+    guarded("report", suite, stage_report.run)
+
+
+@app.command()
+def check(suite: Suite = HERE, policy: PolicyOption = Policy.pull_request, json: Json = False) -> None:
+    """Print the verdict, make sure that it speaks of the files on disk, and end with its exit code."""
+    raise typer.Exit(checked(suite, policy, as_json=json))
+
+
+@app.command()
+def run(
+    suite: Suite = HERE,
+    policy: PolicyOption = Policy.pull_request,
+    begin: Annotated[str | None, typer.Option("--from", help="Run this stage and all behind it again.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run every stage again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run.")] = False,
+    json: Json = False,
+) -> None:
+    """Take the whole road, then print the verdict and end with its exit code."""
+    from compression_gate.stages import run as stage_run
+
+    failure = stage_run.run(suite, stage_run.Request(begin=begin, force=force, dry=dry_run))
+    if dry_run:
+        return
+    code = checked(suite, policy, as_json=json)
+    raise typer.Exit(failure.exit_code if failure else code)
+
+
+@app.command()
+def init(
+    suite: Suite = HERE,
+    model: Annotated[str | None, typer.Option(help="Dotted path of the module or its factory.")] = None,
+    data: Annotated[str | None, typer.Option(help="Dotted path of the callable that returns a split.")] = None,
+    weights: Annotated[str | None, typer.Option(help="A state dict, or from_model; nothing is trained then.")] = None,
+    kind: Annotated[str | None, typer.Option(help="classification, regression or custom.")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Renew the deps of dvc.yaml.")] = False,
+) -> None:
+    """Write params.yaml, dvc.yaml and a workflow; nothing that is there is overwritten."""
+    from compression_gate.stages import init as stage_init
+
+    if refresh:
+        typer.echo(stage_init.refresh(suite) or "dvc.yaml declares every source already")
+        return
+    request = stage_init.Request(model=model, data=data, weights=weights, kind=kind)
+    for path in stage_init.run(suite, request):
+        typer.echo(f"wrote {path}")
+
+
+@app.command("list")
+def list_(kind: Annotated[str | None, typer.Argument(help="methods, metrics, rules, runtimes, …")] = None, json: Json = False) -> None:
+    """Name everything that params.yaml may name."""
+    from compression_gate.reporters.terminal import show_rows
+    from compression_gate.stages import listing
+
+    rows = {name: listing.rows_of(name) for name in ([kind] if kind else listing.KINDS)}
+    if json:
+        typer.echo(json_module.dumps(rows, indent=2))
+    else:
+        show_rows(rows)
+
+
+@app.command()
+def doctor(suite: Suite = HERE, json: Json = False) -> None:
+    """Say what is missing, and the line that mends it."""
+    from compression_gate.stages import doctor as stage_doctor
+
+    found = list(stage_doctor.findings(suite))
+    if json:
+        typer.echo(json_module.dumps([vars(finding) for finding in found], indent=2))
+    else:
+        for finding in found:
+            sign = "ok  " if finding.fine else "MISS" if finding.needed else "note"
+            typer.echo(f"{sign} {finding.name}: {finding.found}")
+            if not finding.fine:
+                typer.echo(f"     {finding.mend}")
+    raise typer.Exit(CRASHED if any(not finding.fine and finding.needed for finding in found) else 0)
+
+
+def checked(suite: Path, policy: Policy, *, as_json: bool) -> int:
+    """Check the verdict, print it, and return the exit code."""
+    from compression_gate.reporters import terminal
+    from compression_gate.stages import check as stage_check
+
+    outcome = stage_check.check(suite, policy.value)
+    if as_json:
+        typer.echo(terminal.as_json(outcome))
+    else:
+        terminal.show(outcome)
+    return outcome.exit_code
+
+
+def main() -> None:
+    """Entry point: errors of ours are told without a traceback and set the exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("compression_gate").setLevel(logging.INFO)
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    try:
+        app()
+    except CompressionGateError as error:
+        typer.echo(f"compression-gate: {error}", err=True)
+        sys.exit(error.exit_code)

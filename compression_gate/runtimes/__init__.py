@@ -1,0 +1,14 @@
+"""Runtimes by name: what a compressed model is exported to, evaluated in and timed in."""
+
+from compression_gate.registry import Plugin
+
+RUNTIMES = {
+    "onnxruntime": Plugin(
+        target="compression_gate.runtimes.onnx_runtime:OnnxRuntime",
+        summary="ONNX file in onnxruntime; integer layers run on integers",
+    ),
+    "torch": Plugin(
+        target="compression_gate.runtimes.torch_eager:TorchEager",
+        summary="torch's own exported program; integer layers are computed in float32",
+    ),
+}

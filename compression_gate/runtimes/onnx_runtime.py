@@ -1,0 +1,162 @@
+"""ONNX files in onnxruntime: exported without a trace of the machine, integer layers as QuantizeLinear pairs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir
+import torch
+from torch import nn
+
+from compression_gate.errors import ExportError
+from compression_gate.records.base import replacing
+from compression_gate.runtimes.base import Arrays
+from compression_gate.runtimes.qdq import lowered, placeholders
+from compression_gate.runtimes.tracing import dynamic_shapes, quietly, two_examples
+from compression_gate.tasks.calling import Inputs, Positional
+
+LARGEST_FILE = 2_000_000_000  # protobuf's limit is 2 GiB; what goes beyond lies in model.onnx.data beside it
+OPSET = 20
+
+
+class OnnxSession:
+    """A loaded file."""
+
+    def __init__(self, session: Any, path: Path) -> None:
+        self.session = session
+        self.path = path
+
+    def __call__(self, inputs: Arrays) -> np.ndarray:
+        """Return the output ``(N, …)`` as float32."""
+        try:
+            (output,) = self.session.run(None, inputs)
+        except Exception as error:  # onnxruntime raises several unrelated kinds
+            expected = ", ".join(f"{value.name} {value.shape} {value.type}" for value in self.session.get_inputs())
+            got = ", ".join(f"{name} {list(value.shape)} {value.dtype}" for name, value in inputs.items())
+            raise ExportError(f"{self.path}: expected inputs {expected}, got {got}: {error}") from error
+        return np.asarray(output, dtype=np.float32)
+
+
+class OnnxRuntime:
+    """Files of ``torch.onnx`` in ``onnxruntime`` on the CPU."""
+
+    file_name: ClassVar[str] = "model.onnx"
+
+    def export(self, model: nn.Module, inputs: Inputs, path: Path, dynamic: dict[str, dict[int, str]]) -> None:
+        """Write ``model`` to ``path``, batch axis free, the axes of ``dynamic`` too; same model, same bytes.
+
+        Raises:
+            ExportError: there is no ONNX form of it.
+        """
+        examples = two_examples(inputs)
+        shapes = dynamic_shapes(examples, dynamic)
+        opaque, layers = placeholders(copy.deepcopy(model).eval())
+        wrapped = Positional(opaque, inputs).eval()
+        try:
+            with quietly(), torch.no_grad():
+                program = torch.onnx.export(
+                    wrapped,
+                    tuple(examples.values()),
+                    dynamo=True,
+                    external_data=False,
+                    opset_version=OPSET,
+                    input_names=list(examples),
+                    output_names=["output"],
+                    dynamic_shapes=(shapes,),
+                    verbose=False,
+                )
+            assert program is not None  # only the old exporter returns nothing
+            graph_model = program.model
+            lowered(graph_model, layers)
+        except ExportError:
+            raise
+        except Exception as error:  # tracing a user's model may raise anything
+            raise ExportError(
+                f"runtime onnxruntime: cannot export {type(model).__name__}: {first_cause(error)}: "
+                "its forward must be traceable by torch.onnx.export(dynamo=True)"
+            ) from error
+        rename_axes(graph_model, dynamic)
+        strip(graph_model)
+        write(graph_model, path)
+
+    def load(self, path: Path, threads: int) -> OnnxSession:
+        """Open a file written by ``export``.
+
+        Raises:
+            ExportError: the file is damaged or of a newer kind.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        # Without it, processors that lack VNNI saturate 16-bit sums: another machine, another accuracy.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises several unrelated kinds
+            raise ExportError(f"{path}: cannot be loaded by onnxruntime: {error}: export it again") from error
+        return OnnxSession(session, path)
+
+
+def first_cause(error: BaseException) -> str:
+    """The exception at the bottom of a chain, in one line: what really went wrong in the user's model."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def rename_axes(model: onnx_ir.Model, dynamic: dict[str, dict[int, str]]) -> None:
+    """Name the free axes as the user does; tracing calls them s31 and the like, by the code's own counting."""
+    names: dict[str, str] = {}
+    for value in model.graph.inputs:
+        for axis, dimension in enumerate(value.shape or ()):
+            if isinstance(dimension, onnx_ir.SymbolicDim) and dimension.value is not None:
+                name = "batch" if axis == 0 else dynamic.get(value.name or "", {}).get(axis, f"axis_{axis}")
+                names.setdefault(dimension.value, name)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if value.shape is not None:
+            value.shape = onnx_ir.Shape([renamed(dimension, names) for dimension in value.shape])
+
+
+def renamed(dimension: Any, names: dict[str, str]) -> int | str | None:
+    """A dimension with its new name; one that is computed from others has no name."""
+    if isinstance(dimension, int):
+        return dimension
+    return names.get(dimension.value)
+
+
+def strip(model: onnx_ir.Model) -> None:
+    """Take out all that is not the model: stack traces, paths, shapes in between, versions of the exporter."""
+    model.producer_name, model.producer_version, model.doc_string = "compression_gate", None, None
+    model.metadata_props.clear()
+    for graph in model.graphs():
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        outside = {id(value) for value in (*graph.inputs, *graph.outputs)}
+        for value in (*graph.inputs, *graph.initializers.values()):
+            value.metadata_props.clear()
+        for node in graph:
+            node.doc_string = None
+            node.metadata_props.clear()
+            for value in node.outputs:
+                value.metadata_props.clear()
+                if id(value) not in outside:
+                    value.shape, value.type = None, None
+
+
+def write(model: onnx_ir.Model, path: Path) -> None:
+    """Save in one file, or, where protobuf cannot, with the weights in ``<name>.data`` beside it."""
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    if size >= LARGEST_FILE:
+        onnx_ir.save(model, path, external_data=f"{path.name}.data")
+        return
+    with replacing(path) as temporary:
+        temporary.write_bytes(onnx_ir.to_proto(model).SerializeToString(deterministic=True))

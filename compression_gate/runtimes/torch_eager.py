@@ -1,0 +1,91 @@
+"""Torch as a runtime: an exported program, saved with its weights and run operator by operator."""
+
+from __future__ import annotations
+
+import copy
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from compression_gate.errors import ExportError
+from compression_gate.records.base import replacing
+from compression_gate.runtimes.base import Arrays
+from compression_gate.runtimes.tracing import dynamic_shapes, quietly, two_examples
+from compression_gate.tasks.calling import Inputs, Positional, named
+
+FIXED_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+class TorchSession:
+    """A loaded program; one thread count for the whole process, as torch has it."""
+
+    def __init__(self, program: Any, names: list[str]) -> None:
+        self.module = program.module()
+        self.names = names
+
+    def __call__(self, inputs: Arrays) -> np.ndarray:
+        """Return the output ``(N, …)`` as float32."""
+        if missing := [name for name in self.names if name not in inputs]:
+            raise ExportError(f"model.pt2: expected inputs {', '.join(self.names)}, got none named {', '.join(missing)}")
+        with torch.inference_mode():
+            output = self.module(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self.names))
+        return np.asarray(output.float().numpy())
+
+
+class TorchEager:
+    """Files of ``torch.export``."""
+
+    file_name: ClassVar[str] = "model.pt2"
+
+    def export(self, model: nn.Module, inputs: Inputs, path: Path, dynamic: dict[str, dict[int, str]]) -> None:
+        """Write ``model`` to ``path``, batch axis free, the axes of ``dynamic`` too; same model, same bytes.
+
+        Raises:
+            ExportError: torch cannot trace it.
+        """
+        wrapped = Positional(copy.deepcopy(model).eval(), inputs).eval()
+        examples = two_examples(inputs)
+        try:
+            with quietly(), torch.no_grad():
+                shapes = (dynamic_shapes(examples, dynamic),)
+                program = torch.export.export(wrapped, tuple(examples.values()), dynamic_shapes=shapes)
+                names = "\n".join(named(inputs))
+                with replacing(path) as temporary:
+                    torch.export.save(program, temporary, extra_files={"inputs.txt": names})
+                    repack(temporary)
+        except Exception as error:  # tracing a user's model may raise anything
+            raise ExportError(
+                f"runtime torch: cannot export {type(model).__name__}: {type(error).__name__}: {error}: "
+                "its forward must be traceable by torch.export"
+            ) from error
+
+    def load(self, path: Path, threads: int) -> TorchSession:
+        """Open a file written by ``export``.
+
+        Raises:
+            ExportError: the file is damaged or of a newer kind.
+        """
+        torch.set_num_threads(threads)
+        extra = {"inputs.txt": ""}
+        try:
+            with quietly():
+                program = torch.export.load(path, extra_files=extra)
+        except Exception as error:  # a damaged file may fail in any way
+            raise ExportError(f"{path}: cannot be loaded by torch: {error}: export it again") from error
+        return TorchSession(program, extra["inputs.txt"].split("\n"))
+
+
+def repack(path: Path) -> None:
+    """Write the archive anew with entries in order and without dates or stack traces."""
+    with zipfile.ZipFile(path) as old:
+        entries = {name: old.read(name) for name in sorted(old.namelist())}
+    folder = os.path.commonprefix([name for name in entries if "/" in name]).split("/")[0]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
+        for name, content in entries.items():
+            inner = name.split("/", 1)[-1] if name.split("/")[0] == folder else name
+            new.writestr(zipfile.ZipInfo(f"model/{inner}", FIXED_DATE), content)

@@ -1,0 +1,163 @@
+"""`init`: the three files a suite needs, written where there are none."""
+
+from __future__ import annotations
+
+import difflib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compression_gate.errors import ParamsError
+from compression_gate.pipeline.definition import DEFINITION, FILE_NAME, as_dvc_yaml, dep_path, missing_deps
+from compression_gate.pipeline.dvc import git_root
+from compression_gate.records.base import write_text
+from compression_gate.records.params import read_params
+from compression_gate.stages.templates import IGNORED, PARAMS, WORKFLOW
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user said on the command line."""
+
+    model: str | None = None
+    data: str | None = None
+    weights: str | None = None
+    kind: str | None = None
+
+
+def run(suite: Path, request: Request) -> list[Path]:
+    """Write `params.yaml`, `dvc.yaml`, the workflow and `.gitignore` where they are missing; returns what was written.
+
+    A `params.yaml` that is already there, and no option that contradicts it, is taken as it is.
+
+    Raises:
+        ParamsError: a file is there and differs (the message is the diff), or neither a file nor options name a model.
+    """
+    suite.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    params_path = suite / "params.yaml"
+    fresh = not params_path.exists()
+    if not fresh and not any(vars(request).values()):
+        read_params(suite)
+    else:
+        offer(params_path, params_text(request), written, hold=True)
+    try:
+        params = read_params(suite)
+        files = {
+            suite / FILE_NAME: as_dvc_yaml(params, suite),
+            workflow_path(suite): workflow_text(suite),
+        }
+        problems = [problem for path, text in files.items() if (problem := difference(path, text))]
+        if problems:
+            raise ParamsError(problems)
+    except ParamsError:
+        if fresh:
+            params_path.unlink(missing_ok=True)
+        raise
+    for path, text in files.items():
+        offer(path, text, written)
+    ignore(suite, written)
+    return written
+
+
+def offer(path: Path, text: str, written: list[Path], *, hold: bool = False) -> None:
+    """Write ``text`` where nothing lies; refuse with the diff where something else does."""
+    if problem := difference(path, text):
+        raise ParamsError(problem)
+    if not path.exists():
+        write_text(path, text)
+        written.append(path)
+
+
+def difference(path: Path, text: str) -> str | None:
+    """The unified diff from what lies at ``path`` to ``text``, under a line that says what to do."""
+    if not path.exists():
+        return None
+    old = path.read_text(encoding="utf-8")
+    if old == text:
+        return None
+    lines = difflib.unified_diff(old.splitlines(), text.splitlines(), str(path), "init would write", lineterm="")
+    return (
+        f"{path}: is there and differs; init overwrites nothing: move it away, or give the suite a folder of its own "
+        "(-C compression)\n" + "\n".join(lines)
+    )
+
+
+def params_text(request: Request) -> str:
+    """The `params.yaml` of a new suite."""
+    if not request.model or not request.data:
+        raise ParamsError(
+            "init: expected --model package.module:Net and --data package.module:load (there is no params.yaml that "
+            "names them), got " + (", ".join(f"--{k} {v}" for k, v in vars(request).items() if v) or "neither")
+        )
+    optional = "".join(
+        f"  {name}: {value}\n" for name, value in (("kind", request.kind), ("weights", request.weights)) if value
+    )
+    kind = request.kind or "classification"
+    limit = {"classification": "max_accuracy_drop: 0.01", "regression": "max_rmse_increase: \"5%\""}.get(kind)
+    quality = f"  {limit}\n" if limit else "  # max_<score>_drop: 0.01           # a name your scorer returns\n"
+    scorer = "  scorer: package.module:score         # callable(outputs, targets) -> {name: scores (N,)}\n"
+    return PARAMS.format(
+        model=request.model,
+        data=request.data,
+        optional=optional + (scorer if kind == "custom" else ""),
+        quality=quality,
+    )
+
+
+def workflow_path(suite: Path) -> Path:
+    """Where the forge looks for the suite's workflow."""
+    root = git_root(suite) or suite
+    own = "" if root.resolve() == suite.resolve() else f"-{suite.resolve().name}"
+    return root / ".github" / "workflows" / f"compression-gate{own}.yml"
+
+
+def workflow_text(suite: Path) -> str:
+    """The workflow of a suite."""
+    root = (git_root(suite) or suite).resolve()
+    folder = suite.resolve().relative_to(root).as_posix()
+    return WORKFLOW.format(folder=folder, name=suite.resolve().name)
+
+
+def ignore(suite: Path, written: list[Path]) -> None:
+    """Keep outputs and state out of git, adding to an existing `.gitignore` only what it lacks."""
+    path = suite / ".gitignore"
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    lacking = [line for line in IGNORED if line not in old.splitlines()]
+    if lacking:
+        write_text(path, old + ("" if not old or old.endswith("\n") else "\n") + "\n".join(lacking) + "\n")
+        written.append(path)
+
+
+def refresh(suite: Path) -> str:
+    """Add the deps that `dvc.yaml` lacks, drop sources that are gone, keep all else; returns the diff.
+
+    Raises:
+        ParamsError: there is no `dvc.yaml` of a suite here.
+    """
+    from ruamel.yaml import YAML
+
+    params = read_params(suite)
+    missing = missing_deps(params, suite)
+    path = suite / FILE_NAME
+    old = path.read_text(encoding="utf-8")
+    yaml = YAML()
+    yaml.width = 120
+    document = yaml.load(old)
+    for name in DEFINITION:
+        stage = document["stages"][name]
+        deps: list[Any] = stage.setdefault("deps", [])
+        for index in reversed(range(len(deps))):
+            file = dep_path(deps[index])
+            if file.endswith(".py") and not (suite / file).exists():
+                del deps[index]
+        for file in reversed(missing.get(name, [])):
+            deps.insert(0, file)
+    buffer = io.StringIO()
+    yaml.dump(document, buffer)
+    new = buffer.getvalue()
+    diff = list(difflib.unified_diff(old.splitlines(), new.splitlines(), FILE_NAME, FILE_NAME, lineterm=""))
+    if missing or any(line.startswith("-  ") for line in diff):
+        write_text(path, new)
+    return "\n".join(diff)

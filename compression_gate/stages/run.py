@@ -1,0 +1,98 @@
+"""`run`: the whole road through DVC, then the verdict. What a person types."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from compression_gate import __version__
+from compression_gate.errors import CompressionGateError, ParamsError
+from compression_gate.pipeline.definition import STAGES, STATE, check_definition
+from compression_gate.pipeline.dvc import missing_outputs, reproduce, set_up
+from compression_gate.pipeline.state import Failure, failure_path, locked, prepare_state, write_json
+from compression_gate.records.base import digest_of
+from compression_gate.records.params import Params, read_params
+
+log = logging.getLogger("compression_gate")
+UNEXPLAINED = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """How the pipeline is to be run: from which stage on anew, everything anew, or only shown."""
+
+    begin: str | None = None
+    force: bool = False
+    dry: bool = False
+
+
+def run(suite: Path, request: Request) -> Failure | None:
+    """Bring every record up to date; returns what failed, after writing a verdict that says so.
+
+    Raises:
+        ParamsError: the params, `dvc.yaml` or the request are wrong. Nothing was touched.
+    """
+    if request.begin is not None and request.begin not in STAGES:
+        raise ParamsError(f"--from: expected one of {', '.join(STAGES)}, got {request.begin!r}")
+    params = read_params(suite)
+    check_definition(params, suite)
+    check_recipe(params, suite)
+    with locked(suite):
+        if done := set_up(suite):
+            log.info("%s", done)
+        if request.dry:
+            prepare_state(suite, params)
+            reproduce(suite, begin=request.begin, force=request.force, dry=True)
+            return None
+        failure_path(suite).unlink(missing_ok=True)
+        (suite / "reports" / "verdict.json").unlink(missing_ok=True)
+        prepare_state(suite, params)
+        code = reproduce(suite, begin=request.begin, force=request.force)
+        failure = failure_of(suite, code)
+        if failure is not None:
+            record_crash(suite, failure)
+        return failure
+
+
+def check_recipe(params: Params, suite: Path) -> None:
+    """Build the recipe's steps once, so that a wrong option is told before anything is trained.
+
+    Methods import torch, which takes seconds: a recipe that was found good is remembered by its digest.
+    """
+    path = suite / STATE / "checked.json"
+    recipe = suite / params.compress.recipe if params.compress.recipe else None
+    text = recipe.read_text(encoding="utf-8") if recipe and recipe.is_file() else ""
+    digest = digest_of([__version__, params.as_dict()["compress"], text])
+    try:
+        if json.loads(path.read_text(encoding="utf-8")) == {"recipe": digest}:
+            return
+    except (OSError, ValueError):
+        pass
+    from compression_gate.stages.recipe_check import check
+
+    check(params, suite)
+    write_json(path, {"recipe": digest})
+
+
+def failure_of(suite: Path, code: int) -> Failure | None:
+    """What went wrong in DVC or a stage, if anything did."""
+    if code == 0:
+        if absent := missing_outputs(suite):
+            message = f"DVC reported success, yet {', '.join(absent)} is missing: run `compression-gate run --force`"
+            return Failure(stage="dvc", exit_code=UNEXPLAINED, message=message)
+        return None
+    try:
+        return Failure.read(failure_path(suite))
+    except CompressionGateError:
+        message = f"DVC ended with code {code} and no stage left word: it was killed, or DVC itself failed (see its output)"
+        return Failure(stage="dvc", exit_code=UNEXPLAINED, message=message)
+
+
+def record_crash(suite: Path, failure: Failure) -> None:
+    """Write a verdict `error: crashed` and render it, so that nobody reads an older one."""
+    from compression_gate.stages import gate, report
+
+    gate.crashed_verdict(suite, failure.model_dump())
+    report.run(suite)
