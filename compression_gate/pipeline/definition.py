@@ -42,7 +42,7 @@ ALL_FIELDS = ("model", "data", "collate", "loss", "scorer", "trainer")
 MODELS = ("models/reference", "models/candidate")
 EVERYTHING = ("task", "prepare", "train", "compress", "evaluate", "benchmark", "gate")
 DEFINITION: Mapping[str, Stage] = {
-    "prepare": Stage(params=("task", "prepare", "train.seed"), fields=DATA_FIELDS, metrics=("reports/data.json",)),
+    "prepare": Stage(params=("task", "prepare", "train.seed"), fields=DATA_FIELDS, outs=("reports/data.json",)),
     "train": Stage(
         params=("task", "train", "compress.runtime", "compress.format"),
         fields=ALL_FIELDS,
@@ -54,8 +54,7 @@ DEFINITION: Mapping[str, Stage] = {
         params=("task", "train", "compress"),
         fields=ALL_FIELDS,
         deps=("models/reference",),
-        outs=("models/candidate",),
-        metrics=("reports/compression.json",),
+        outs=("models/candidate", "reports/compression.json"),
     ),
     "evaluate": Stage(
         params=("task", "train.seed", "compress.runtime", "evaluate"),
@@ -85,7 +84,7 @@ DEFINITION: Mapping[str, Stage] = {
             REFERENCES,
             SOURCES,
         ),
-        metrics=("reports/verdict.json",),
+        outs=("reports/verdict.json",),
     ),
     "report": Stage(
         deps=(
@@ -105,9 +104,7 @@ def sources_of(stage: Stage, params: Params, suite: Path) -> list[str]:
     """The user's own files that a stage runs or reads, relative to the suite, with forward slashes."""
     if stage.fields is None:
         return []
-    task = params.task.model_copy(
-        update={name: None for name in ALL_FIELDS if name not in stage.fields}
-    )
+    task = params.task.model_copy(update={name: None for name in ALL_FIELDS if name not in stage.fields})
     files = {relative(path, suite) for path in first_party_sources(task, suite)}
     files.update(params.task.files)
     if "model" in stage.fields and params.task.weights not in (None, "from_model"):
@@ -209,7 +206,8 @@ def check_definition(params: Params, suite: Path) -> None:
     problems += [
         f"{FILE_NAME}: stages.{name}.cmd: expected 'compression-gate {name}', got {stage.get('cmd')!r}"
         for name, stage in read_definition(suite).items()
-        if name in STAGES and f"compression-gate {name}" not in str(stage.get("cmd"))
+        if name in STAGES
+        and f"compression-gate {name}" not in str(stage.get("cmd"))
         and f"compression_gate {name}" not in str(stage.get("cmd"))
     ]
     if problems:
