@@ -50,7 +50,7 @@ class Net(nn.Module):
         hidden = functional.relu(self.conv2(hidden))
         hidden = torch.flatten(self.pool(hidden), 1)
         hidden = functional.relu(self.fc1(hidden))
-        return self.fc2(hidden)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+        return self.fc2(hidden)
 
 
 class Images(Dataset[tuple[Tensor, int]]):
