@@ -86,7 +86,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 if "$(BIN)/python" -m pip install --quiet uv &&
    "$(BIN)/uv" pip install --quiet --python "$(BIN)/python" -c "$$constraints" -e '.[dev]'; then exit 0; fi
 echo "make: uv could not install; trying pip, which takes a few minutes" >&2
-"$(BIN)/python" -m pip install -c "$$constraints" -e '.[dev]'
+if [ -n "$${UV_TORCH_BACKEND:-}" ]; then
+  echo "make: on Linux pip takes torch with its GPU libraries, several gigabytes; PIP_FIND_LINKS may name a folder with another build" >&2
+fi
+"$(BIN)/python" -m pip install --quiet -c "$$constraints" -e '.[dev]'
 endef
 export install
 
