@@ -1,0 +1,74 @@
+"""Exact costs of a model: weights held, weights that are not zero, multiply-accumulates per example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from compression_gate.errors import TaskError
+from compression_gate.modules.quantized import QuantizedLayer
+from compression_gate.tasks.calling import Inputs, call, named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Numbers of weights, of weights that are not zero, and of multiply-accumulates for one example."""
+
+    parameters: int
+    nonzeros: int
+    macs: int
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the weights that are zero, 0–1."""
+        return 1 - self.nonzeros / self.parameters if self.parameters else 0.0
+
+
+def weights_of(model: nn.Module) -> list[Tensor]:
+    """Every weight once: parameters, and what integer layers hold in their place."""
+    weights = list(model.parameters())
+    for layer in model.modules():
+        if isinstance(layer, QuantizedLayer):
+            weights.append(layer.weight_integers)
+            if isinstance(layer.bias, Tensor) and not isinstance(layer.bias, nn.Parameter):
+                weights.append(layer.bias)
+    return weights
+
+
+def costs_of(model: nn.Module, inputs: Inputs) -> Costs:
+    """Count weights and multiply-accumulates; ``inputs`` may hold any number of examples ``(N, …)``."""
+    weights = weights_of(model)
+    return Costs(
+        parameters=sum(weight.numel() for weight in weights),
+        nonzeros=sum(int(torch.count_nonzero(weight.detach())) for weight in weights),
+        macs=macs_of(model, inputs),
+    )
+
+
+def macs_of(model: nn.Module, inputs: Inputs) -> int:
+    """Multiply-accumulates per example, of matrix products, convolutions and attention.
+
+    Counted by torch's ``FlopCounterMode``, which counts two FLOPs for each. Without mkldnn a recurrent layer is run as
+    the matrix products it consists of, and so is counted too.
+    """
+    examples = next(iter(named(inputs).values())).shape[0]
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+            call(model, inputs)
+    except TaskError:
+        raise
+    except Exception as error:  # a user's model may raise anything
+        shapes = {name: tuple(value.shape) for name, value in named(inputs).items()}
+        raise TaskError(
+            f"task.model: called with {shapes}: raised {type(error).__name__}: {error}: "
+            "forward() must take what task.data yields"
+        ) from error
+    finally:
+        for module in training:
+            module.training = True
+    return round(counter.get_total_flops() / 2 / examples)
