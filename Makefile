@@ -67,7 +67,7 @@ endef
 export find_python
 
 # uv is several times faster than pip but reads none of pip's settings: these are handed on. Without a folder of wheels
-# of our own, torch's CPU build is asked for by name: the one that Linux gets otherwise brings the GPU libraries.
+# to take it from, torch's CPU build is asked for by name: the one that Linux gets otherwise brings the GPU libraries.
 define install
 constraints="$$PWD/constraints.txt"
 setting() { "$(BIN)/python" -m pip config get "global.$$1" 2>/dev/null || true; }
@@ -80,7 +80,7 @@ if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}
 if [ -n "$$more" ]; then
   export UV_INDEX="$${UV_INDEX:-$$more}" UV_INDEX_STRATEGY="$${UV_INDEX_STRATEGY:-unsafe-best-match}"  # as pip treats them
 fi
-if [ -z "$$links$$index$$more" ]; then export UV_TORCH_BACKEND="$${UV_TORCH_BACKEND:-cpu}"; fi
+if [ -z "$$links" ]; then export UV_TORCH_BACKEND="$${UV_TORCH_BACKEND:-cpu}"; fi
 export UV_BUILD_CONSTRAINT="$$constraints" PIP_CONSTRAINT="$$constraints" PIP_BUILD_CONSTRAINT="$$constraints"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 if "$(BIN)/python" -m pip install --quiet uv &&
