@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 Suite = Annotated[Path, typer.Option("-C", metavar="FOLDER", help="The suite: the folder that holds params.yaml.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-HERE = Path(".")
+HERE = Path()
 CRASHED = 4
 
 
@@ -41,8 +41,6 @@ class Policy(StrEnum):
 PolicyOption = Annotated[Policy, typer.Option("--policy", help="What blocks: a pull request's rules, or a release's.")]
 
 
-
-
 def guarded(word: str, suite: Path, call: Callable[[Path], Any]) -> Any:
     """Call a stage; a failure is told on stderr, written to `failure.json`, and sets the exit code."""
     from compression_gate.pipeline.state import Failure, failure_path
@@ -51,7 +49,7 @@ def guarded(word: str, suite: Path, call: Callable[[Path], Any]) -> Any:
         return call(suite)
     except CompressionGateError as error:
         code, message = error.exit_code, str(error)
-    except Exception as error:  # anything a user's model or data may raise ends as "could not measure", never as a pass
+    except Exception as error:  # noqa: BLE001  # whatever a user's code raises ends as "could not measure", not as a pass
         traceback.print_exc()
         code, message = CRASHED, f"{type(error).__name__}: {error}"
     typer.echo(f"compression-gate {word}: {message}", err=True)
@@ -175,7 +173,9 @@ def init(
 
 
 @app.command("list")
-def list_(kind: Annotated[str | None, typer.Argument(help="methods, metrics, rules, runtimes, …")] = None, json: Json = False) -> None:
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="methods, metrics, rules, runtimes, …")] = None, json: Json = False
+) -> None:
     """Name everything that params.yaml may name."""
     from compression_gate.reporters.terminal import show_rows
     from compression_gate.stages import listing

@@ -75,8 +75,10 @@ def reproduce(suite: Path, *, begin: str | None = None, force: bool = False, dry
     """Reproduce the suite's stages and return DVC's exit code.
 
     Args:
+        suite: its folder.
         begin: a stage from which on everything runs again, changed or not.
         force: everything runs again.
+        dry: only show what would run.
     """
     flags = [*(["--force"] if force else []), *(["--dry"] if dry else [])]
     if has_remote(suite) and not dry:

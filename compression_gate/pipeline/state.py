@@ -94,7 +94,8 @@ def locked(suite: Path) -> Iterator[None]:
         holder = path.read_text(encoding="utf-8").strip() or "unknown"
         since = time.strftime("%H:%M:%S", time.localtime(path.stat().st_mtime))
         raise ParamsError(
-            f"{suite.resolve().name}: another run holds this suite since {since}: process {holder}: wait for it, or stop it"
+            f"{suite.resolve().name}: another run holds this suite since {since}: process {holder}: "
+            "wait for it, or stop it"
         ) from error
     try:
         yield

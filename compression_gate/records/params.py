@@ -368,7 +368,7 @@ def section_at(path: tuple[str, ...]) -> list[str]:
     if len(path) == 1:
         return list(Params.model_fields)
     if path[:2] == ("gate", "rules"):
-        return [name for name in Rule.model_fields]
+        return list(Rule.model_fields)
     return list(sections[path[0]].model_fields) if path[0] in sections else []
 
 

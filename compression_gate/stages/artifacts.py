@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from compression_gate import registry
-from compression_gate.measurers.cost import costs_of
-from compression_gate.records.artifact import Artifact, FILE_NAME, Role, digest_of_files, entries
+from compression_gate.measurers.cost import cost_of
+from compression_gate.records.artifact import FILE_NAME, Artifact, Role, digest_of_files, entries
 from compression_gate.records.params import Params
 from compression_gate.runtimes import RUNTIMES
 from compression_gate.tasks.task import Task
@@ -36,7 +36,7 @@ def exported_artifact(
     runtime = runtime_of(params)
     inputs = task.example_inputs(2)
     runtime.export(model, inputs, folder / runtime.file_name, params.task.dynamic)
-    costs = costs_of(model, task.example_inputs(1))
+    cost = cost_of(model, task.example_inputs(1))
     files = entries(folder)
     artifact = Artifact(
         role=role,
@@ -45,9 +45,9 @@ def exported_artifact(
         files=files,
         shipped=tuple(name for name in files if name not in NOT_SHIPPED),
         digest=digest_of_files(files),
-        parameters=costs.parameters,
-        nonzeros=costs.nonzeros,
-        macs=costs.macs,
+        parameters=cost.parameters,
+        nonzeros=cost.nonzeros,
+        macs=cost.macs,
         normalize=params.train.normalize,
         recipe_digest=recipe_digest,
         parent_digest=parent_digest,

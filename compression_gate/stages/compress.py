@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compression_gate.errors import CompressionError, CompressionGateError
-from compression_gate.measurers.cost import Costs, costs_of
+from compression_gate.measurers.cost import Cost, cost_of, weights_of
 from compression_gate.measurers.quality import validation_quality
 from compression_gate.methods.base import Context, Method, Notes
 from compression_gate.methods.chain import recipe_of, steps_of
@@ -66,7 +66,10 @@ def run(suite: Path) -> CompressionRecord:
 class Measured:
     """A model's figures between two steps."""
 
-    costs: Costs
+    cost: Cost
+    state_bytes: int
+    distinct_values: int
+    integer_weights: int
     quality: dict[str, float | None]
     weights_digest: str
 
@@ -74,7 +77,10 @@ class Measured:
 def measured(model: nn.Module, task: Task) -> Measured:
     """Count a model's costs and measure it on the validation split."""
     return Measured(
-        costs=costs_of(model, task.example_inputs(1)),
+        cost=cost_of(model, task.example_inputs(1)),
+        state_bytes=sum(value.numel() * value.element_size() for value in model.state_dict().values()),
+        distinct_values=sum(weight.detach().unique().numel() for weight in weights_of(model)),
+        integer_weights=sum(weight.numel() for weight in weights_of(model) if not weight.is_floating_point()),
         quality=validation_quality(model, task),
         weights_digest=state_digest(model),
     )
@@ -106,7 +112,14 @@ def chained(
         effective = has_effect(step, before, after)
         records.append(
             step_record(
-                name, options, time.monotonic() - start, before, after, context.notes, effect=step.effect, effective=effective
+                name,
+                options,
+                time.monotonic() - start,
+                before,
+                after,
+                context.notes,
+                effect=step.effect,
+                effective=effective,
             )
         )
         before = after
@@ -127,13 +140,13 @@ def has_effect(step: Method, before: Measured, after: Measured) -> bool:
     """Whether the step changed what its method claims to change."""
     match step.effect:
         case "fewer_parameters":
-            return after.costs.parameters < before.costs.parameters
+            return after.cost.parameters < before.cost.parameters
         case "fewer_nonzeros":
-            return after.costs.nonzeros < before.costs.nonzeros
+            return after.cost.nonzeros < before.cost.nonzeros
         case "fewer_values":
-            return after.costs.distinct_values < before.costs.distinct_values
+            return after.distinct_values < before.distinct_values
         case "integer_weights":
-            return after.costs.integer_weights > before.costs.integer_weights
+            return after.integer_weights > before.integer_weights
         case _:
             return after.weights_digest != before.weights_digest
 
@@ -154,11 +167,11 @@ def step_record(
         method=name,
         options=options,
         seconds=round(seconds, 2),
-        state_bytes=after.costs.state_bytes,
-        parameters=after.costs.parameters,
-        nonzeros=after.costs.nonzeros,
-        macs=after.costs.macs,
-        distinct_values=after.costs.distinct_values,
+        state_bytes=after.state_bytes,
+        parameters=after.cost.parameters,
+        nonzeros=after.cost.nonzeros,
+        macs=after.cost.macs,
+        distinct_values=after.distinct_values,
         quality_before=before.quality,
         quality=after.quality,
         covered=tuple(notes.covered),
@@ -177,8 +190,8 @@ def reloaded(model: nn.Module, factory: nn.Module, task: Task, folder: Path) -> 
     distance = float((expected - got).abs().max())
     if not distance <= RELOAD_TOLERANCE * max(1.0, float(expected.abs().max())):
         raise CompressionError(
-            f"{folder.name}: expected the saved model to answer as the one in memory, got outputs {distance:.3g} apart: "
-            "a method left state that structure.json does not hold"
+            f"{folder.name}: expected the saved model to answer as the one in memory, got outputs {distance:.3g} "
+            "apart: a method left state that structure.json does not hold"
         )
     return again
 

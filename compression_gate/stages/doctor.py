@@ -41,7 +41,9 @@ class Finding:
 def findings(suite: Path) -> Iterator[Finding]:
     """Look at the interpreter, the libraries, git, DVC and the suite, in the order a newcomer would meet them."""
     version = ".".join(map(str, sys.version_info[:3]))
-    yield Finding(name="python", fine=sys.version_info >= OLDEST_PYTHON, found=version, mend="install Python 3.11 or newer")
+    yield Finding(
+        name="python", fine=sys.version_info >= OLDEST_PYTHON, found=version, mend="install Python 3.11 or newer"
+    )
     for name, mend in LIBRARIES.items():
         found = installed_version(name)
         yield Finding(name=name, fine=found is not None, found=found or "not installed", mend=mend)
@@ -63,7 +65,11 @@ def repository_findings(suite: Path) -> Iterator[Finding]:
     """Look at git and DVC around the suite."""
     git, root = git_root(suite), dvc_root(suite)
     yield Finding(
-        name="git checkout", fine=git is not None, found=str(git or "none"), mend="git init: without it no baseline", needed=False
+        name="git checkout",
+        fine=git is not None,
+        found=str(git or "none"),
+        mend="git init: without it no baseline",
+        needed=False,
     )
     yield Finding(
         name="DVC repository", fine=root is not None, found=str(root or "none"), mend="`run` sets it up", needed=False
@@ -82,9 +88,13 @@ def suite_findings(suite: Path) -> Iterator[Finding]:
     try:
         params = read_params(suite)
     except CompressionGateError as error:
-        yield Finding(name="params.yaml", fine=False, found=str(error), mend="mend the lines above, or `compression-gate init`")
+        yield Finding(
+            name="params.yaml", fine=False, found=str(error), mend="mend the lines above, or `compression-gate init`"
+        )
         return
-    yield Finding(name="params.yaml", fine=True, found=f"{len(params.compress.steps)} steps, {len(params.gate.rules)} rules")
+    yield Finding(
+        name="params.yaml", fine=True, found=f"{len(params.compress.steps)} steps, {len(params.gate.rules)} rules"
+    )
     try:
         check_definition(params, suite)
     except CompressionGateError as error:

@@ -95,7 +95,7 @@ def params_text(request: Request) -> str:
         f"  {name}: {value}\n" for name, value in (("kind", request.kind), ("weights", request.weights)) if value
     )
     kind = request.kind or "classification"
-    limit = {"classification": "max_accuracy_drop: 0.01", "regression": "max_rmse_increase: \"5%\""}.get(kind)
+    limit = {"classification": "max_accuracy_drop: 0.01", "regression": 'max_rmse_increase: "5%"'}.get(kind)
     quality = f"  {limit}\n" if limit else "  # max_<score>_drop: 0.01           # a name your scorer returns\n"
     scorer = "  scorer: package.module:score         # callable(outputs, targets) -> {name: scores (N,)}\n"
     return PARAMS.format(

@@ -143,7 +143,9 @@ def leak_problems(findings: Mapping[str, Findings], leaks: Mapping[str, int]) ->
     lines = []
     for pair, count in leaks.items():
         first, second = pair.split("/")
-        shared = sorted(findings[first].seen.keys() & findings[second].seen.keys(), key=findings[second].seen.__getitem__)
+        shared = sorted(
+            findings[first].seen.keys() & findings[second].seen.keys(), key=findings[second].seen.__getitem__
+        )
         shown = ", ".join(
             f"{first}:{findings[first].seen[key]} = {second}:{findings[second].seen[key]}"
             for key in shared[:MOST_EXAMPLES_NAMED]
@@ -170,7 +172,8 @@ def empty_class_problems(findings: Mapping[str, Findings], names: list[str]) -> 
     """One line per split without any example of some class."""
     known = range(len(names)) if names else sorted({label for seen in findings.values() for label in seen.classes})
     return [
-        f"task.data: empty_classes: split {name!r}: expected examples of every class, got none of {', '.join(map(str, empty))}: "
+        f"task.data: empty_classes: split {name!r}: expected examples of every class, "
+        f"got none of {', '.join(map(str, empty))}: "
         "add some, or accept with `prepare: {allow: [empty_classes]}`"
         for name, seen in findings.items()
         if seen.classes and (empty := [label for label in known if not seen.classes[label]])

@@ -86,7 +86,9 @@ def failure_of(suite: Path, code: int) -> Failure | None:
     try:
         return Failure.read(failure_path(suite))
     except CompressionGateError:
-        message = f"DVC ended with code {code} and no stage left word: it was killed, or DVC itself failed (see its output)"
+        message = (
+            f"DVC ended with code {code} and no stage left word: it was killed, or DVC itself failed (see its output)"
+        )
         return Failure(stage="dvc", exit_code=UNEXPLAINED, message=message)
 
 

@@ -109,15 +109,16 @@ def check_model(model: nn.Module, task: Task, data: DataRecord) -> None:
     count = len(next(iter(named(inputs).values())))
     if outputs.dim() == 0 or len(outputs) != count:
         raise TaskError(
-            f"task.model: expected outputs (N, …) with N = {count}, got {tuple(outputs.shape)}: keep the batch axis first"
+            f"task.model: expected outputs (N, …) with N = {count}, got {tuple(outputs.shape)}: "
+            "keep the batch axis first"
         )
     if task.params.kind != "classification":
         return
     labels = {int(label) for split in data.splits.values() for label in split.class_counts or {}}
     if outputs.dim() != 2 or max(labels) >= outputs.shape[1]:
         raise TaskError(
-            f"task.model: expected outputs (N, classes) with more than {max(labels)} columns, the largest label in the "
-            f"data, got {tuple(outputs.shape)}: labels lie outside the classes of the model"
+            f"task.model: expected outputs (N, classes) with more than {max(labels)} columns, the largest label in "
+            f"the data, got {tuple(outputs.shape)}: labels lie outside the classes of the model"
         )
 
 

@@ -37,7 +37,9 @@ def warped(images: Tensor, degrees: float, share: float) -> Tensor:
     angle = (torch.rand(count) * 2 - 1) * degrees * torch.pi / 180
     offset = (torch.rand(count, 2) * 2 - 1) * share * 2
     cosine, sine = angle.cos(), angle.sin()
-    matrix = torch.stack([torch.stack([cosine, -sine, offset[:, 0]], 1), torch.stack([sine, cosine, offset[:, 1]], 1)], 1)
+    matrix = torch.stack(
+        [torch.stack([cosine, -sine, offset[:, 0]], 1), torch.stack([sine, cosine, offset[:, 1]], 1)], 1
+    )
     grid = functional.affine_grid(matrix.to(images), list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, align_corners=False)
 

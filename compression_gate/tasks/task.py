@@ -178,10 +178,12 @@ class Task:
             inputs, targets = collate(items) if collate else default_collate(items)
         except (RuntimeError, TypeError, ValueError) as error:
             way_out = "mend it" if collate else "inputs of various lengths need task.collate: callable(examples)"
-            raise TaskError(f"task.collate: split {split!r}: cannot join {len(items)} examples: {error}: {way_out}") from error
+            raise TaskError(
+                f"task.collate: split {split!r}: cannot join {len(items)} examples: {error}: {way_out}"
+            ) from error
         if isinstance(inputs, list):
             inputs = tuple(inputs)
-        for value in (inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else [inputs]):
+        for value in inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else [inputs]:
             if not isinstance(value, Tensor):
                 raise TaskError(
                     f"task.data: split {split!r}: expected inputs that are a tensor, a tuple or a dict of tensors, "
@@ -202,7 +204,9 @@ class Task:
         if self.params.kind == "classification":
             return nn.functional.cross_entropy
         if self.params.kind == "regression":
-            return lambda outputs, targets: nn.functional.mse_loss(outputs.reshape(targets.shape), targets.to(outputs.dtype))
+            return lambda outputs, targets: nn.functional.mse_loss(
+                outputs.reshape(targets.shape), targets.to(outputs.dtype)
+            )
         raise ParamsError("params.yaml: task.loss: expected a callable(outputs, targets) for kind custom, got none")
 
     @cached_property
@@ -259,7 +263,9 @@ def called(key: str, path: str, arguments: dict[str, Any], *positional: Any) -> 
         inspect.signature(target).bind(*positional, **arguments)
     except TypeError as error:
         given = ", ".join([*map(repr, positional), *(f"{name}={value!r}" for name, value in arguments.items())])
-        raise ParamsError(f"params.yaml: {key}: {path} cannot be called with ({given}): {error}: see {key}_args") from error
+        raise ParamsError(
+            f"params.yaml: {key}: {path} cannot be called with ({given}): {error}: see {key}_args"
+        ) from error
     except ValueError:  # some builtins have no signature to check
         pass
     try:

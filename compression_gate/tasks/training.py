@@ -85,7 +85,7 @@ def fit(model: nn.Module, task: Task, fitting: Fitting) -> list[Epoch]:
     if options.epochs == 0:
         return []
     layout = torch.channels_last if any(isinstance(m, nn.Conv2d) for m in model.modules()) else torch.contiguous_format
-    model.to(device=device, memory_format=layout).train()
+    model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]  # torch's types lack it
     batches_an_epoch = -(-len(task.split("train")) // options.batch_size)
     optimizer = optimizer_of(model, options)
     schedule = schedule_of(optimizer, options, batches_an_epoch)
@@ -108,11 +108,19 @@ def fit(model: nn.Module, task: Task, fitting: Fitting) -> list[Epoch]:
         )
         curve.append(row)
         shown = "" if quality is None else f", validation accuracy {quality:.4f}"
-        log.info("%s: epoch %d of %d: loss %.4f%s, %.0f s", fitting.label, row.epoch, options.epochs, row.loss, shown, row.seconds)
+        log.info(
+            "%s: epoch %d of %d: loss %.4f%s, %.0f s",
+            fitting.label,
+            row.epoch,
+            options.epochs,
+            row.loss,
+            shown,
+            row.seconds,
+        )
         save_checkpoint(model, optimizer, schedule, curve, fitting)
     if fitting.checkpoint is not None:
         fitting.checkpoint.unlink(missing_ok=True)
-    model.to(device="cpu", memory_format=torch.contiguous_format).eval()
+    model.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # as above
     return curve
 
 
@@ -155,7 +163,9 @@ def optimizer_of(model: nn.Module, options: TrainParams) -> torch.optim.Optimize
     return torch.optim.AdamW(weights, lr=options.learning_rate, weight_decay=WEIGHT_DECAY)
 
 
-def schedule_of(optimizer: torch.optim.Optimizer, options: TrainParams, batches: int) -> torch.optim.lr_scheduler.LRScheduler:
+def schedule_of(
+    optimizer: torch.optim.Optimizer, options: TrainParams, batches: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     """The learning rate's course over all batches."""
     steps = batches * options.epochs
     if options.schedule == "one_cycle":
@@ -167,7 +177,7 @@ def schedule_of(optimizer: torch.optim.Optimizer, options: TrainParams, batches:
 
 @torch.no_grad()
 def validated(model: nn.Module, task: Task, batch_size: int, device: torch.device) -> tuple[float, float | None]:
-    """Mean loss on the validation split, and accuracy where there are classes; the model is back in train mode after."""
+    """Return the mean loss on the validation split, and accuracy where there are classes; train mode is back after."""
     model.eval()
     total, right, count = 0.0, 0, 0
     for batch in task.batches("validation", max(batch_size, 512)):
@@ -207,7 +217,7 @@ def resumed(model: nn.Module, optimizer: Any, schedule: Any, fitting: Fitting) -
         return []
     try:
         state = torch.load(fitting.checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file may fail in any way; training starts over
+    except Exception as error:  # noqa: BLE001  # a damaged file may fail in any way; training starts over
         log.warning("%s: cannot be continued from (%s): starting over", fitting.checkpoint, type(error).__name__)
         return []
     if state.get("key") != key_of(fitting):
