@@ -23,6 +23,7 @@ from compression_gate.tasks.task import Batch, Task
 log = logging.getLogger("compression_gate")
 StepLoss = Callable[[Tensor, Batch], Tensor]
 WEIGHT_DECAY = 0.01
+WARM_UP_SHARE = 0.2  # of all steps; on the default task a longer one costs accuracy at 4 epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +170,9 @@ def schedule_of(
     """The learning rate's course over all batches."""
     steps = batches * options.epochs
     if options.schedule == "one_cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, options.learning_rate, total_steps=steps + 1)
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, options.learning_rate, total_steps=steps + 1, pct_start=WARM_UP_SHARE
+        )
     if options.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
