@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from compression_gate.errors import StaleError
+from compression_gate.errors import MetricsError, StaleError
 from compression_gate.records.base import Record, digest_of, digest_of_file
 
 FILE_NAME = "artifact.json"
@@ -61,8 +61,8 @@ class Artifact(Record):
         """Read a folder's record and make sure that it speaks of the files that lie there.
 
         Raises:
-            MetricsError: no record, or a damaged one.
-            StaleError: a file was changed, removed or added since the record was written.
+            MetricsError: no record, a damaged one, or one that ships what it does not list.
+            StaleError: a file was changed, removed or added since the record was written, or the digest is of others.
         """
         artifact = cls.read(folder / FILE_NAME)
         if (found := entries(folder)) != artifact.files:
@@ -72,6 +72,13 @@ class Artifact(Record):
             raise StaleError(
                 f"{folder}: {', '.join(changed)}: expected the files that {FILE_NAME} lists, got others: run again"
             )
+        if not artifact.shipped or not set(artifact.shipped) <= artifact.files.keys():
+            raise MetricsError(
+                f"{folder / FILE_NAME}: shipped: expected some of {', '.join(artifact.files)}, "
+                f"got {', '.join(artifact.shipped) or 'none'}: the record is damaged; run again"
+            )
+        if artifact.digest != (digest := digest_of_files(artifact.files)):
+            raise StaleError(f"{folder / FILE_NAME}: digest: expected {digest!r}, got {artifact.digest!r}: run again")
         return artifact
 
 

@@ -97,7 +97,7 @@ class CompressParams(Section):
     recipe: str | None = None
     steps: tuple[Step, ...] = ()
     runtime: str = "onnxruntime"
-    format: Literal["onnx", "coded"] | str = "onnx"
+    format: str = "onnx"
 
     @model_validator(mode="after")
     def one_source_of_steps(self) -> CompressParams:
@@ -136,7 +136,7 @@ def parse_limit(value: Any) -> Any:
     """Turn ``0.01`` or ``"5%"`` into a :class:`Limit`'s fields."""
     if isinstance(value, dict):
         return value
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(-?[\d.]+(?:e-?\d+)?)\s*%\s*", value)):
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*%\s*", value)):
         return {"value": float(match[1]) / 100, "relative": True}
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return {"value": float(value)}
@@ -277,8 +277,16 @@ class Document:
         if node is not None:
             self.walk(node, ())
 
-    def walk(self, node: yaml.Node, path: tuple[str, ...]) -> None:
-        """Note the line of every key, and every key that is there twice."""
+    def walk(self, node: yaml.Node, path: tuple[str, ...], around: tuple[yaml.Node, ...] = ()) -> None:
+        """Note the line of every key, and every key that is there twice.
+
+        Raises:
+            ParamsError: an alias inside of what it stands for.
+        """
+        if any(node is outer for outer in around):
+            line = node.start_mark.line + 1
+            raise ParamsError(f"{self.name}:{line}: {'.'.join(path)}: holds itself: write the value out")
+        around = (*around, node)
         self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
@@ -288,10 +296,10 @@ class Document:
                 if key.value in seen:
                     self.problem(here, "is written twice: the last would win silently; remove one")
                 seen.add(key.value)
-                self.walk(value, here)
+                self.walk(value, here, around)
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
-                self.walk(value, (*path, str(index)))
+                self.walk(value, (*path, str(index)), around)
 
     def line(self, path: tuple[str, ...]) -> int:
         """The line of the longest known part of ``path``."""
@@ -327,7 +335,7 @@ def read_params(folder: Path) -> Params:
         params = None
     check_rules(values, document)
     if document.problems:
-        raise ParamsError(sorted(set(document.problems), key=lambda text: int(text.split(":")[1])))
+        raise ParamsError(sorted(dict.fromkeys(document.problems), key=lambda text: int(text.split(":")[1])))
     assert params is not None  # a ValidationError always leaves a problem
     return params
 
@@ -363,7 +371,7 @@ def unknown(key: str, known: list[str]) -> str:
 def section_at(path: tuple[str, ...]) -> list[str]:
     """Names of the fields of the section that holds the last part of ``path``."""
     sections: dict[str, type[BaseModel]] = {
-        name: field.annotation for name, field in Params.model_fields.items() if field.annotation
+        name: field.annotation for name, field in Params.model_fields.items() if isinstance(field.annotation, type)
     }
     if len(path) == 1:
         return list(Params.model_fields)
