@@ -1,0 +1,28 @@
+"""Compression methods: one file each, listed here, loaded when named."""
+
+from __future__ import annotations
+
+from compression_gate.registry import Plugin
+
+METHODS: dict[str, Plugin] = {
+    "structured_pruning": Plugin(
+        target="compression_gate.methods.structured_pruning:StructuredPruning",
+        summary="remove whole channels and neurons, with everything that depends on them",
+    ),
+    "magnitude_pruning": Plugin(
+        target="compression_gate.methods.magnitude_pruning:MagnitudePruning",
+        summary="set single weights to zero, at once or gradually while fine-tuning",
+    ),
+    "distillation": Plugin(
+        target="compression_gate.methods.distillation:Distillation",
+        summary="train the compressed model on what the reference answers",
+    ),
+    "static_quantization": Plugin(
+        target="compression_gate.methods.static_quantization:StaticQuantization",
+        summary="integer weights and calibrated integer activations",
+    ),
+    "weight_sharing": Plugin(
+        target="compression_gate.methods.weight_sharing:WeightSharing",
+        summary="few distinct weights a layer, found by k-means",
+    ),
+}

@@ -1,0 +1,173 @@
+"""From the steps of a recipe to methods in order: every option checked, and orders that make no sense refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from compression_gate import registry
+from compression_gate.errors import ParamsError, UnknownPluginError
+from compression_gate.methods import METHODS
+from compression_gate.records.params import FILE_NAME, Params, Step
+from compression_gate.records.recipe import Recipe
+from compression_gate.registry import nearest
+
+if TYPE_CHECKING:
+    from compression_gate.methods.base import Method
+
+STEPS_KEY = f"{FILE_NAME}: compress.steps"
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OrderRule:
+    """What may not come later than what, anywhere in the chain, and why.
+
+    Args:
+        earlier, later: whether a method is one of those that the rule speaks of.
+        reason: ends the sentence "step 2 cannot come after step 1: …".
+        mend: what to do instead.
+    """
+
+    earlier: Callable[[Method], bool]
+    later: Callable[[Method], bool]
+    reason: str
+    mend: str
+
+
+def trains(method: Method) -> bool:
+    """Whether a method updates weights one by one; each that can says so by its ``epochs``."""
+    return getattr(method, "epochs", 0) > 0
+
+
+ORDER_RULES = (
+    OrderRule(
+        earlier=lambda method: method.effect == "integer_weights",
+        later=lambda method: True,
+        reason="the weights are integers then, which nothing can prune, train, share or quantize again",
+        mend="move the quantization to the end",
+    ),
+    OrderRule(
+        earlier=lambda method: method.effect == "fewer_values",
+        later=lambda method: trains(method) and method.effect != "fewer_values",
+        reason="training moves each weight by itself, which would undo the sharing",
+        mend="train before the weights are shared, or give the sharing step epochs of its own",
+    ),
+)
+
+
+def steps_of(params: Params, suite: Path = Path()) -> list[Method]:
+    """Return the methods of ``compress.steps``, or of the file that ``compress.recipe`` names, ready to be applied.
+
+    Raises:
+        ParamsError: every unknown method or option, wrong type and impossible value at once; or an order that makes
+            no sense, with both steps and the reason.
+    """
+    if params.compress.recipe is None:
+        return built(params.compress.steps, STEPS_KEY)
+    path = suite / params.compress.recipe
+    return built(Recipe.read(path).steps, f"{params.compress.recipe}: steps")
+
+
+def built(steps: Iterable[Step], where: str) -> list[Method]:
+    """Build each step's options record, then check the order."""
+    methods: list[Method] = []
+    problems: list[str] = []
+    for number, step in enumerate(steps):
+        try:
+            methods.append(method_of(step))
+        except ParamsError as error:
+            problems += [f"{where}.{number}.{problem}" for problem in error.problems]
+    if problems:
+        raise ParamsError(problems)
+    if problems := order_problems(methods, where):
+        raise ParamsError(problems)
+    return methods
+
+
+def method_of(step: Step) -> Method:
+    """Build one step's options record.
+
+    Raises:
+        ParamsError: each problem starts with the key it is about.
+    """
+    try:
+        kind = registry.load("methods", step.method, METHODS)
+    except UnknownPluginError as error:
+        known = f"expected one of {', '.join(METHODS)}, got {step.method!r}{nearest(step.method, METHODS)}"
+        raise ParamsError(f"method: {known}") from error
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, value in step.options.items():
+        if name not in fields:
+            problems.append(
+                f"{name}: {step.method} has no such option: expected one of {', '.join(fields)}{nearest(name, fields)}"
+            )
+            continue
+        try:
+            values[name] = typed(fields[name], value)
+        except ValueError as error:
+            problems.append(f"{name}: {error}, got {value!r}")
+    try:
+        method: Method = kind(**values)
+    except ParamsError as error:
+        problems += [problem for problem in error.problems if problem.partition(":")[0] not in named_in(problems)]
+    except TypeError as error:  # an option without a default is missing
+        problems.append(f"{step.method}: {error}")
+    if problems:
+        raise ParamsError(problems)
+    return method
+
+
+def named_in(problems: list[str]) -> set[str]:
+    """Return the options that problems are about already."""
+    return {problem.partition(":")[0] for problem in problems}
+
+
+def typed(annotation: Any, value: Any) -> Any:
+    """Return ``value`` as the option's type; no text is taken for a number, and no number for a flag.
+
+    Raises:
+        ValueError: it is of another type; the text says what was expected.
+    """
+    try:
+        return TypeAdapter(annotation, config=STRICT).validate_json(json.dumps(value, default=str))
+    except ValidationError as error:
+        wanted = [item["msg"].replace("Input should be ", "").replace("valid ", "") for item in error.errors()]
+        if type(None) in typing.get_args(annotation):
+            wanted.append("null")
+        raise ValueError(f"expected {' or '.join(dict.fromkeys(wanted))}") from error
+
+
+def order_problems(methods: Sequence[Method], where: str) -> list[str]:
+    """Return what is wrong with the order, the first reason for each pair of steps."""
+    problems = []
+    for later, second in enumerate(methods):
+        for earlier, first in enumerate(methods[:later]):
+            rule = next((rule for rule in ORDER_RULES if rule.earlier(first) and rule.later(second)), None)
+            if rule is not None:
+                problems.append(
+                    f"{where}.{later}: {name_of(second)} cannot come after {name_of(first)} (step {earlier}): "
+                    f"{rule.reason}: {rule.mend}"
+                )
+    return problems
+
+
+def name_of(method: Method) -> str:
+    """Return the method's name in the table, or its dotted path where it comes from elsewhere."""
+    kind = type(method)
+    target = f"{kind.__module__}:{kind.__qualname__}"
+    return next((name for name, row in METHODS.items() if row.target == target), target)
+
+
+def recipe_of(methods: Iterable[Method]) -> Recipe:
+    """Return the recipe with every option filled in, so that its digest changes with a default as well."""
+    return Recipe(steps=tuple(Step(method=name_of(method), **dataclasses.asdict(method)) for method in methods))  # type: ignore[call-overload]

@@ -1,0 +1,384 @@
+"""How a changed model is written down without pickle and without code: what differs from the factory's model.
+
+Weights go to ``model.safetensors``, the rest to ``structure.json``: which modules were replaced, by a type of the
+allow-list below and its constructor arguments; which sizes and integer attributes of the others changed; which
+parameters are one. The task's factory and these two files give the model back.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model as load_tensors
+from safetensors.torch import save_model as save_tensors
+from torch import nn
+
+from compression_gate.errors import CompressionError, MetricsError
+from compression_gate.modules import quantized
+from compression_gate.modules.surgery import ties
+from compression_gate.records.base import Record, replacing
+
+WEIGHTS_FILE = "model.safetensors"
+STRUCTURE_FILE = "structure.json"
+LARGEST_INTEGER = 2**31 - 1
+MOST_REPEATS = 1024  # layers of one module: more than any model that is compressed, little enough to build at once
+REPEATING = ("length", "num_layers")
+
+CONVOLUTION = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+
+ATTRIBUTES = (  # integers that a module's forward() may read its sizes from
+    *("num_heads", "head_dim", "embed_dim", "kdim", "vdim", "d_model", "num_attention_heads", "attention_head_size"),
+    *("all_head_size", "hidden_size", "input_size", "proj_size", "in_features", "out_features", "in1_features"),
+    *("in2_features", "in_channels", "out_channels", "groups", "num_channels", "num_groups", "num_features"),
+    *("num_parameters", "embedding_dim", "channels", "width", "dim", "inner_dim"),
+)
+
+
+def placeholders(length: int) -> nn.Sequential:
+    """Build an ``nn.Sequential`` whose children are put in afterwards."""
+    return nn.Sequential(*(nn.Identity() for _ in range(length)))
+
+
+LAYER_TYPES: dict[str, Callable[..., nn.Module]] = {
+    **{
+        kind.__name__: kind
+        for kind in (
+            *(nn.Linear, nn.Bilinear, nn.Embedding, nn.LSTM, nn.GRU, nn.Identity, nn.PReLU),
+            *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+            *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm),
+            *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+        )
+    },
+    **quantized.LAYER_TYPES,
+    "Sequential": placeholders,
+}
+
+ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {  # read from the attributes of the same name
+    nn.Linear: ("in_features", "out_features"),
+    nn.Bilinear: ("in1_features", "in2_features", "out_features"),
+    nn.Embedding: ("num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq"),
+    nn.PReLU: ("num_parameters",),
+    nn.Identity: (),
+    nn.LSTM: RECURRENT,
+    nn.GRU: RECURRENT,
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), CONVOLUTION),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), (*CONVOLUTION, "output_padding")),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), NORM),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), NORM),
+    nn.LayerNorm: ("normalized_shape", "eps", "elementwise_affine"),
+    nn.GroupNorm: ("num_groups", "num_channels", "eps", "affine"),
+}
+WITH_BIAS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.LayerNorm)  # hold a tensor or None under that name
+
+Size = Annotated[StrictInt, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
+Sizes = Annotated[tuple[Size, ...], Field(max_length=8)]
+Argument = StrictBool | Size | StrictFloat | Annotated[StrictStr, Field(max_length=64)] | Sizes | None
+
+
+class Layer(Record):
+    """A module that takes another's place: a name of ``LAYER_TYPES`` and what its constructor is called with."""
+
+    type: str
+    arguments: dict[str, Argument]
+
+
+class Structure(Record):
+    """What differs from the model the factory builds; all empty where nothing does.
+
+    Args:
+        layers: modules replaced, by name.
+        attributes: integers of ``ATTRIBUTES`` that changed, by module and attribute.
+        shapes: sizes of tensors that changed in modules that were not replaced.
+        ties: all groups of names that are one parameter.
+    """
+
+    schema_number: Literal[1] = Field(1, alias="schema")
+    layers: dict[str, Layer] = Field(default_factory=dict)
+    attributes: dict[str, dict[str, Size]] = Field(default_factory=dict)
+    shapes: dict[str, Sizes] = Field(default_factory=dict)
+    ties: tuple[tuple[str, ...], ...] = ()
+
+
+def describe(model: nn.Module, factory_model: nn.Module) -> Structure:
+    """Write down how ``model`` differs from what the factory builds.
+
+    Raises:
+        CompressionError: a module differs in a way that the allow-list cannot say; it is named.
+    """
+    own = dict(factory_model.named_modules(remove_duplicate=False))
+    layers: dict[str, Layer] = {}
+    attributes: dict[str, dict[str, int]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        inside = any(name.startswith(f"{replaced}.") for replaced in layers)
+        before = None if inside else own.get(name)
+        layer = layer_of(module)
+        if before is None or type(before) is not type(module):
+            if layer is None or not name:
+                raise CompressionError(undescribed(name, module, before))
+            layers[name] = layer
+        elif layer is not None:
+            if layer != layer_of(before):
+                layers[name] = layer
+        else:
+            if changed := changed_attributes(module, before):
+                attributes[name] = changed
+            shapes |= changed_shapes(name, module, before)
+    structure = Structure(layers=layers, attributes=attributes, shapes=shapes, ties=ties(model))
+    check_complete(model, rebuilt(factory_model, structure, largest=LARGEST_INTEGER))
+    return structure
+
+
+def layer_of(module: nn.Module) -> Layer | None:
+    """Return how the module is written down, or None for a type outside the allow-list."""
+    if isinstance(module, quantized.QuantizedLayer):
+        return Layer(type=type(module).__name__, arguments=module.constructor_arguments())
+    if type(module) is nn.Sequential:
+        return Layer(type="Sequential", arguments={"length": len(module)})
+    names = ARGUMENTS.get(type(module))
+    if names is None:
+        return None
+    arguments = {name: getattr(module, name) for name in names}
+    if isinstance(module, WITH_BIAS):
+        arguments["bias"] = module.bias is not None
+    return Layer(type=type(module).__name__, arguments=arguments)
+
+
+def undescribed(name: str, module: nn.Module, before: nn.Module | None) -> str:
+    """Say which module cannot be written down, and why."""
+    place = f"in place of {type(before).__name__}" if before is not None else "where the factory's model has none"
+    return (
+        f"{name or 'the model itself'}: cannot be saved: {type(module).__name__} {place}: "
+        f"expected one of {', '.join(LAYER_TYPES)}"
+    )
+
+
+def changed_attributes(module: nn.Module, before: nn.Module) -> dict[str, int]:
+    """Return the integers of ``ATTRIBUTES`` that differ."""
+    pairs = {name: (getattr(module, name, None), getattr(before, name, None)) for name in ATTRIBUTES}
+    return {name: new for name, (new, old) in pairs.items() if type(new) is int and new != old}
+
+
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor | None]:
+    """Return the parameters and saved buffers that a module holds itself."""
+    buffers = {name: value for name, value in module._buffers.items() if name not in module._non_persistent_buffers_set}
+    return {**module._parameters, **buffers}
+
+
+def changed_shapes(name: str, module: nn.Module, before: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that differ, by the tensors' full names."""
+    old = tensors_of(before)
+    changed: dict[str, tuple[int, ...]] = {}
+    for key, value in tensors_of(module).items():
+        full, was = (f"{name}.{key}" if name else key), old.get(key)
+        if (value is None) != (was is None):
+            raise CompressionError(
+                f"{full}: cannot be saved: the factory's model has {'no' if was is None else 'a'} such tensor"
+            )
+        if value is not None and was is not None and value.shape != was.shape:
+            changed[full] = tuple(value.shape)
+    return changed
+
+
+def check_complete(model: nn.Module, again: nn.Module) -> None:
+    """Make sure that the rebuilt model holds the tensors of the original, by name, shape and type.
+
+    Raises:
+        CompressionError: it does not; the first difference is named.
+    """
+    wanted, got = model.state_dict(), again.state_dict()
+    for name in [*wanted, *(name for name in got if name not in wanted)]:
+        left, right = wanted.get(name), got.get(name)
+        if left is None or right is None or left.shape != right.shape or left.dtype != right.dtype:
+            raise CompressionError(
+                f"{name}: cannot be saved: the model holds {shown(left)}, rebuilt from its structure it would hold "
+                f"{shown(right)}: change layers in ways that compression_gate.modules.structure can say"
+            )
+
+
+def shown(tensor: torch.Tensor | None) -> str:
+    """Name a tensor's type and shape."""
+    return "none" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def rebuilt(factory_model: nn.Module, structure: Structure, *, largest: int) -> nn.Module:
+    """Return a copy of the factory's model with the structure applied; new tensors hold no weights yet.
+
+    Args:
+        largest: numbers that all replaced layers may hold together, checked before anything is allocated.
+
+    Raises:
+        CompressionError: an unknown type, module, attribute or tensor, arguments that no constructor takes, or more
+            numbers than ``largest``.
+    """
+    model = copy.deepcopy(factory_model)
+    room = largest
+    for name, layer in sorted(structure.layers.items(), key=lambda item: item[0].count(".")):
+        room -= numbers_of(name, layer)
+        if room < 0:
+            raise damaged(f"layers.{name}", f"at most {largest} numbers in all layers", layer.model_dump())
+        put(model, name, LAYER_TYPES[layer.type](**layer.arguments))
+    for name, changes in structure.attributes.items():
+        set_attributes(model, name, changes)
+    for name, shape in structure.shapes.items():
+        room -= product(shape)
+        if room < 0 or any(size < 0 for size in shape):
+            raise damaged(f"shapes.{name}", f"at most {largest} numbers in all tensors", shape)
+        resize(model, name, shape)
+    tie(model, structure.ties)
+    return model.eval()
+
+
+def damaged(where: str, expected: str, got: object) -> CompressionError:
+    """Say what is wrong with a structure."""
+    return CompressionError(
+        f"{STRUCTURE_FILE}: {where}: expected {expected}, got {got!r}: "
+        "the file is damaged, or was written for another model: run the compress stage again"
+    )
+
+
+def numbers_of(name: str, layer: Layer) -> int:
+    """Count the numbers a layer would hold, without allocating any of them."""
+    if layer.type not in LAYER_TYPES:
+        raise damaged(f"layers.{name}.type", f"one of {', '.join(LAYER_TYPES)}", layer.type)
+    for key in REPEATING:
+        count = layer.arguments.get(key, 1)
+        if not isinstance(count, int) or not 0 <= count <= MOST_REPEATS:
+            raise damaged(f"layers.{name}.arguments.{key}", f"0 to {MOST_REPEATS}", count)
+    try:
+        with torch.device("meta"):
+            empty = LAYER_TYPES[layer.type](**layer.arguments)
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        ArithmeticError,
+        AssertionError,
+        IndexError,
+        CompressionError,
+    ) as error:
+        raise damaged(f"layers.{name}.arguments", f"what {layer.type} takes ({error})", layer.arguments) from error
+    return sum(value.numel() for value in empty.state_dict().values())
+
+
+def product(shape: tuple[int, ...]) -> int:
+    """Multiply in Python's integers, which do not overflow."""
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def owner(model: nn.Module, name: str, where: str) -> tuple[nn.Module, str]:
+    """Return the module that holds what ``name`` ends in, and that last part."""
+    parent, _, last = name.rpartition(".")
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if parent not in modules:
+        raise damaged(where, "the name of a module of task.model", name)
+    return modules[parent], last
+
+
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a layer under exactly this name."""
+    parent, last = owner(model, name, "layers")
+    if last not in parent._modules:
+        raise damaged("layers", "the name of a module of task.model", name)
+    parent._modules[last] = module
+
+
+def set_attributes(model: nn.Module, name: str, changes: dict[str, int]) -> None:
+    """Set integers that the module has already."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if name not in modules:
+        raise damaged("attributes", "the name of a module of task.model", name)
+    for key, value in changes.items():
+        if key not in ATTRIBUTES or type(getattr(modules[name], key, None)) is not int:
+            raise damaged(f"attributes.{name}", "an integer attribute that the module has", key)
+        setattr(modules[name], key, value)
+
+
+def resize(model: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    """Give a tensor of an unreplaced module its new shape."""
+    module, last = owner(model, name, "shapes")
+    old = tensors_of(module).get(last)
+    if old is None:
+        raise damaged("shapes", "the name of a tensor of task.model", name)
+    new = torch.zeros(shape, dtype=old.dtype)
+    if isinstance(old, nn.Parameter):
+        setattr(module, last, nn.Parameter(new, requires_grad=old.requires_grad))
+    else:
+        setattr(module, last, new)
+
+
+def tie(model: nn.Module, groups: tuple[tuple[str, ...], ...]) -> None:
+    """Make each group of names one parameter, and all others parameters of their own."""
+    for group in ties(model):
+        for name in group[1:]:
+            module, last = owner(model, name, "ties")
+            setattr(module, last, nn.Parameter(module._parameters[last].detach().clone()))  # type: ignore[union-attr]
+    for group in groups:
+        first, last = owner(model, group[0], "ties") if group else (model, "")
+        for name in group:
+            module, key = owner(model, name, "ties")
+            one, other = first._parameters.get(last), module._parameters.get(key)
+            if one is None or other is None or one.shape != other.shape:
+                raise damaged("ties", "names of parameters of one shape", group)
+            module._parameters[key] = one
+
+
+def save_model(model: nn.Module, factory_model: nn.Module, folder: Path) -> Structure:
+    """Write ``model.safetensors`` (tied weights once) and ``structure.json``; nothing is written unless both can be.
+
+    Raises:
+        CompressionError: the model cannot be described; the module is named.
+    """
+    structure = describe(model, factory_model)
+    with replacing(folder / WEIGHTS_FILE) as temporary:
+        save_tensors(model, str(temporary))
+    structure.write(folder / STRUCTURE_FILE)
+    return structure
+
+
+def load_model(factory_model: nn.Module, folder: Path) -> nn.Module:
+    """Return the model that :func:`save_model` wrote, in eval mode; ``factory_model`` stays as it is.
+
+    Raises:
+        CompressionError: a file is missing, damaged, hostile, or of another model.
+    """
+    weights = folder / WEIGHTS_FILE
+    try:
+        structure = Structure.read(folder / STRUCTURE_FILE)
+        # Every number takes a byte or more in the file. Tied ones are stored once, hence the factor.
+        largest = 2 * weights.stat().st_size
+        model = rebuilt(factory_model, structure, largest=largest)
+        check_types(model, weights)
+        load_tensors(model, str(weights), device="cpu")
+    except (MetricsError, SafetensorError, RuntimeError, OSError) as error:
+        raise CompressionError(
+            f"{folder}: expected the {STRUCTURE_FILE} and {WEIGHTS_FILE} of a compressed task.model: {error}: "
+            "run the compress stage again"
+        ) from error
+    return model.eval()
+
+
+def check_types(model: nn.Module, path: Path) -> None:
+    """Make sure that loading would not silently convert one number type into another."""
+    own = model.state_dict()
+    for name, dtype in types_in(path):
+        if name in own and own[name].dtype != dtype:
+            raise damaged(f"{WEIGHTS_FILE}: {name}", str(own[name].dtype), str(dtype))
+
+
+def types_in(path: Path) -> Iterator[tuple[str, torch.dtype]]:
+    """Yield each tensor's name and type."""
+    with safe_open(str(path), framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118  (not a mapping: it cannot be iterated)
+            yield name, file.get_tensor(name).dtype

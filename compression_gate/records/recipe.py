@@ -1,0 +1,77 @@
+"""A recipe: the ordered steps that turn the reference into the candidate, with a digest, in a file of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError
+
+from compression_gate.errors import ParamsError
+from compression_gate.records.base import Record, digest_of, write_text
+from compression_gate.records.params import Step
+
+
+class Recipe(Record):
+    """Steps in the order they are applied; the options of each are checked by its method."""
+
+    schema_number: Literal[1] = Field(1, alias="schema")
+    steps: tuple[Step, ...]
+
+    @property
+    def digest(self) -> str:
+        """Changes with any method, option or order; not with the file's layout."""
+        return recipe_digest(self.steps)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a recipe file, as ``compress.recipe`` names it.
+
+        Raises:
+            ParamsError: no such file, no YAML, or no recipe; every problem with its key path.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ParamsError(
+                f"{path}: missing: compress.recipe names it: run `compression-gate search`, or write compress.steps"
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ParamsError(f"{path}: cannot be read as text: {error}") from error
+        except yaml.YAMLError as error:
+            raise ParamsError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ParamsError(problems_of(path, error)) from error
+
+    def write(self, path: Path) -> None:
+        """Write as YAML under a temporary name, then rename."""
+        values = {"schema": self.schema_number, "steps": [step.model_dump(mode="json") for step in self.steps]}
+        write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def recipe_digest(steps: Iterable[Step]) -> str:
+    """SHA-256 over methods and options in order; ``1`` and ``1.0`` are one number."""
+    return digest_of([plain({"method": step.method, **step.options}) for step in steps])
+
+
+def plain(value: Any) -> Any:
+    """Return the value with whole floats as integers, so that equal numbers are written alike."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def problems_of(path: Path, error: ValidationError) -> list[str]:
+    """Say each of pydantic's findings as ``file: key.path: expected …, got …``."""
+    found = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        found.append(f"{path}: {where + ': ' if where else ''}{message}, got {item['input']!r}")
+    return found

@@ -1,0 +1,101 @@
+"""Every row of the table of methods on every kind of model: what any method must keep."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from compression_gate import registry
+from compression_gate.errors import ParamsError
+from compression_gate.methods import METHODS
+from compression_gate.methods.base import Context, Method
+from compression_gate.methods.chain import method_of
+from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.surgery import state_digest, weights
+from compression_gate.records.params import Step
+
+KINDS = ("mlp", "lenet", "resnet", "mobilenet", "tokens")
+# What to apply where the defaults are not enough; a method that needs nothing has no row.
+OPTIONS = {
+    "magnitude_pruning": {"sparsity": 0.5},
+    "distillation": {"epochs": 1},
+    "weight_sharing": {"bits": 3},
+}
+# An option that cannot be, for every method.
+BAD_OPTIONS = {
+    "structured_pruning": ("pruning_ratio", 1.5),
+    "magnitude_pruning": ("sparsity", -0.1),
+    "distillation": ("alpha", 2.0),
+    "static_quantization": ("bits", 99),
+    "weight_sharing": ("bits", 0),
+}
+
+
+@pytest.fixture(params=sorted(METHODS))
+def name(request):
+    return request.param
+
+
+def method(name, **options):
+    return method_of(Step(method=name, **(OPTIONS.get(name, {}) | options)))
+
+
+def test_every_method_is_importable_and_has_a_row_here(name):
+    assert isinstance(method(name), Method)
+    assert registry.load("methods", name, METHODS).__doc__
+    assert name in BAD_OPTIONS
+
+
+def test_a_bad_option_names_itself_and_the_value(name):
+    option, value = BAD_OPTIONS[name]
+    with pytest.raises(ParamsError, match=rf"^{option}: .*{value}") as caught:
+        method(name, **{option: value})
+    assert len(caught.value.problems) == 1
+
+
+def nonzeros(model):
+    return sum(int((value != 0).sum()) for value in weights(model).values())
+
+
+def parameters(model):
+    return sum(value.numel() for value in model.parameters())
+
+
+def values(model):
+    return sum(len(value.unique()) for value in weights(model).values())
+
+
+def integers(model):
+    return sum(value.numel() for value in model.state_dict().values() if value.dtype == torch.int8)
+
+
+EFFECTS = {
+    "fewer_parameters": lambda before, after: parameters(after) < parameters(before),
+    "fewer_nonzeros": lambda before, after: nonzeros(after) < nonzeros(before),
+    "fewer_values": lambda before, after: values(after) < values(before),
+    "integer_weights": lambda before, after: integers(after) > integers(before),
+    "changed_weights": lambda before, after: state_digest(after) != state_digest(before),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_method_keeps_its_promises(tiny, tmp_path, kind, name):
+    suite = tiny(kind)
+    before, outputs = state_digest(suite.reference), suite.outputs(suite.reference)
+    step = method(name)
+    context: Context = suite.context()
+
+    compressed = step.apply(suite.reference, context)
+
+    assert state_digest(suite.reference) == before, "the model it was given changed"
+    assert not any(parameter.grad is not None for parameter in suite.reference.parameters())
+    after = suite.outputs(compressed)
+    assert after.shape == outputs.shape
+    assert torch.isfinite(after).all()
+    assert EFFECTS[step.effect](suite.reference, compressed), f"no {step.effect}"
+    assert context.notes.covered
+    assert state_digest(suite.apply(step)) == state_digest(compressed), "same seed, other weights"
+    save_model(compressed, suite.factory, tmp_path / "saved")
+    loaded = load_model(suite.factory, tmp_path / "saved")
+    assert state_digest(loaded) == state_digest(compressed)
+    assert torch.equal(suite.outputs(loaded), after)

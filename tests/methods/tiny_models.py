@@ -1,0 +1,167 @@
+"""Small models of the kinds users bring, and data they can learn within a second. Copied into a suite by conftest."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+CLASSES, SIDE = 4, 8
+SIZES = {"train": 512, "validation": 64, "calibration": 64, "test": 64}
+
+
+class Mlp(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(64, 32), nn.Linear(32, 24), nn.Linear(24, CLASSES)
+
+    def forward(self, inputs):
+        return self.head(self.second(self.first(inputs.flatten(1)).relu()).relu())
+
+
+class LeNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 12, 3)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.hidden, self.head = nn.Linear(48, 16), nn.Linear(16, CLASSES)
+
+    def forward(self, inputs):
+        features = self.pool(self.second(self.first(inputs).relu()).relu()).flatten(1)
+        return self.head(self.hidden(features).relu())
+
+
+class Residual(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.second, self.last = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+
+    def forward(self, inputs):
+        return (inputs + self.last(self.second(self.norm(self.first(inputs)).relu()))).relu()
+
+
+class ResNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.blocks = nn.Sequential(Residual(8), nn.Conv2d(8, 12, 1, stride=2), nn.ReLU(), Residual(12))
+        self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, inputs):
+        return self.head(self.blocks(self.norm(self.stem(inputs)).relu()).mean((2, 3)))
+
+
+class Inverted(nn.Module):
+    def __init__(self, channels, wide):
+        super().__init__()
+        self.expand = nn.Sequential(nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6())
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU6()
+        )
+        self.project = nn.Sequential(nn.Conv2d(wide, channels, 1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, inputs):
+        return inputs + self.project(self.depthwise(self.expand(inputs)))
+
+
+class MobileNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.blocks = nn.Sequential(Inverted(8, 24), Inverted(8, 24))
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, inputs):
+        return self.head(self.blocks(self.stem(inputs)).mean((2, 3)))
+
+
+class Tokens(nn.Module):
+    """Takes a dict, returns an object with ``logits``."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(16, 12)
+        self.hidden, self.head = nn.Linear(12, 20), nn.Linear(20, CLASSES)
+
+    def forward(self, ids, mask):
+        features = self.hidden(self.embedding(ids)).relu() * mask.unsqueeze(2)
+        return SimpleNamespace(logits=self.head(features.sum(1) / mask.sum(1, keepdim=True)), ids=ids)
+
+
+class Transformer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(8, 16)
+        self.place = nn.Parameter(torch.randn(1, 8, 16) * 0.1)
+        self.encoder = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, inputs):
+        return self.head(self.encoder(self.embed(inputs.squeeze(1)) + self.place).mean(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(8, 12)
+        self.lstm = nn.LSTM(12, 16, num_layers=2, batch_first=True)
+        self.hidden, self.head = nn.Linear(16, 16), nn.Linear(16, CLASSES)
+
+    def forward(self, inputs):
+        return self.head(self.hidden(self.lstm(self.embed(inputs.squeeze(1)))[0][:, -1]).relu())
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.middle, self.again = nn.Linear(64, 16), nn.Linear(16, 16), nn.Linear(16, 16)
+        self.again.weight = self.middle.weight
+        self.wide, self.head = nn.Linear(16, 24), nn.Linear(24, CLASSES)
+
+    def forward(self, inputs):
+        features = self.first(inputs.flatten(1)).relu()
+        return self.head(self.wide(self.again(self.middle(features).relu()).relu()).relu())
+
+
+MODELS = {kind.__name__.lower(): kind for kind in (Mlp, LeNet, ResNet, MobileNet, Tokens, Transformer, Recurrent, Tied)}
+
+
+def build(kind):
+    return MODELS[kind]()
+
+
+class Data:
+    """A pattern per class with noise on it; images ``(1, 8, 8)``, or tokens that are more often the class's own."""
+
+    def __init__(self, split, kind):
+        count = SIZES[split]
+        random = torch.Generator().manual_seed(sorted(SIZES).index(split))
+        patterns = torch.randn(CLASSES, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(9))
+        self.targets = torch.arange(count) % CLASSES
+        if kind == "tokens":
+            noise = torch.randint(0, 16, (count, 6), generator=random)
+            own = torch.rand(count, 6, generator=random) < 0.6
+            ids = torch.where(own, self.targets[:, None] * 4 + noise % 4, noise)
+            mask = torch.ones(count, 6)
+            mask[:, 5] = (torch.rand(count, generator=random) < 0.5).float()
+            self.inputs = [{"ids": ids[index], "mask": mask[index]} for index in range(count)]
+        else:
+            self.inputs = patterns[self.targets] + torch.randn(count, 1, SIDE, SIDE, generator=random)
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return self.inputs[index], int(self.targets[index])
+
+
+def regression(split, kind):
+    return [(image, torch.tensor([float(image.mean())])) for image, _ in (Data(split, kind)[i] for i in range(64))]
+
+
+def load(split, kind):
+    return Data(split, kind)
