@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json as json_module
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,12 +41,15 @@ class Policy(StrEnum):
 PolicyOption = Annotated[Policy, typer.Option("--policy", help="What blocks: a pull request's rules, or a release's.")]
 
 
-def guarded(word: str, suite: Path, call: Callable[[Path], Any]) -> Any:
-    """Call a stage; a failure is told on stderr, written to `failure.json`, and sets the exit code."""
+def guarded(word: str, suite: Path) -> Any:
+    """Call a stage; a failure is told on stderr, written to `failure.json`, and sets the exit code.
+
+    DVC turns every code into 255, so `run` learns what happened from that file.
+    """
     from compression_gate.pipeline.state import Failure, failure_path
 
     try:
-        return call(suite)
+        return importlib.import_module(f"compression_gate.stages.{word}").run(suite)
     except CompressionGateError as error:
         code, message = error.exit_code, str(error)
     except Exception as error:  # noqa: BLE001  # whatever a user's code raises ends as "could not measure", not as a pass
@@ -68,63 +71,49 @@ def common(version: Annotated[bool, typer.Option("--version", help="Print the ve
 @app.command()
 def prepare(suite: Suite = HERE) -> None:
     """Look at every example: counts, ranges, NaN, duplicates, leaks between splits."""
-    from compression_gate.stages import prepare as stage_prepare
-
-    record = guarded("prepare", suite, stage_prepare.run)
+    record = guarded("prepare", suite)
     typer.echo(", ".join(f"{name} {split.n:,}" for name, split in record.splits.items()) + " examples")
 
 
 @app.command()
 def train(suite: Suite = HERE) -> None:
     """Train the reference, or adopt the weights the task names."""
-    from compression_gate.stages import train as stage_train
-
-    artifact = guarded("train", suite, stage_train.run)
+    artifact = guarded("train", suite)
     typer.echo(f"reference: {artifact.parameters:,} parameters, {artifact.state_bytes:,} bytes")
 
 
 @app.command()
 def compress(suite: Suite = HERE) -> None:
     """Apply the recipe to the reference and export the candidate."""
-    from compression_gate.stages import compress as stage_compress
-
-    record = guarded("compress", suite, stage_compress.run)
+    record = guarded("compress", suite)
     typer.echo(f"candidate: {record.size_bytes:,} bytes after {len(record.steps)} steps")
 
 
 @app.command()
 def evaluate(suite: Suite = HERE) -> None:
     """Measure every model, as exported and reloaded, on the test split."""
-    from compression_gate.stages import evaluate as stage_evaluate
-
-    record = guarded("evaluate", suite, stage_evaluate.run)
+    record = guarded("evaluate", suite)
     typer.echo(f"evaluated {', '.join(record.models)} on {record.n:,} examples")
 
 
 @app.command()
 def benchmark(suite: Suite = HERE) -> None:
     """Measure bytes, memory, load time and latency of every model."""
-    from compression_gate.stages import benchmark as stage_benchmark
-
-    record = guarded("benchmark", suite, stage_benchmark.run)
+    record = guarded("benchmark", suite)
     typer.echo(f"measured {', '.join(record.models)} with {record.threads} thread(s)")
 
 
 @app.command()
 def gate(suite: Suite = HERE, policy: PolicyOption = Policy.pull_request) -> None:
     """Judge the records by the rules and write the verdict; ends with 0 whatever it is, `check` sets the code."""
-    from compression_gate.stages import gate as stage_gate
-
-    verdict = guarded("gate", suite, stage_gate.run)
+    verdict = guarded("gate", suite)
     typer.echo(f"verdict: {verdict.status}")
 
 
 @app.command()
 def report(suite: Suite = HERE) -> None:
     """Render the verdict and the records."""
-    from compression_gate.stages import report as stage_report
-
-    guarded("report", suite, stage_report.run)
+    guarded("report", suite)
 
 
 @app.command()
@@ -227,3 +216,6 @@ def main() -> None:
     except CompressionGateError as error:
         typer.echo(f"compression-gate: {error}", err=True)
         sys.exit(error.exit_code)
+    except Exception:  # a fault of ours must not end with 1, which says that a limit is proven broken
+        traceback.print_exc()
+        sys.exit(CRASHED)

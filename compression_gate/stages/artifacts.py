@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from compression_gate import registry
-from compression_gate.measurers.cost import cost_of
+from compression_gate.measurers.cost import costs_of
 from compression_gate.records.artifact import FILE_NAME, Artifact, Role, digest_of_files, entries
 from compression_gate.records.params import Params
 from compression_gate.runtimes import RUNTIMES
@@ -36,7 +36,7 @@ def exported_artifact(
     runtime = runtime_of(params)
     inputs = task.example_inputs(2)
     runtime.export(model, inputs, folder / runtime.file_name, params.task.dynamic)
-    cost = cost_of(model, task.example_inputs(1))
+    cost = costs_of(model, task.example_inputs(1))
     files = entries(folder)
     artifact = Artifact(
         role=role,

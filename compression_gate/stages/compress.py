@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compression_gate.errors import CompressionError, CompressionGateError
-from compression_gate.measurers.cost import Cost, cost_of, weights_of
+from compression_gate.measurers.cost import Costs, costs_of, weights_of
 from compression_gate.measurers.quality import validation_quality
 from compression_gate.methods.base import Context, Method, Notes
 from compression_gate.methods.chain import recipe_of, steps_of
@@ -66,7 +66,7 @@ def run(suite: Path) -> CompressionRecord:
 class Measured:
     """A model's figures between two steps."""
 
-    cost: Cost
+    cost: Costs
     state_bytes: int
     distinct_values: int
     integer_weights: int
@@ -77,7 +77,7 @@ class Measured:
 def measured(model: nn.Module, task: Task) -> Measured:
     """Count a model's costs and measure it on the validation split."""
     return Measured(
-        cost=cost_of(model, task.example_inputs(1)),
+        cost=costs_of(model, task.example_inputs(1)),
         state_bytes=sum(value.numel() * value.element_size() for value in model.state_dict().values()),
         distinct_values=sum(weight.detach().unique().numel() for weight in weights_of(model)),
         integer_weights=sum(weight.numel() for weight in weights_of(model) if not weight.is_floating_point()),
