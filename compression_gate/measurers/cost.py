@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +32,7 @@ class Costs:
 
 def weights_of(model: nn.Module) -> list[Tensor]:
     """Every weight once: parameters, and what integer layers hold in their place."""
-    weights = list(model.parameters())
+    weights: list[Tensor] = list(model.parameters())
     for layer in model.modules():
         if isinstance(layer, QuantizedLayer):
             weights.append(layer.weight_integers)
@@ -48,6 +51,15 @@ def costs_of(model: nn.Module, inputs: Inputs) -> Costs:
     )
 
 
+@contextmanager
+def without_mkldnn() -> Iterator[None]:
+    """Switch mkldnn off for a while; torch warns about GPUs nobody has when the setting is put back."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TF32 acceleration")
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
 def macs_of(model: nn.Module, inputs: Inputs) -> int:
     """Multiply-accumulates per example, of matrix products, convolutions and attention.
 
@@ -58,7 +70,7 @@ def macs_of(model: nn.Module, inputs: Inputs) -> int:
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), without_mkldnn(), FlopCounterMode(display=False) as counter:
             call(model, inputs)
     except TaskError:
         raise

@@ -8,14 +8,13 @@ import os
 import platform
 from pathlib import Path
 
-from compression_gate.records.base import digest_of
 
 PACKAGES = ("torch", "onnxruntime", "openvino", "executorch", "numpy", "compression-gate")
 CPU_INFO = Path("/proc/cpuinfo")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
-def machine_fingerprint(threads: int = 1) -> dict[str, str]:
+def machine_fingerprint() -> dict[str, str]:
     """Processor, cores, system and versions, all as text; nothing heavy is imported for it."""
     model, flags = processor()
     return {
@@ -25,14 +24,8 @@ def machine_fingerprint(threads: int = 1) -> dict[str, str]:
         "governor": text_of(GOVERNOR) or "unknown",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "threads": str(threads),
         **{package: version_of(package) for package in PACKAGES},
     }
-
-
-def machine_digest(fingerprint: dict[str, str]) -> str:
-    """SHA-256 of a fingerprint."""
-    return digest_of(fingerprint)
 
 
 def processor() -> tuple[str, list[str]]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
+import platform
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import onnx_ir
-import torch
-from torch import nn
 
 from compression_gate.errors import ExportError
-from compression_gate.records.base import replacing
-from compression_gate.runtimes.base import Arrays
-from compression_gate.runtimes.qdq import lowered, placeholders
-from compression_gate.runtimes.tracing import dynamic_shapes, quietly, two_examples
-from compression_gate.tasks.calling import Inputs, Positional
+
+# Loading needs neither torch nor the exporter: they would be most of a fresh process's start and memory.
+if TYPE_CHECKING:
+    import onnx_ir
+    from torch import nn
+
+    from compression_gate.runtimes.base import Arrays
+    from compression_gate.tasks.calling import Inputs
 
 LARGEST_FILE = 2_000_000_000  # protobuf's limit is 2 GiB; what goes beyond lies in model.onnx.data beside it
 OPSET = 20
@@ -51,6 +52,12 @@ class OnnxRuntime:
         Raises:
             ExportError: there is no ONNX form of it.
         """
+        import torch
+
+        from compression_gate.runtimes.qdq import lowered, placeholders
+        from compression_gate.runtimes.tracing import dynamic_shapes, quietly, two_examples
+        from compression_gate.tasks.calling import Positional
+
         examples = two_examples(inputs)
         shapes = dynamic_shapes(examples, dynamic)
         opaque, layers = placeholders(copy.deepcopy(model).eval())
@@ -98,13 +105,24 @@ class OnnxRuntime:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         # Processors without VNNI saturate the 16-bit sums of U8 × S8: another machine, another accuracy. U8 × U8 is
         # exact there, and a third slower where it is not needed.
-        if not torch.cpu._is_vnni_supported():
+        if not sums_are_exact():
             options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises several unrelated kinds
             raise ExportError(f"{path}: cannot be loaded by onnxruntime: {error}: export it again") from error
         return OnnxSession(session, path)
+
+
+def sums_are_exact() -> bool:
+    """Whether this processor multiplies U8 × S8 into 32-bit sums; False where that cannot be found out."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
 def first_cause(error: BaseException) -> str:
@@ -117,6 +135,8 @@ def first_cause(error: BaseException) -> str:
 
 def rename_axes(model: onnx_ir.Model, dynamic: dict[str, dict[int, str]]) -> None:
     """Name the free axes as the user does; tracing calls them s31 and the like, by the code's own counting."""
+    import onnx_ir
+
     names: dict[str, str] = {}
     for value in model.graph.inputs:
         for axis, dimension in enumerate(value.shape or ()):
@@ -156,6 +176,10 @@ def strip(model: onnx_ir.Model) -> None:
 
 def write(model: onnx_ir.Model, path: Path) -> None:
     """Save in one file, or, where protobuf cannot, with the weights in ``<name>.data`` beside it."""
+    import onnx_ir
+
+    from compression_gate.records.base import replacing
+
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     if size >= LARGEST_FILE:
         onnx_ir.save(model, path, external_data=f"{path.name}.data")

@@ -103,9 +103,11 @@ def pool_as_convolution(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     plain = plain and ("auto_pad" not in attributes or attributes["auto_pad"].as_string() in ("NOTSET", "VALID"))
     if not plain or not isinstance(channels, int) or channels * int(np.prod(size)) > LARGEST_POOL:
         return
+    if "dilations" in attributes and set(attributes["dilations"].as_ints()) != {1}:
+        return
     strides = attributes["strides"].as_ints() if "strides" in attributes else [1] * len(size)
     name = f"{node.name}.weights"
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "weight_integers": np.ones((channels, 1, *size), np.int8),
         "weight_scale": np.array(1 / np.prod(size), np.float32),
         "weight_zero_point": np.array(0, np.int8),
@@ -201,9 +203,7 @@ class Lowering:
         # Zero points of zero may be left out by the standard; onnxruntime fuses wrongly without them.
         zeros = self.constant("weight_zero_point", np.zeros(shape, np.int8))
         axes = {"axis": axis} if self.layer.per_channel else {}
-        return self.add(
-            "DequantizeLinear", weight, self.constant("weight_scale", scale.reshape(shape)), zeros, **axes
-        )
+        return self.add("DequantizeLinear", weight, self.constant("weight_scale", scale.reshape(shape)), zeros, **axes)
 
     def bias(self) -> list[onnx_ir.Value]:
         """The bias as multiples of input scale × weight scale, the unit of the integer sum; nothing if there is none."""

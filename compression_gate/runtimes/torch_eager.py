@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +30,9 @@ class TorchSession:
     def __call__(self, inputs: Arrays) -> np.ndarray:
         """Return the output ``(N, …)`` as float32."""
         if missing := [name for name in self.names if name not in inputs]:
-            raise ExportError(f"model.pt2: expected inputs {', '.join(self.names)}, got none named {', '.join(missing)}")
+            raise ExportError(
+                f"model.pt2: expected inputs {', '.join(self.names)}, got none named {', '.join(missing)}"
+            )
         with torch.inference_mode():
             output = self.module(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self.names))
         return np.asarray(output.float().numpy())
@@ -84,7 +85,7 @@ def repack(path: Path) -> None:
     """Write the archive anew with entries in order and without dates or stack traces."""
     with zipfile.ZipFile(path) as old:
         entries = {name: old.read(name) for name in sorted(old.namelist())}
-    folder = os.path.commonprefix([name for name in entries if "/" in name]).split("/")[0]
+    folder = next(name for name in entries if "/" in name).split("/")[0]  # named for the file: here a temporary name
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
         for name, content in entries.items():
             inner = name.split("/", 1)[-1] if name.split("/")[0] == folder else name

@@ -42,9 +42,10 @@ def dynamic_shapes(examples: dict[str, Tensor], dynamic: dict[str, dict[int, str
         axes = dynamic.get(name, {})
         if wrong := [axis for axis in axes if not 0 < axis < value.dim()]:
             raise ExportError(
-                f"task.dynamic: {name}: expected axes 1 to {value.dim() - 1}, got {wrong[0]}: the batch axis 0 is always free"
+                f"task.dynamic: {name}: expected axes 1 to {value.dim() - 1}, got {wrong[0]}: "
+                "the batch axis 0 is always free"
             )
-        shapes.append({axis: torch.export.Dim.DYNAMIC for axis in (0, *axes)})
+        shapes.append(dict.fromkeys((0, *axes), torch.export.Dim.DYNAMIC))
     return tuple(shapes)
 
 

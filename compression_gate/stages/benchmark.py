@@ -1,0 +1,137 @@
+"""``benchmark``: what every model costs: bytes, weights, operations, milliseconds, memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from compression_gate.errors import MeasurementError
+from compression_gate.measurers.absolute import Figures, measure_absolute
+from compression_gate.measurers.latency import PairedSamples, Setting, measure_pair
+from compression_gate.measurers.machine import machine_fingerprint
+from compression_gate.measurers.memory import measure_memory
+from compression_gate.records.artifact import Artifact
+from compression_gate.records.base import digest_of, replacing
+from compression_gate.records.metrics import Benchmark, Measurement, ModelCost, PairedTiming
+from compression_gate.records.params import read_params
+from compression_gate.runtimes.base import Arrays
+from compression_gate.stages.artifacts import runtime_of
+from compression_gate.stages.models import open_models
+from compression_gate.tasks.calling import named
+from compression_gate.tasks.task import Task, open_task
+
+ABSOLUTE_SHARE = 0.25
+
+
+def run(suite: Path) -> Benchmark:
+    """Write ``reports/benchmark.json``, ``pytest_benchmark.json`` and ``timings.npz``.
+
+    Raises:
+        MeasurementError: the absolute figures could not be taken, or the split is smaller than a batch.
+        MetricsError, StaleError: an artifact is missing or not the one its record speaks of.
+    """
+    params = read_params(suite)
+    options = params.benchmark
+    task = open_task(params, suite)
+    models = open_models(suite, runtime_of(params).file_name)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    inputs = {size: inputs_of(task, size) for size in dict.fromkeys(options.batch_sizes)}
+    setting = Setting(
+        runtime=params.compress.runtime,
+        threads=options.threads,
+        inputs=inputs[options.batch_sizes[0]],
+        seed=params.train.seed,
+    )
+    report = suite / "reports/pytest_benchmark.json"
+    timed = measure_absolute(
+        models.files, setting.runtime, setting.threads, inputs, options.budget_s * ABSOLUTE_SHARE, report
+    )
+    pairs = measure_pairs(models.files, setting, options.budget_s * (1 - ABSOLUTE_SHARE))
+    write_timings(suite / "reports/timings.npz", pairs)
+    environment = machine_fingerprint() | {"benchmark_threads": str(options.threads)}
+    reference = models.artifacts["reference"]
+    benchmark = Benchmark(
+        runtime=params.compress.runtime,
+        threads=options.threads,
+        batch_sizes=options.batch_sizes,
+        models={
+            role: ModelCost(
+                digest=artifact.digest,
+                figures={
+                    **exact_figures(artifact, reference),
+                    **timed[role],
+                    **speedup_of(role, pairs),
+                    "peak_memory_bytes": measure_memory(models.files[role], setting),
+                },
+            )
+            for role, artifact in models.artifacts.items()
+        },
+        pairs={role: pair.timing for role, pair in pairs.items()},
+        absent=models.absent,
+        environment=environment,
+        machine_digest=digest_of(environment),
+        load_average=load,
+    )
+    benchmark.write(suite / "reports/benchmark.json")
+    return benchmark
+
+
+def inputs_of(task: Task, size: int) -> Arrays:
+    """Real test inputs of one batch size, by name; a smaller split is repeated."""
+    have = len(task.split("test"))
+    inputs = named(task.example_inputs(min(size, have), "test"))
+    if size <= have:
+        return {name: value.numpy() for name, value in inputs.items()}
+    return {name: np.resize(value.numpy(), (size, *value.shape[1:])) for name, value in inputs.items()}
+
+
+def exact_figures(artifact: Artifact, reference: Artifact) -> Figures:
+    """What needs no clock: bytes, weights, operations."""
+    if artifact.size_bytes == 0 or artifact.parameters == 0:
+        raise MeasurementError(f"models/{artifact.role}: expected bytes and weights, got none: run compress again")
+    return {
+        "size_bytes": Measurement(value=artifact.size_bytes, unit="bytes"),
+        "compression_ratio": Measurement(value=reference.state_bytes / artifact.size_bytes, unit="ratio"),
+        "parameters": Measurement(value=artifact.parameters, unit="count"),
+        "nonzeros": Measurement(value=artifact.nonzeros, unit="count"),
+        "sparsity": Measurement(value=1 - artifact.nonzeros / artifact.parameters, unit="fraction"),
+        "macs": Measurement(value=artifact.macs, unit="count"),
+    }
+
+
+def measure_pairs(files: dict[str, Path], setting: Setting, budget_s: float) -> dict[str, PairedSamples]:
+    """Time the candidate against every other model, in equal shares of the budget."""
+    others = [role for role in files if role != "candidate"]
+    return {
+        role: measure_pair(files[role].resolve(), files["candidate"].resolve(), setting, budget_s / len(others))
+        for role in others
+    }
+
+
+def speedup_of(role: str, pairs: dict[str, PairedSamples]) -> Figures:
+    """The reference's latency over the candidate's, from the pairs; the candidate's figure only."""
+    if role != "candidate":
+        return {}
+    return {"speedup": inverted(pairs["reference"].timing)}
+
+
+def inverted(timing: PairedTiming) -> Measurement:
+    """A speedup out of a ratio of times."""
+    low, high = timing.interval
+    return Measurement(
+        value=1 / timing.ratio if timing.ratio else None,
+        unit="ratio",
+        samples=timing.pairs,
+        low=1 / high if high else None,
+        high=1 / low if low else None,
+        reason=timing.reason,
+    )
+
+
+def write_timings(path: Path, pairs: dict[str, PairedSamples]) -> None:
+    """Keep every sample, so that a timing can be judged again."""
+    arrays = {name: array for role, pair in pairs.items() for name, array in pair.arrays(role).items()}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stubs take a keyword for allow_pickle

@@ -1,0 +1,59 @@
+"""Which models a run compares: the reference, the candidate, and the baseline and the release where there are any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compression_gate.errors import MetricsError
+from compression_gate.records.artifact import FILE_NAME, Artifact
+
+REFERENCES = Path(".compression_gate/references")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """Artifacts by role, the file of each that the runtime loads, and why a role is not there."""
+
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def open_models(suite: Path, file_name: str) -> Models:
+    """Open every artifact and make sure that its files are those it lists.
+
+    Raises:
+        MetricsError: the reference or the candidate is missing or not exported for this runtime.
+        StaleError: files changed since the artifact was written.
+    """
+    models = Models()
+    for role in ("reference", "candidate"):
+        folder = suite / "models" / role
+        artifact = Artifact.open(folder)
+        if file_name not in artifact.files:
+            raise MetricsError(
+                f"{folder}: expected {file_name}, the runtime's file, got {', '.join(artifact.files)}: run train and "
+                "compress again after changing compress.runtime"
+            )
+        models.artifacts[role], models.files[role] = artifact, folder / file_name
+    for role in ("baseline", "release"):
+        folder = suite / REFERENCES / role
+        if reason := why_absent(folder):
+            models.absent[role] = reason
+            continue
+        artifact = Artifact.open(folder)
+        if file_name not in artifact.files:
+            models.absent[role] = f"recorded for another runtime: it has {', '.join(artifact.files)}, not {file_name}"
+            continue
+        models.artifacts[role], models.files[role] = artifact, folder / file_name
+    return models
+
+
+def why_absent(folder: Path) -> str | None:
+    """The reason why a reference folder holds no artifact; None if it holds one."""
+    if (folder / FILE_NAME).exists():
+        return None
+    if (folder / "absent").exists():
+        return (folder / "absent").read_text(encoding="utf-8").strip() or "no reason was recorded"
+    return "no reference folder"
