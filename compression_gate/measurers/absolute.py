@@ -1,4 +1,4 @@
-"""Absolute figures of this machine at this moment, taken by pytest-benchmark: reported, never compared with old ones."""
+"""Absolute figures of this machine, now, taken by pytest-benchmark: reported, never compared with older ones."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ import os
 import platform
 from pathlib import Path
 
-
 PACKAGES = ("torch", "onnxruntime", "openvino", "executorch", "numpy", "compression-gate")
 CPU_INFO = Path("/proc/cpuinfo")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")

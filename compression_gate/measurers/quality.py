@@ -86,7 +86,7 @@ def checked(answers: Answers, label: str) -> Answers:
     if bad.any():
         raise MeasurementError(
             f"{label}: expected finite outputs, got NaN or infinity in {int(bad.sum())} of {len(bad)} examples "
-            f"(first: {int(np.flatnonzero(bad)[0])}): look at the weights, the data's values, and the last step of the recipe"
+            f"(first: {int(np.flatnonzero(bad)[0])}): look at the weights, the data, the last step of the recipe"
         )
     return answers
 
@@ -122,7 +122,7 @@ def classified(answers: Answers, label: str) -> Outcomes:
     if outside.any():
         raise TaskError(
             f"task.data: expected labels 0 to {classes - 1} (the model has {classes} outputs), got "
-            f"{sorted(set(targets[outside].tolist()))[:5]} in {int(outside.sum())} examples: mend the labels or the model"
+            f"{sorted(set(targets[outside].tolist()))[:5]} in {int(outside.sum())} examples: mend labels or model"
         )
     return Outcomes(target=targets.astype(np.int64), predicted=outputs.argmax(1).astype(np.int64), classes=classes)
 
@@ -250,8 +250,8 @@ def column_slices(outcomes: Outcomes, answers: Answers, kind: Kind, columns: dic
 
 def agreement(first: Outcomes, second: Outcomes) -> Value:
     """Share of the examples that both models put into the same class."""
-    assert first.predicted is not None and second.predicted is not None  # only classification has labels
-    return Value(value=float((first.predicted == second.predicted).mean()), n=len(first.target))
+    same = np.asarray(first.predicted == second.predicted)
+    return Value(value=float(same.mean()), n=len(first.target))
 
 
 def pair_metrics(other: Outcomes, candidate: Outcomes) -> Metrics:

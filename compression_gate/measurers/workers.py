@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -46,8 +47,8 @@ def run_module(module: str, arguments: list[str], *, threads: int, timeout_s: fl
         output, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
         raise MeasurementError(
-            f"{what}: expected an answer within {timeout_s:.0f} s, got none: the model hangs or the machine is too busy; "
-            "try it again, or raise benchmark.budget_s"
+            f"{what}: expected an answer within {timeout_s:.0f} s, got none: the model hangs, or the machine is "
+            "too busy: run it again, or raise benchmark.budget_s"
         ) from error
     finally:
         end(process)
@@ -63,10 +64,8 @@ def run_module(module: str, arguments: list[str], *, threads: int, timeout_s: fl
 def end(process: subprocess.Popen[str]) -> None:
     """Kill a process and what it started, and wait for it."""
     if os.name == "posix":
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the whole group is gone already
             os.killpg(process.pid, 9)
-        except (ProcessLookupError, PermissionError):
-            pass  # the whole group is gone already
     elif process.poll() is None:
         process.kill()
     process.communicate()

@@ -89,8 +89,8 @@ def join_sums(graph: onnx_ir.Graph) -> None:
 def pool_as_convolution(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     """Write an average of integers as a convolution with weights of one: the same sums.
 
-    onnxruntime's integer average costs more than the convolution before it (52 of 128 µs in the default model on one
-    processor with VNNI, 7 µs as a convolution). Left as it is where the shape is not plain or the weights would be many.
+    onnxruntime's integer average costs more than the convolution before it (52 of 128 µs in the default model on a
+    processor with VNNI, 7 as a convolution). Left as it is where the shape is not plain or the weights would be many.
     """
     inputs, output = node.inputs[0], node.outputs[0]
     producer = inputs.producer() if inputs is not None else None
@@ -206,7 +206,7 @@ class Lowering:
         return self.add("DequantizeLinear", weight, self.constant("weight_scale", scale.reshape(shape)), zeros, **axes)
 
     def bias(self) -> list[onnx_ir.Value]:
-        """The bias as multiples of input scale × weight scale, the unit of the integer sum; nothing if there is none."""
+        """The bias in the unit of the integer sums, input scale × weight scale; nothing if there is none."""
         if self.layer.bias is None:
             return []
         scale = (self.layer.input_scale * self.layer.weight_scale).numpy()
