@@ -18,7 +18,7 @@ from compression_gate.records.base import digest_of, replacing
 from compression_gate.records.params import TrainParams
 from compression_gate.tasks.augment import augmented
 from compression_gate.tasks.calling import call, moved
-from compression_gate.tasks.task import Batch, Task
+from compression_gate.tasks.task import Batch, Task, seed_everything
 
 log = logging.getLogger("compression_gate")
 StepLoss = Callable[[Tensor, Batch], Tensor]
@@ -46,7 +46,7 @@ class Fitting:
         after_step: called after each optimizer step, e.g. to keep pruned weights at zero.
         checkpoint: written after each epoch, read if it was written by the same fitting, gone when done.
         label: what the progress bar says.
-        frozen_key: distinguishes fittings that differ in more than their options (a digest of the start, say).
+        key: distinguishes fittings that differ in more than their options (a digest of the start, say).
     """
 
     options: TrainParams
@@ -70,7 +70,7 @@ def uses_bfloat16(options: TrainParams, device: torch.device) -> bool:
     if options.precision != "auto":
         return options.precision == "bfloat16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -93,7 +93,7 @@ def fit(model: nn.Module, task: Task, fitting: Fitting) -> list[Epoch]:
     curve = resumed(model, optimizer, schedule, fitting)
     for number in range(len(curve), options.epochs):
         start = time.monotonic()
-        torch.manual_seed(options.seed * 10_007 + number)
+        seed_everything(options.seed * 10_007 + number)
         batches = task.batches("train", options.batch_size, shuffle_seed=options.seed * 10_007 + number)
         total = 0.0
         for batch in tracked(batches, batches_an_epoch, f"{fitting.label} {number + 1}/{options.epochs}"):
@@ -121,6 +121,7 @@ def fit(model: nn.Module, task: Task, fitting: Fitting) -> list[Epoch]:
         save_checkpoint(model, optimizer, schedule, curve, fitting)
     if fitting.checkpoint is not None:
         fitting.checkpoint.unlink(missing_ok=True)
+    model.zero_grad(set_to_none=True)
     model.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # as above
     return curve
 
@@ -134,16 +135,10 @@ def train_step(
     with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(fitting.options, device)):
         outputs = call(model, inputs)
     outputs = outputs.float()
-    try:
-        loss = fitting.loss(outputs, batch) if fitting.loss else task.loss(outputs, batch.targets)
-    except (IndexError, RuntimeError, ValueError) as error:
+    loss = loss_of(outputs, batch, task, fitting.loss)
+    if not torch.isfinite(loss):
         raise TaskError(
-            f"task.loss: outputs {tuple(outputs.shape)}, targets {tuple(batch.targets.shape)} of {batch.targets.dtype}: "
-            f"{error}: labels must be 0 to classes - 1, and the loss must take what the model returns"
-        ) from error
-    if not torch.isfinite(loss).all() or loss.numel() != 1:
-        raise TaskError(
-            f"{fitting.label}: expected a finite scalar loss, got {loss.detach().tolist()}: "
+            f"{fitting.label}: expected a finite loss, got {float(loss)}: "
             "lower train.learning_rate, or look for NaN in the data and the model"
         )
     optimizer.zero_grad(set_to_none=True)
@@ -152,6 +147,27 @@ def train_step(
     if fitting.after_step:
         fitting.after_step(model)
     return float(loss.detach())
+
+
+def loss_of(outputs: Tensor, batch: Batch, task: Task, own: StepLoss | None = None) -> Tensor:
+    """Compute the loss of one batch, the task's unless a method brings its ``own``.
+
+    Raises:
+        TaskError: the loss does not take these outputs and targets, or is no scalar.
+    """
+    targets = batch.targets
+    try:
+        loss = own(outputs, batch) if own else task.loss(outputs, targets)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise TaskError(
+            f"task.loss: outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} of {targets.dtype}"
+            f"{f', {targets.min()} to {targets.max()}' if targets.numel() else ''}: {error}: "
+            "labels must be 0 to classes - 1, and the loss must take what the model returns"
+        ) from error
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TaskError(f"task.loss: expected a scalar tensor, got {got}: return the mean over the batch")
+    return loss
 
 
 def optimizer_of(model: nn.Module, options: TrainParams) -> torch.optim.Optimizer:
@@ -185,11 +201,11 @@ def validated(model: nn.Module, task: Task, batch_size: int, device: torch.devic
     total, right, count = 0.0, 0, 0
     for batch in task.batches("validation", max(batch_size, 512)):
         outputs = call(model, moved(batch.inputs, device)).float()
-        targets = batch.targets.to(device)
-        total += float(task.loss(outputs, targets)) * len(targets)
-        count += len(targets)
+        batch = Batch(inputs=batch.inputs, targets=batch.targets.to(device), positions=batch.positions)
+        total += float(loss_of(outputs, batch, task)) * len(batch.targets)
+        count += len(batch.targets)
         if task.params.kind == "classification":
-            right += int((outputs.argmax(1) == targets).sum())
+            right += int((outputs.argmax(1) == batch.targets).sum())
     model.train()
     return total / count, right / count if task.params.kind == "classification" else None
 
@@ -223,7 +239,7 @@ def resumed(model: nn.Module, optimizer: Any, schedule: Any, fitting: Fitting) -
     except Exception as error:  # noqa: BLE001  # a damaged file may fail in any way; training starts over
         log.warning("%s: cannot be continued from (%s): starting over", fitting.checkpoint, type(error).__name__)
         return []
-    if state.get("key") != key_of(fitting):
+    if not isinstance(state, dict) or state.get("key") != key_of(fitting):
         return []
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
