@@ -32,12 +32,25 @@ def moved(inputs: Inputs, device: torch.device | str) -> Inputs:
 
 
 def call(model: nn.Module, inputs: Inputs) -> Tensor:
-    """Call the model and return its output tensor ``(N, …)``."""
-    if isinstance(inputs, Tensor):
-        return output_of(model(inputs))
-    if isinstance(inputs, Mapping):
-        return output_of(model(**inputs))
-    return output_of(model(*inputs))
+    """Call the model and return its output tensor ``(N, …)``.
+
+    Raises:
+        TaskError: the model does not take such inputs, or returned no tensor.
+    """
+    try:
+        if isinstance(inputs, Tensor):
+            outputs = model(inputs)
+        elif isinstance(inputs, Mapping):
+            outputs = model(**inputs)
+        else:
+            outputs = model(*inputs)
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        given = ", ".join(f"{name} {tuple(value.shape)} {value.dtype}" for name, value in named(inputs).items())
+        raise TaskError(
+            f"task.model: forward() of {type(model).__name__} raised {type(error).__name__} for {given}: {error}: "
+            "mend the model, or what task.data and task.collate return"
+        ) from error
+    return output_of(outputs)
 
 
 def output_of(outputs: Any) -> Tensor:

@@ -39,8 +39,7 @@ def module_files(module: str, roots: Iterable[Path]) -> list[Path]:
         if last.is_file():
             packages = [root.joinpath(*parts[:depth]) / "__init__.py" for depth in range(1, len(parts))]
             return [*(path for path in packages if path.is_file()), last]
-        if own.is_dir():  # a namespace package has no file of its own
-            return []
+        # A folder without __init__ is a namespace package: no file of its own, and a module further on goes before it.
     return []
 
 
@@ -120,7 +119,9 @@ def installed(module: str) -> bool:
 
 def head_commit(folder: Path) -> str | None:
     """The commit checked out, with ``+`` where tracked files differ from it, or None outside git."""
-    answer = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    command = ["git", "-C", str(folder), "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return None
     return answer.stdout.strip() if answer.returncode == 0 else None

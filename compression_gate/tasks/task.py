@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from compression_gate.errors import ParamsError, TaskError
+from compression_gate.errors import CompressionGateError, ParamsError, TaskError
 from compression_gate.records.params import Params, TaskParams
 from compression_gate.tasks.calling import Inputs
 from compression_gate.tasks.sources import import_roots
 
 SPLITS = ("train", "validation", "calibration", "test")
+OPTIONAL_SPLITS = ("validation", "calibration", "holdout")
+CHUNK = 512
 VALIDATION_SHARE = 0.1
 CALIBRATION_SHARE, CALIBRATION_MOST = 0.05, 1024
 
@@ -51,18 +54,39 @@ class Split:
     def items(self, positions: Sequence[int]) -> list[tuple[Any, Any]]:
         """Return the examples at ``positions``."""
         wanted = [int(self.indices[position]) for position in positions]
-        if hasattr(self.dataset, "__getitems__"):
-            items = list(self.dataset.__getitems__(wanted))
-        else:
-            items = [self.dataset[index] for index in wanted]
-        for position, item in zip(wanted, items, strict=True):
+        items = self.fetched(wanted)
+        if len(items) != len(wanted):
+            raise TaskError(
+                f"task.data: split {self.name!r}: expected {len(wanted)} items from __getitems__, got {len(items)}: "
+                "return one for each index"
+            )
+        for index, item in zip(wanted, items, strict=True):
             if not isinstance(item, (tuple, list)) or len(item) != 2:
                 raise TaskError(
-                    f"task.data: split {self.name!r}, item {position}: expected a pair (input, target), "
+                    f"task.data: split {self.name!r}, item {index}: expected a pair (input, target), "
                     f"got {type(item).__name__}{f' of {len(item)}' if isinstance(item, (tuple, list)) else ''}: "
                     "return two things from __getitem__"
                 )
         return items
+
+    def fetched(self, wanted: list[int]) -> list[Any]:
+        """Ask the dataset for items by its own indices, all at once where it offers that."""
+        here = wanted
+        try:
+            if hasattr(self.dataset, "__getitems__"):
+                return list(self.dataset.__getitems__(wanted))
+            items = []
+            for index in wanted:
+                here = [index]
+                items.append(self.dataset[index])
+            return items
+        except CompressionGateError:
+            raise
+        except Exception as error:
+            raise TaskError(
+                f"task.data: split {self.name!r}, item {here[0]}{f' to {here[-1]}' if len(here) > 1 else ''}: "
+                f"raised {type(error).__name__}: {error}: mend __getitem__, or leave the item out"
+            ) from error
 
     def __getitem__(self, position: int) -> tuple[Any, Any]:
         return self.items([range(len(self))[position]])[0]
@@ -91,7 +115,7 @@ class Task:
 
     def build_model(self) -> nn.Module:
         """Call the factory, on CPU, and return its module in eval mode."""
-        torch.manual_seed(self.seed)
+        seed_everything(self.seed)
         model = called("task.model", self.params.model, self.params.model_args)
         if not isinstance(model, nn.Module):
             raise TaskError(
@@ -151,12 +175,12 @@ class Task:
         random = np.random.default_rng(self.seed)
         order = random.permutation(indices)
         if self.params.kind == "classification":
-            labels = targets_of(dataset)[order]
+            labels = np.unique(targets_of(dataset), return_inverse=True)[1][order]
             # Rank within the class, as a share of it: the smallest shares of all classes together are stratified.
             by_class = np.argsort(labels, kind="stable")
             share = np.empty(len(order))
             starts = np.searchsorted(labels[by_class], labels[by_class])
-            sizes = np.bincount(labels - labels.min())[labels[by_class] - labels.min()]
+            sizes = np.bincount(labels)[labels[by_class]]
             share[by_class] = (np.arange(len(order)) - starts + 0.5) / sizes
             order = order[np.argsort(share, kind="stable")]
         return np.sort(order[count:]), np.sort(order[:count])
@@ -176,6 +200,7 @@ class Task:
         collate = self.collate
         try:
             inputs, targets = collate(items) if collate else default_collate(items)
+            targets = torch.as_tensor(targets)
         except (RuntimeError, TypeError, ValueError) as error:
             way_out = "mend it" if collate else "inputs of various lengths need task.collate: callable(examples)"
             raise TaskError(
@@ -189,18 +214,18 @@ class Task:
                     f"task.data: split {split!r}: expected inputs that are a tensor, a tuple or a dict of tensors, "
                     f"got {type(value).__name__}"
                 )
-        return inputs, torch.as_tensor(targets)
+        return inputs, targets
 
     @cached_property
     def collate(self) -> Callable[[list[Any]], tuple[Any, Any]] | None:
         """The user's collate function, if any."""
-        return imported("task.collate", self.params.collate) if self.params.collate else None
+        return function("task.collate", self.params.collate, "examples") if self.params.collate else None
 
     @cached_property
     def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The user's loss, else cross-entropy or mean squared error by the kind of the task."""
         if self.params.loss:
-            return imported("task.loss", self.params.loss)
+            return function("task.loss", self.params.loss, "outputs", "targets")
         if self.params.kind == "classification":
             return nn.functional.cross_entropy
         if self.params.kind == "regression":
@@ -212,7 +237,7 @@ class Task:
     @cached_property
     def scorer(self) -> Callable[[Tensor, Tensor], dict[str, Any]] | None:
         """The user's scorer, for kind custom."""
-        return imported("task.scorer", self.params.scorer) if self.params.scorer else None
+        return function("task.scorer", self.params.scorer, "outputs", "targets") if self.params.scorer else None
 
     def example_inputs(self, count: int = 1, split: str = "train") -> Inputs:
         """Return ``count`` real examples as the model takes them."""
@@ -251,6 +276,29 @@ def imported(key: str, path: str) -> Any:
     return target
 
 
+def function(key: str, path: str, *arguments: str) -> Callable[..., Any]:
+    """Import a user's function that is to be called with ``arguments`` by position.
+
+    Raises:
+        ParamsError: it is not there, a class, or its signature takes other arguments.
+    """
+    target = imported(key, path)
+    wanted = f"expected a callable({', '.join(arguments)})"
+    if inspect.isclass(target):
+        raise ParamsError(
+            f"params.yaml: {key}: {path}: {wanted}, got a class: name a function, or an object made of it"
+        )
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # some builtins have no signature to check
+        return target
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise ParamsError(f"params.yaml: {key}: {path}: {wanted}, got {path}{signature}: {error}") from error
+    return target
+
+
 def called(key: str, path: str, arguments: dict[str, Any], *positional: Any) -> Any:
     """Import and call a user's factory.
 
@@ -259,32 +307,57 @@ def called(key: str, path: str, arguments: dict[str, Any], *positional: Any) -> 
         TaskError: it raised. ``KeyError`` and ``ValueError`` of a data callable pass: they say "no such split".
     """
     target = imported(key, path)
+    given = ", ".join([*map(repr, positional), *(f"{name}={value!r}" for name, value in arguments.items())])
     try:
         inspect.signature(target).bind(*positional, **arguments)
     except TypeError as error:
-        given = ", ".join([*map(repr, positional), *(f"{name}={value!r}" for name, value in arguments.items())])
         raise ParamsError(
-            f"params.yaml: {key}: {path} cannot be called with ({given}): {error}: see {key}_args"
+            f"params.yaml: {key}: {path} cannot be called with ({given}): {error}: mend it, or {key}_args"
         ) from error
     except ValueError:  # some builtins have no signature to check
         pass
     try:
         return target(*positional, **arguments)
-    except (KeyError, ValueError) as error:
-        if positional and positional[0] in ("validation", "calibration", "holdout"):
-            raise
-        raise TaskError(f"{key}: {path}{positional}: {type(error).__name__}: {error}") from error
+    except CompressionGateError:
+        raise
     except Exception as error:
-        from compression_gate.errors import CompressionGateError
-
-        if isinstance(error, CompressionGateError):
+        if isinstance(error, (KeyError, ValueError)) and positional and positional[0] in OPTIONAL_SPLITS:
             raise
-        raise TaskError(f"{key}: {path}{positional}: raised {type(error).__name__}: {error}") from error
+        raise TaskError(
+            f"{key}: {path}({given}): raised {type(error).__name__}: {error}: mend it, or {key}_args"
+        ) from error
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that a user's model, dataset or loop may draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # the global generator is what users' datasets draw from
+    torch.manual_seed(seed)
 
 
 def targets_of(dataset: Any) -> np.ndarray:
-    """Every target of a dataset, from its ``targets`` where it has them, else by reading each item."""
+    """Every class number ``(N,)`` of a dataset, from its ``targets`` where it has them, else by reading each item.
+
+    Raises:
+        TaskError: a target is no class number.
+    """
     own = getattr(dataset, "targets", None)
-    if own is not None and len(own) == len(dataset):
-        return np.asarray(own)
-    return np.asarray([int(dataset[index][1]) for index in range(len(dataset))])
+    if own is None or len(own) != len(dataset):
+        split = Split(name="train", dataset=dataset, indices=np.arange(len(dataset)))
+        parts = (range(start, min(start + CHUNK, len(split))) for start in range(0, len(split), CHUNK))
+        own = [target for part in parts for _, target in split.items(part)]
+    if isinstance(own, (list, tuple)):
+        own = [target.item() if isinstance(target, Tensor) and target.numel() == 1 else target for target in own]
+    try:
+        labels = np.asarray(own)
+        with np.errstate(invalid="ignore"):  # NaN is refused by the comparison below
+            whole = labels.astype(np.int64)
+        fine = labels.ndim == 1 and labels.dtype.kind in "iufb" and bool((labels == whole).all())
+    except (TypeError, ValueError, RuntimeError):
+        fine = False
+    if not fine:
+        raise TaskError(
+            f"task.data: split 'train': expected a class number as the target of every example, got {own[0]!r} "
+            "for the first: return integers from 0, or set task.kind"
+        )
+    return whole

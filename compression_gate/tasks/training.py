@@ -138,7 +138,7 @@ def train_step(
     loss = loss_of(outputs, batch, task, fitting.loss)
     if not torch.isfinite(loss):
         raise TaskError(
-            f"{fitting.label}: expected a finite loss, got {float(loss)}: "
+            f"{fitting.label}: expected a finite loss, got {float(loss.detach())}: "
             "lower train.learning_rate, or look for NaN in the data and the model"
         )
     optimizer.zero_grad(set_to_none=True)
