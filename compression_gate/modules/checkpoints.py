@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_model
+from safetensors.torch import load_file, load_model
 from torch import Tensor, nn
 
 from compression_gate.errors import TaskError
 from compression_gate.modules.normalized import unnormalized_shell
+from compression_gate.modules.weights_file import save_weights
 from compression_gate.tasks.calling import named
 from compression_gate.tasks.task import Task
 
@@ -28,15 +31,17 @@ def adopt_weights(model: nn.Module, path: Path) -> None:
     """
     state = read_state(path)
     own = model.state_dict()
-    problems = [
-        *(f"not in the file: {name}" for name in own if name not in state),
-        *(f"not in the model: {name}" for name in state if name not in own),
-        *(
+    kinds = (
+        [f"not in the file: {name}" for name in own if name not in state],
+        [f"not in the model: {name}" for name in state if name not in own],
+        [
             f"{name}: expected shape {tuple(own[name].shape)}, got {tuple(value.shape)}"
             for name, value in state.items()
             if name in own and own[name].shape != value.shape
-        ),
-    ]
+        ],
+    )
+    # In turns, so that a prefix that all keys have is seen from both sides.
+    problems = [problem for row in itertools.zip_longest(*kinds) for problem in row if problem]
     # Tied weights may be stored once only; they are not missing as long as the load below reaches them.
     if problems and not all(problem.startswith("not in the file") for problem in problems):
         raise weights_error(path, problems)
@@ -63,7 +68,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path, device="cpu")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what torch remarks on a file's age says nothing to a user
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise TaskError(
             f"task.weights: {path}: holds more than tensors, and loading it would run its code: "
@@ -81,7 +87,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def save_reference(model: nn.Module, folder: Path) -> None:
     """Write the weights, each tied one once."""
-    save_model(model, str(folder / STATE_FILE))
+    save_weights(model, folder / STATE_FILE)
 
 
 def build_reference(task: Task, *, normalize: bool) -> nn.Module:
@@ -104,6 +110,7 @@ def load_reference(task: Task, folder: Path, *, normalize: bool) -> nn.Module:
         load_model(model, str(folder / STATE_FILE), device="cpu")
     except (SafetensorError, RuntimeError, OSError) as error:
         raise TaskError(
-            f"{folder / STATE_FILE}: does not fit what task.model builds: {error}: run the train stage again"
+            f"{folder / STATE_FILE}: does not fit what task.model builds: "
+            f"{' '.join(str(error).split())}: run the train stage again"
         ) from error
     return model.eval()

@@ -38,7 +38,7 @@ TREES = {
     ),
     "inside functions and conditions": (
         {
-            "net.py": "def build():\n    import late\nif True:\n    from later import x\ntry:\n    import last\nfinally: pass",
+            "net.py": "def build():\n  import late\nif True:\n  from later import x\ntry:\n  import last\nfinally: 0",
             "late.py": "",
             "later.py": "",
             "last.py": "",
