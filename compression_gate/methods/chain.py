@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -141,7 +142,10 @@ def typed(annotation: Any, value: Any) -> Any:
     try:
         return TypeAdapter(annotation, config=STRICT).validate_json(json.dumps(value, default=str))
     except ValidationError as error:
-        wanted = [item["msg"].replace("Input should be ", "").replace("valid ", "") for item in error.errors()]
+        wanted = [
+            re.sub(r"Input should be (an? valid |an? )?", "", item["msg"]).replace("array", "list")
+            for item in error.errors()
+        ]
         if type(None) in typing.get_args(annotation):
             wanted.append("null")
         raise ValueError(f"expected {' or '.join(dict.fromkeys(wanted))}") from error

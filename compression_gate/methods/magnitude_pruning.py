@@ -38,7 +38,7 @@ class MagnitudePruning:
         score: what a weight is worth: its magnitude (``l1``; ``l2`` orders single weights alike), the ``gradient`` of
             the loss on the calibration split, ``taylor``: |w·g|, or ``random``, the control.
         epochs: of fine-tuning with the task's loss; zeros stay zero.
-        learning_rate: of the fine-tuning; the default is a third of the training's.
+        learning_rate: of the fine-tuning; the default is that of ``train``.
         schedule: ``one_shot``: all zeros before the fine-tuning; ``gradual``: along a cubic curve during its first
             three quarters, ranked by magnitude among the weights that are left.
 
@@ -102,7 +102,7 @@ class MagnitudePruning:
 
     def fitting(self, model: nn.Module, context: Context, after_step: Callable[[nn.Module], None] | None) -> Fitting:
         """Return what the fine-tuning is asked for."""
-        rate = self.learning_rate or context.train.learning_rate / 3
+        rate = self.learning_rate or context.train.learning_rate
         options = context.train.model_copy(update={"epochs": self.epochs, "learning_rate": rate})
         key = f"{self} {state_digest(model)}"
         return Fitting(

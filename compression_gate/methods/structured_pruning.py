@@ -25,13 +25,13 @@ from compression_gate.tasks.calling import call
 
 log = logging.getLogger("compression_gate")
 Importance = Literal["l1", "l2", "taylor", "activation", "norm_scale", "random"]
-ROOTS = (*CONVOLUTIONS, nn.Linear)
+ROOTS = (*CONVOLUTIONS, nn.Linear, nn.Embedding)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructuredPruning:
-    """Remove the least important channels of every convolution and neurons of every linear layer.
+    """Remove the least important channels of convolutions, neurons of linear layers, dimensions of embeddings.
 
     torch-pruning's dependency graph finds what must leave together: the next layer's inputs, norms, depthwise
     convolutions, both sides of a residual addition. Heads of attention shrink alike. The model's outputs stay.
@@ -72,7 +72,10 @@ class StructuredPruning:
         smaller, broken = pruned(model, plan, context)
         widths = widths_of(smaller)
         context.notes.covered.extend(name for name, width in widths_of(model).items() if width != widths[name])
-        context.notes.uncovered.update({**reasons, **broken})
+        reasons |= broken
+        context.notes.uncovered.update(
+            {name: why for name, why in reasons.items() if name not in context.notes.covered}
+        )
         if not context.notes.covered and self.pruning_ratio > 0:
             why = "; ".join(f"{name}: {reason}" for name, reason in context.notes.uncovered.items())
             raise CompressionError(f"structured_pruning: no channel can be removed: {why or 'the model has no layers'}")
@@ -150,7 +153,7 @@ def widths_of(model: nn.Module) -> dict[str, int]:
     return {
         name: next(
             int(getattr(module, key))
-            for key in ("out_channels", "out_features", "embed_dim", "hidden_size")
+            for key in ("out_channels", "out_features", "embed_dim", "embedding_dim", "hidden_size")
             if hasattr(module, key)
         )
         for name, module in model.named_modules()
@@ -289,7 +292,7 @@ class Scorer:
     def __init__(self, importance: Importance, subject: nn.Module, context: Context) -> None:
         self.importance = importance
         self.random = torch.Generator().manual_seed(context.train.seed)
-        self.inputs = mean_inputs(subject, context, ROOTS) if importance == "activation" else {}
+        self.inputs = mean_inputs(subject, context, (*CONVOLUTIONS, nn.Linear)) if importance == "activation" else {}
 
     @torch.no_grad()
     def __call__(self, group: Any) -> Tensor | None:
@@ -313,7 +316,7 @@ class Scorer:
         """Yield what one layer says about its own channels, each ``(channels of the layer,)``."""
         layer, outgoing = dep.target.module, dep.handler in OUTGOING
         if self.importance == "activation":
-            if layer in self.inputs and not outgoing:
+            if layer in self.inputs and not outgoing and not isinstance(layer, nn.Embedding):
                 yield self.inputs[layer]
         elif isinstance(layer, NORMS):
             if layer.weight is not None:
@@ -339,6 +342,8 @@ OUTGOING = {
 
 def channel_axis(layer: nn.Module, outgoing: bool) -> int:
     """Return which axis of a layer's weight counts the channels."""
+    if isinstance(layer, nn.Embedding):
+        return 1
     depthwise = isinstance(layer, CONVOLUTIONS) and ops.module2type(layer) == ops.OPTYPE.DEPTHWISE_CONV
     transposed = bool(getattr(layer, "transposed", False))
     return 0 if depthwise or outgoing != transposed else 1

@@ -33,7 +33,7 @@ class WeightSharing:
         init: where k-means starts: ``linear`` between the smallest and the largest weight, which keeps the large
             ones; ``density``: at quantiles; ``random``: at weights drawn by ``train.seed``.
         epochs: of fine-tuning the shared values: the gradients of all weights that share one are summed.
-        learning_rate: of the fine-tuning; the default is a thirtieth of the training's.
+        learning_rate: of the fine-tuning; the default is a third of the training's.
 
     Source: S. Han, H. Mao, W. J. Dally, Deep Compression, ICLR 2016, §3.
     """
@@ -144,7 +144,7 @@ def fine_tune(model: nn.Module, members: dict[str, Tensor], options: WeightShari
     hooks = [
         weight.register_hook(summed(members[name])) for name, weight in weights(model).items() if weight.requires_grad
     ]
-    rate = options.learning_rate or context.train.learning_rate / 30
+    rate = options.learning_rate or context.train.learning_rate / 3
     train = context.train.model_copy(update={"epochs": options.epochs, "learning_rate": rate})
     firsts = {name: first_members(index) for name, index in members.items()}
 

@@ -16,13 +16,13 @@ import torch
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model as load_tensors
-from safetensors.torch import save_model as save_tensors
 from torch import nn
 
 from compression_gate.errors import CompressionError, MetricsError
 from compression_gate.modules import quantized
 from compression_gate.modules.surgery import ties
-from compression_gate.records.base import Record, replacing
+from compression_gate.modules.weights_file import save_weights
+from compression_gate.records.base import Record
 
 WEIGHTS_FILE = "model.safetensors"
 STRUCTURE_FILE = "structure.json"
@@ -32,7 +32,7 @@ REPEATING = ("length", "num_layers")
 
 CONVOLUTION = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
-RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
 
 ATTRIBUTES = (  # integers that a module's forward() may read its sizes from
     *("num_heads", "head_dim", "embed_dim", "kdim", "vdim", "d_model", "num_attention_heads", "attention_head_size"),
@@ -67,7 +67,7 @@ ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {  # read from the attribute
     nn.Embedding: ("num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq"),
     nn.PReLU: ("num_parameters",),
     nn.Identity: (),
-    nn.LSTM: RECURRENT,
+    nn.LSTM: (*RECURRENT, "proj_size"),
     nn.GRU: RECURRENT,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), CONVOLUTION),
     **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), (*CONVOLUTION, "output_padding")),
@@ -341,8 +341,7 @@ def save_model(model: nn.Module, factory_model: nn.Module, folder: Path) -> Stru
         CompressionError: the model cannot be described; the module is named.
     """
     structure = describe(model, factory_model)
-    with replacing(folder / WEIGHTS_FILE) as temporary:
-        save_tensors(model, str(temporary))
+    save_weights(model, folder / WEIGHTS_FILE)
     structure.write(folder / STRUCTURE_FILE)
     return structure
 

@@ -54,7 +54,7 @@ def tiny(tmp_path, monkeypatch):
     shutil.copy(Path(__file__).parent / "tiny_models.py", tmp_path / f"{MODULE}.py")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
 
-    def suite(kind: str, **task: Any) -> Tiny:
+    def suite(kind: str, /, **task: Any) -> Tiny:
         own = {
             "model": f"{MODULE}:build",
             "model_args": {"kind": kind},
@@ -64,11 +64,12 @@ def tiny(tmp_path, monkeypatch):
         train = {"epochs": 3, "batch_size": 64, "learning_rate": 0.01, "precision": "float32"}
         params = Params.model_validate({"task": own | task, "train": train})
         opened = open_task(params, tmp_path)
-        reference = opened.build_model()
         key = f"{kind} {task}"
         if key not in TRAINED:
-            fit(reference, opened, Fitting(options=params.train))
-            TRAINED[key] = reference.state_dict()
+            trained = opened.build_model()
+            fit(trained, opened, Fitting(options=params.train))
+            TRAINED[key] = trained.state_dict()
+        reference = opened.build_model()
         reference.load_state_dict(TRAINED[key])
         return Tiny(task=opened, params=params, reference=reference.eval(), factory=opened.build_model())
 
