@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -264,27 +266,39 @@ def replaced(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
 
 
 def folded(model: nn.Module) -> nn.Module:
-    """Fold normalisations into the convolutions they follow in a ``Sequential``, where the order is certain.
+    """Fold normalisations into the convolutions they follow, where that order is certain; the model is changed.
 
     Elsewhere they stay as they are, behind an integer convolution.
 
     Source: B. Jacob et al., CVPR 2018, §3.2 (folding of batch normalisation).
     """
-    uses: dict[int, int] = {}
-    for _, module in model.named_modules(remove_duplicate=False):
-        uses[id(module)] = uses.get(id(module), 0) + 1
-    for parent in list(model.modules()):
-        if type(parent) is not nn.Sequential:
-            continue
-        for index in range(len(parent) - 1):
-            layer: Any = parent[index]
-            norm: Any = parent[index + 1]
-            if FUSED_NORMS.get(type(layer)) is not type(norm) or norm.running_mean is None:
-                continue
-            if uses[id(layer)] == uses[id(norm)] == 1 and why_not(layer) is None:
-                parent[index] = nn.utils.fuse_conv_bn_eval(layer, norm)
-                parent[index + 1] = nn.Identity()
+    for first, second in followed_by_norm(model):
+        layer: Any = model.get_submodule(first)
+        norm: Any = model.get_submodule(second)
+        if norm.running_mean is not None and why_not(layer) is None:
+            model.set_submodule(first, nn.utils.fuse_conv_bn_eval(layer, norm))
+            model.set_submodule(second, nn.Identity())
     return model
+
+
+def followed_by_norm(model: nn.Module) -> list[tuple[str, str]]:
+    """Names of convolutions whose output goes into one normalisation and nowhere else, with that normalisation."""
+    try:
+        nodes = list(torch.fx.symbolic_trace(model).graph.nodes)
+    except Exception:  # noqa: BLE001  # a model whose flow depends on its values fails in any way: nothing is certain
+        return []
+    names = dict(model.named_modules(remove_duplicate=False))
+    calls = Counter(id(names[str(node.target)]) for node in nodes if node.op == "call_module")
+    pairs = []
+    for node in nodes:
+        users = list(node.users)
+        if node.op != "call_module" or len(users) != 1 or users[0].op != "call_module":
+            continue
+        first, second = names[str(node.target)], names[str(users[0].target)]
+        once = calls[id(first)] == calls[id(second)] == 1
+        if once and FUSED_NORMS.get(type(first)) is type(second):
+            pairs.append((str(node.target), str(users[0].target)))
+    return pairs
 
 
 def reasons(uncovered: dict[str, str]) -> str:

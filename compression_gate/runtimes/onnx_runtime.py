@@ -165,6 +165,9 @@ def strip(model: onnx_ir.Model) -> None:
         outside = {id(value) for value in (*graph.inputs, *graph.outputs)}
         for value in (*graph.inputs, *graph.initializers.values()):
             value.metadata_props.clear()
+        for value in graph.initializers.values():
+            if id(value) not in outside:
+                value.shape, value.type = None, None
         for node in graph:
             node.doc_string = None
             node.metadata_props.clear()

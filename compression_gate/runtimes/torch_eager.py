@@ -55,6 +55,8 @@ class TorchEager:
             with quietly(), torch.no_grad():
                 shapes = (dynamic_shapes(examples, dynamic),)
                 program = torch.export.export(wrapped, tuple(examples.values()), dynamic_shapes=shapes)
+                for node in program.graph.nodes:  # they hold the folders of this machine
+                    node.meta.pop("stack_trace", None)
                 names = "\n".join(named(inputs))
                 with replacing(path) as temporary:
                     torch.export.save(program, temporary, extra_files={"inputs.txt": names})

@@ -151,7 +151,7 @@ def write_predictions(path: Path, ids: np.ndarray, outcomes: dict[str, Outcomes]
 
 
 def write_confusion(path: Path, outcomes: Outcomes) -> None:
-    """Write what the candidate took each test example for, as `dvc plots` counts it; the header only without classes."""
+    """Write what the candidate took each test example for, as `dvc plots` counts it; no rows without classes."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("actual", "predicted"))
