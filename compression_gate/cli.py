@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from compression_gate import __version__
-from compression_gate.errors import CompressionGateError
+from compression_gate.errors import CompressionGateError, ParamsError
 
 app = typer.Typer(
     name="compression-gate",
@@ -44,9 +44,10 @@ PolicyOption = Annotated[Policy, typer.Option("--policy", help="What blocks: a p
 def guarded(word: str, suite: Path) -> Any:
     """Call a stage; a failure is told on stderr, written to `failure.json`, and sets the exit code.
 
-    DVC turns every code into 255, so `run` learns what happened from that file.
+    DVC turns every code into 255, so `run` learns what happened from that file. What the stage writes is gone then:
+    nothing behind it may read an older run's. Wrong params leave everything as it was.
     """
-    from compression_gate.pipeline.state import Failure, failure_path
+    from compression_gate.pipeline.state import Failure, failure_path, remove_outputs
 
     try:
         return importlib.import_module(f"compression_gate.stages.{word}").run(suite)
@@ -56,6 +57,8 @@ def guarded(word: str, suite: Path) -> Any:
         traceback.print_exc()
         code, message = CRASHED, f"{type(error).__name__}: {error}"
     typer.echo(f"compression-gate {word}: {message}", err=True)
+    if code != ParamsError.exit_code:
+        remove_outputs(suite, word)
     Failure(stage=word, exit_code=code, message=message).write(failure_path(suite))
     raise typer.Exit(code)
 
@@ -148,6 +151,8 @@ def init(
     data: Annotated[str | None, typer.Option(help="Dotted path of the callable that returns a split.")] = None,
     weights: Annotated[str | None, typer.Option(help="A state dict, or from_model; nothing is trained then.")] = None,
     kind: Annotated[str | None, typer.Option(help="classification, regression or custom.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="Dotted path of the scorer; needed for kind custom.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Dotted path of the loss, in place of the kind's own.")] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Renew the deps of dvc.yaml.")] = False,
 ) -> None:
     """Write params.yaml, dvc.yaml and a workflow; nothing that is there is overwritten."""
@@ -156,7 +161,7 @@ def init(
     if refresh:
         typer.echo(stage_init.refresh(suite) or "dvc.yaml declares every source already")
         return
-    request = stage_init.Request(model=model, data=data, weights=weights, kind=kind)
+    request = stage_init.Request(model=model, data=data, weights=weights, kind=kind, scorer=scorer, loss=loss)
     for path in stage_init.run(suite, request):
         typer.echo(f"wrote {path}")
 
@@ -216,6 +221,6 @@ def main() -> None:
     except CompressionGateError as error:
         typer.echo(f"compression-gate: {error}", err=True)
         sys.exit(error.exit_code)
-    except Exception:  # a fault of ours must not end with 1, which says that a limit is proven broken
+    except Exception:  # noqa: BLE001  # a fault of ours must not end with 1, which says that a limit is proven broken
         traceback.print_exc()
         sys.exit(CRASHED)

@@ -100,6 +100,11 @@ DEFINITION: Mapping[str, Stage] = {
 }
 
 
+def outputs_of(stage: Stage) -> list[str]:
+    """Everything a stage writes, relative to the suite."""
+    return [*stage.outs, *stage.metrics, *(path for plot in stage.plots for path in plot)]
+
+
 def sources_of(stage: Stage, params: Params, suite: Path) -> list[str]:
     """The user's own files that a stage runs or reads, relative to the suite, with forward slashes."""
     if stage.fields is None:

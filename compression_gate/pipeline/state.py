@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,17 @@ from typing import Any, Literal
 
 from compression_gate import __version__
 from compression_gate.errors import ParamsError
-from compression_gate.pipeline.definition import MACHINE, PACKAGE, PARAMS, REFERENCES, SOURCES, STATE, all_sources
+from compression_gate.pipeline.definition import (
+    DEFINITION,
+    MACHINE,
+    PACKAGE,
+    PARAMS,
+    REFERENCES,
+    SOURCES,
+    STATE,
+    all_sources,
+    outputs_of,
+)
 from compression_gate.records.base import Record, digest_of_file, write_text
 from compression_gate.records.params import Params, write_resolved
 
@@ -30,6 +41,16 @@ class Failure(Record):
 def failure_path(suite: Path) -> Path:
     """Where a failing stage leaves word."""
     return suite / STATE / "failure.json"
+
+
+def remove_outputs(suite: Path, word: str) -> None:
+    """Remove what the stage ``word`` writes, as DVC does before it calls one."""
+    for output in outputs_of(DEFINITION[word]):
+        path = suite / output
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_if_changed(path: Path, text: str) -> None:
@@ -84,7 +105,7 @@ def locked(suite: Path) -> Iterator[None]:
     Raises:
         ParamsError: another process holds it; the message says which, and since when.
     """
-    from zc.lockfile import LockError, LockFile
+    from zc.lockfile import LockError, LockFile  # type: ignore[import-untyped]  # it publishes no types
 
     path = suite / STATE / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)

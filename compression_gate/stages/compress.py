@@ -20,6 +20,7 @@ from compression_gate.methods.chain import recipe_of, steps_of
 from compression_gate.modules.checkpoints import build_reference, load_reference
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
+from compression_gate.pipeline.state import source_digests
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, replacing_folder
 from compression_gate.records.metrics import CompressionRecord, StepRecord
@@ -90,12 +91,12 @@ def chained(
     model: nn.Module, steps: Sequence[Method], task: Task, params: Params, suite: Path, before: Measured
 ) -> tuple[nn.Module, list[StepRecord]]:
     """Apply the steps in order."""
-    reference, records = model, []
+    reference, records, sources = model, [], source_digests(suite, params)
     for number, step in enumerate(steps):
         name, options = named_step(step)
         log.info("compress: step %d of %d: %s", number + 1, len(steps), name)
         # A checkpoint is continued only behind the very same steps, data and starting weights.
-        key = digest_of([before.weights_digest, name, options, params.digest_of_task])[:16]
+        key = digest_of([before.weights_digest, name, options, params.digest_of_task, sources])[:16]
         context = Context(
             task=task,
             reference=reference,

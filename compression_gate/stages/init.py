@@ -24,6 +24,8 @@ class Request:
     data: str | None = None
     weights: str | None = None
     kind: str | None = None
+    scorer: str | None = None
+    loss: str | None = None
 
 
 def run(suite: Path, request: Request) -> list[Path]:
@@ -41,7 +43,7 @@ def run(suite: Path, request: Request) -> list[Path]:
     if not fresh and not any(vars(request).values()):
         read_params(suite)
     else:
-        offer(params_path, params_text(request), written, hold=True)
+        offer(params_path, params_text(request), written)
     try:
         params = read_params(suite)
         files = {
@@ -61,7 +63,7 @@ def run(suite: Path, request: Request) -> list[Path]:
     return written
 
 
-def offer(path: Path, text: str, written: list[Path], *, hold: bool = False) -> None:
+def offer(path: Path, text: str, written: list[Path]) -> None:
     """Write ``text`` where nothing lies; refuse with the diff where something else does."""
     if problem := difference(path, text):
         raise ParamsError(problem)
@@ -91,17 +93,20 @@ def params_text(request: Request) -> str:
             "init: expected --model package.module:Net and --data package.module:load (there is no params.yaml that "
             "names them), got " + (", ".join(f"--{k} {v}" for k, v in vars(request).items() if v) or "neither")
         )
-    optional = "".join(
-        f"  {name}: {value}\n" for name, value in (("kind", request.kind), ("weights", request.weights)) if value
-    )
+    if request.kind == "custom" and not request.scorer:
+        raise ParamsError(
+            "init: expected --scorer package.module:score, a callable(outputs, targets) -> {name: scores (N,)}, "
+            "with --kind custom, got none (and --loss where something is to be trained)"
+        )
+    named = ((name, getattr(request, name)) for name in ("kind", "loss", "scorer", "weights"))
+    optional = "".join(f"  {name}: {value}\n" for name, value in named if value)
     kind = request.kind or "classification"
     limit = {"classification": "max_accuracy_drop: 0.01", "regression": 'max_rmse_increase: "5%"'}.get(kind)
     quality = f"  {limit}\n" if limit else "  # max_<score>_drop: 0.01           # a name your scorer returns\n"
-    scorer = "  scorer: package.module:score         # callable(outputs, targets) -> {name: scores (N,)}\n"
     return PARAMS.format(
         model=request.model,
         data=request.data,
-        optional=optional + (scorer if kind == "custom" else ""),
+        optional=optional,
         quality=quality,
     )
 

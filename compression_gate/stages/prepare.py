@@ -78,7 +78,8 @@ def inspected(task: Task, split: Split) -> Findings:
     for start in tracked(chunks, len(chunks), f"prepare {split.name}"):
         items = split.items(range(start, min(start + CHUNK, len(split))))
         for offset, (inputs, target) in enumerate(items):
-            note(seen, inputs, target, start + offset, is_label=task.params.kind == "classification", split=split.name)
+            position = int(split.indices[start + offset])  # as the dataset counts, for the user to look it up
+            note(seen, inputs, target, position, is_label=task.params.kind == "classification", split=split.name)
     return seen
 
 
@@ -97,7 +98,7 @@ def note(seen: Findings, inputs: Any, target: Any, position: int, *, is_label: b
                 seen.low, seen.high = min(seen.low, low), max(seen.high, high)
     label = np.asarray(target)
     if is_label:
-        if label.size != 1 or not float(label.reshape(-1)[0]).is_integer():
+        if label.size != 1 or label.dtype.kind not in "iufb" or not float(label.reshape(-1)[0]).is_integer():
             raise DataError(
                 f"task.data: split {split!r}, item {position}: expected a class number as target, got {target!r}: "
                 "return an integer, or set task.kind"

@@ -11,7 +11,7 @@ from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, ParamsError
 from compression_gate.pipeline.definition import STAGES, STATE, check_definition
 from compression_gate.pipeline.dvc import missing_outputs, reproduce, set_up
-from compression_gate.pipeline.state import Failure, failure_path, locked, prepare_state, write_json
+from compression_gate.pipeline.state import Failure, failure_path, locked, prepare_state, source_digests, write_json
 from compression_gate.records.base import digest_of
 from compression_gate.records.params import Params, read_params
 
@@ -38,6 +38,7 @@ def run(suite: Path, request: Request) -> Failure | None:
         raise ParamsError(f"--from: expected one of {', '.join(STAGES)}, got {request.begin!r}")
     params = read_params(suite)
     check_definition(params, suite)
+    source_digests(suite, params)
     check_recipe(params, suite)
     with locked(suite):
         if done := set_up(suite):

@@ -13,13 +13,14 @@ from torch import nn
 from compression_gate.errors import TaskError
 from compression_gate.modules.checkpoints import adopt_weights, save_reference
 from compression_gate.modules.normalized import Normalized
+from compression_gate.pipeline.state import source_digests
 from compression_gate.records.artifact import Artifact
-from compression_gate.records.base import replacing_folder, write_text
+from compression_gate.records.base import digest_of, replacing_folder, write_text
 from compression_gate.records.metrics import DataRecord
 from compression_gate.records.params import Params, read_params
 from compression_gate.stages.artifacts import exported_artifact
 from compression_gate.tasks.calling import call, named
-from compression_gate.tasks.task import Task, imported, open_task
+from compression_gate.tasks.task import Task, function, open_task
 from compression_gate.tasks.training import Epoch, Fitting, fit
 
 log = logging.getLogger("compression_gate")
@@ -52,14 +53,14 @@ def trained(task: Task, params: Params, suite: Path, data_digest: str) -> tuple[
     if params.task.trainer:
         return trained_by_user(model, task, params), []
     checkpoint = suite / ".compression_gate" / "checkpoints" / "train.pt"
-    key = data_digest + params.digest_of_task
+    key = digest_of([data_digest, params.digest_of_task, source_digests(suite, params)])
     curve = fit(model, task, Fitting(options=params.train, checkpoint=checkpoint, label="train", key=key))
     return model, curve
 
 
 def trained_by_user(model: nn.Module, task: Task, params: Params) -> nn.Module:
     """Call the user's own loop."""
-    trainer = imported("task.trainer", str(params.task.trainer))
+    trainer = function("task.trainer", str(params.task.trainer), "model", "datasets", "options")
     datasets = {name: task.split(name) for name in ("train", "validation", "calibration")}
     result = trainer(model, datasets, params.train)
     if not isinstance(result, nn.Module):
@@ -103,8 +104,8 @@ def check_model(model: nn.Module, task: Task, data: DataRecord) -> None:
     outputs = call(model.eval(), inputs)
     if not torch.isfinite(outputs).all():
         raise TaskError(
-            f"task.model: expected finite outputs, got {int((~torch.isfinite(outputs)).sum())} of {outputs.numel()} NaN "
-            "or infinite: lower train.learning_rate, or look at the weights"
+            f"task.model: expected finite outputs, got {int((~torch.isfinite(outputs)).sum())} of {outputs.numel()} "
+            "NaN or infinite: lower train.learning_rate, or look at the weights"
         )
     count = len(next(iter(named(inputs).values())))
     if outputs.dim() == 0 or len(outputs) != count:
