@@ -34,10 +34,14 @@ SHORTEST_TURN_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """Samples of one process: ``cpu`` and ``wall`` ``(2, pairs)`` [s], row 0 the other model, row 1 the candidate."""
+    """Samples of one process: ``cpu`` and ``wall`` ``(2, pairs)`` [s a call]; rows: the other model, the candidate.
+
+    Each sample is the mean of ``repeats`` calls.
+    """
 
     cpu: np.ndarray
     wall: np.ndarray
+    repeats: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +161,7 @@ def take_turn(files: tuple[Path, Path], setting: Setting, seconds: float, seed: 
         what = f"timing {files[1]} against {files[0]}"
         run_worker(WORKER, request, threads=setting.threads, timeout_s=seconds + START_S, what=what)
         with np.load(samples) as file:
-            turn = Turn(cpu=file["cpu"], wall=file["wall"])
+            turn = Turn(cpu=file["cpu"], wall=file["wall"], repeats=int(file["repeats"]))
     if not (np.isfinite(turn.cpu).all() and (turn.wall > 0).all()):
         raise MeasurementError(f"{what}: expected positive times, got {turn.wall.min()} s: the clock stepped")
     return turn
@@ -197,7 +201,7 @@ def ratios(turn: Turn, threads: int) -> np.ndarray:
 
 def block_medians(logs: np.ndarray, turn: Turn) -> np.ndarray:
     """Medians of consecutive pairs that together take about 10 ms; a remainder joins the last block."""
-    pair_s = float(np.median(turn.wall.sum(0)))
+    pair_s = float(np.median(turn.wall.sum(0))) * turn.repeats
     size = max(1, round(BLOCK_S / pair_s))
     count = max(1, len(logs) // size)
     return np.array([np.median(part) for part in np.array_split(logs, count)])

@@ -40,7 +40,7 @@ def main(path: Path) -> None:
     gc.disable()
     cpu, wall = timed_pairs(sessions, inputs, repeats, coin, request["seconds"])
     with Path(request["samples"]).open("wb") as out:
-        np.savez_compressed(out, cpu=cpu, wall=wall)
+        np.savez_compressed(out, cpu=cpu, wall=wall, repeats=repeats)
 
 
 def warm_up(sessions: dict[int, Any], inputs: dict[str, np.ndarray]) -> int:
