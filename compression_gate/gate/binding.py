@@ -1,0 +1,98 @@
+"""A verdict holds for the very files it was reached from: their digests, and whether they still are the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from compression_gate import __version__
+from compression_gate.errors import CompressionGateError, MetricsError, StaleError
+from compression_gate.records.artifact import Artifact
+from compression_gate.records.base import digest_of, digest_of_file
+from compression_gate.records.params import read_params
+from compression_gate.records.verdict import Verdict
+
+SOURCES = Path(".compression_gate/sources.json")
+MODELS = ("models/reference", "models/candidate")
+RECORDS = (
+    "reports/data.json",
+    "reports/compression.json",
+    "reports/evaluation.json",
+    "reports/predictions.npz",
+    "reports/benchmark.json",
+    "reports/timings.npz",
+)
+ABSENT = "absent"
+
+
+def bindings_of(suite: Path) -> dict[str, str]:
+    """The digest of every model and record of a suite, ``absent`` where there is none.
+
+    Raises:
+        StaleError: an artifact's files are not the ones its record lists.
+    """
+    return {
+        **{name: model_digest(suite / name) for name in MODELS},
+        **{name: digest_of_file(suite / name) if (suite / name).is_file() else ABSENT for name in RECORDS},
+    }
+
+
+def model_digest(folder: Path) -> str:
+    """The digest of an artifact, over the files that really lie there."""
+    return Artifact.open(folder).digest if folder.is_dir() else ABSENT
+
+
+def sources_of(suite: Path) -> dict[str, str]:
+    """Digests of the user's sources as `run` wrote them down; empty where a stage was called by hand."""
+    try:
+        sources = json.loads((suite / SOURCES).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise MetricsError(f"{suite / SOURCES}: damaged ({error}): `compression-gate run` writes it anew") from error
+    if not isinstance(sources, dict) or not all(isinstance(value, str) for value in sources.values()):
+        raise MetricsError(f"{suite / SOURCES}: expected paths and digests: `compression-gate run` writes it anew")
+    return {str(path): str(digest) for path, digest in sources.items()}
+
+
+def sources_digest(sources: dict[str, str]) -> str:
+    """One digest over all sources."""
+    return digest_of(sources)
+
+
+def stale_reasons(verdict: Verdict, suite: Path) -> list[str]:
+    """Everything on disk that is not what the verdict speaks of, one line each; empty if it holds.
+
+    Raises:
+        ParamsError: `params.yaml` cannot be read.
+    """
+    reasons = []
+    if verdict.package_version != __version__:
+        reasons.append(f"judged by version {verdict.package_version} of compression-gate, this is {__version__}")
+    if read_params(suite).digest != verdict.params_digest:
+        reasons.append("params.yaml: changed since")
+    try:
+        found = bindings_of(suite)
+    except (StaleError, MetricsError, CompressionGateError) as error:
+        return [*reasons, str(error)]
+    reasons += [
+        f"{name}: {'gone' if found.get(name) == ABSENT else 'changed'} since"
+        for name, digest in verdict.bindings.items()
+        if found.get(name) != digest
+    ]
+    reasons += [f"{name}: {what} since" for name, what in changed_sources(verdict, suite)]
+    if sources_digest(verdict.sources) != verdict.sources_digest:
+        reasons.append("reports/verdict.json: its list of sources was edited")
+    return reasons
+
+
+def changed_sources(verdict: Verdict, suite: Path) -> list[tuple[str, str]]:
+    """The user's sources that are gone or changed."""
+    changed = []
+    for name, digest in verdict.sources.items():
+        path = suite / name
+        if not path.is_file():
+            changed.append((name, "gone"))
+        elif digest_of_file(path) != digest:
+            changed.append((name, "changed"))
+    return changed

@@ -1,0 +1,331 @@
+"""Rules and facts in, checks out. One function for each kind of metric; none of them knows policies or files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from compression_gate.gate import intervals
+from compression_gate.gate.facts import Facts, Question
+from compression_gate.gate.intervals import Estimate
+from compression_gate.gate.limits import CHANGES, Bound, bound_of, judged
+from compression_gate.records.metric_table import METRICS
+from compression_gate.records.params import Rule
+from compression_gate.records.verdict import Check
+
+ENOUGH_POWER, LEAST_POWER = 0.8, 0.5
+MENDING = {
+    "missing_metric": "add it to evaluate.metrics, or take the rule out",
+    "not_finite": "look at the model's outputs and the data for NaN, then run again",
+    "missing_slice": "name a column or value that the test data have",
+    "too_few_examples": "add test examples of this slice, or lower min_n",
+    "no_baseline": "merge once: the target branch's run records the first baseline",
+    "not_comparable": "run every stage on this machine with these data: `compression-gate run --force`",
+    "untrusted_timing": "run the benchmark again on a quieter machine, or raise benchmark.budget_s",
+    "underpowered": "see the three ways out in the message",
+    "no_effect": "take the step out, or strengthen its options",
+    "stale": "run again: `compression-gate run`",
+    "data_unreachable": "give this job access to the data, or let a maintainer run it",
+    "crashed": "mend what the message names, then `compression-gate run`",
+}
+
+
+class Unjudgeable(Exception):
+    """A rule that cannot be judged: the reason, and what exactly was found."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+def judge(facts: Facts) -> list[Check]:
+    """Judge every rule on each of its slices, in the order of the rules, then the recipe's steps."""
+    checks = [check for name, rule in facts.params.gate.rules.items() for check in checks_of(name, rule, facts)]
+    return [*checks, *broken_records(facts), *ineffective_steps(facts)]
+
+
+def checks_of(name: str, rule: Rule, facts: Facts) -> Iterator[Check]:
+    """One check, or one per slice."""
+    try:
+        for part in slices_of(rule, facts):
+            yield answered(Question(name=name, rule=rule, slice=part, against=held_against(rule, facts)), facts)
+    except Unjudgeable as error:
+        yield refused(Question(name=name, rule=rule, slice=rule.slice, against=rule.against), error)
+
+
+def held_against(rule: Rule, facts: Facts) -> str:
+    """The role a rule is held against; its fallback where there is no baseline yet."""
+    if rule.against in facts.artifacts or rule.form not in CHANGES:
+        return rule.against
+    return rule.fallback or rule.against
+
+
+def slices_of(rule: Rule, facts: Facts) -> list[str | None]:
+    """The slices a rule speaks of, by the names they have in the evaluation.
+
+    Raises:
+        Unjudgeable: the evaluation has no such slice.
+    """
+    if rule.slice is None:
+        return [None]
+    if facts.evaluation is None:
+        raise Unjudgeable("missing_metric", facts.missing.get("evaluation", "evaluation.json is missing"))
+    known = facts.evaluation.models["candidate"].slices.get(rule.metric)
+    if known is None:
+        raise Unjudgeable("missing_metric", f"{rule.metric} was not produced by slice")
+    wanted = [part for part in known if part == rule.slice or part.partition("=")[0] == rule.slice]
+    if not wanted:
+        columns = sorted({part.partition("=")[0] for part in known})
+        raise Unjudgeable("missing_slice", f"no slice {rule.slice!r}: the test data have {', '.join(columns)}")
+    return list(wanted)
+
+
+def answered(question: Question, facts: Facts) -> Check:
+    """Estimate, bound, decide; whatever cannot be estimated is an error, never a pass."""
+    try:
+        estimate = ESTIMATORS[kind_of(question.rule.metric)](question, facts)
+        return decided(question, estimate)
+    except Unjudgeable as error:
+        return refused(question, error)
+
+
+def kind_of(metric: str) -> str:
+    """The kind of evidence a metric is; a custom scorer's are composites."""
+    return METRICS[metric].kind if metric in METRICS else "paired_composite"
+
+
+def decided(question: Question, estimate: Estimate) -> Check:
+    """Hold an estimate against its limit."""
+    rule = question.rule
+    bound = bound_of(rule, estimate.compared_to)
+    if bound is None:
+        raise Unjudgeable(
+            "not_comparable", f"a share of {estimate.compared_to} is no limit: write an absolute one for {rule.metric}"
+        )
+    figures = [estimate.observed, *estimate.interval, *([estimate.compared_to] if bound.is_change else [])]
+    if any(value is None or not math.isfinite(value) for value in figures):
+        raise Unjudgeable("not_finite", f"{rule.metric}: expected finite figures, got {figures}")
+    value = estimate.change if bound.is_change else estimate.observed
+    status = judged(bound, value, estimate.interval)
+    check = Check(
+        rule=question.name,
+        metric=rule.metric,
+        slice=question.slice,
+        against=question.against if bound.is_change else None,
+        level=rule.level,
+        status=status,  # type: ignore[arg-type]  # judged() returns three of the literals
+        observed=estimate.observed,
+        compared_to=estimate.compared_to if bound.is_change else None,
+        change=estimate.change if bound.is_change else None,
+        interval=estimate.interval if estimate.statistical else None,
+        limit=f"{rule.form} {rule.limit}",
+        allowed=bound.allowed,
+        headroom=bound.headroom(value),
+        n=estimate.n,
+        minimum_detectable=intervals.minimum_detectable_of(estimate, bound),
+        message=estimate.note,
+    )
+    return with_power(check, rule, estimate, bound, value)
+
+
+def with_power(check: Check, rule: Rule, estimate: Estimate, bound: Bound, value: float) -> Check:
+    """Refuse a blocking rule that could hardly ever be proven with these data, unless it is proven broken."""
+    power = intervals.power_of(estimate, bound)
+    if power is None or check.status == "fail":
+        return check
+    check = check.model_copy(update={"power": power})
+    if power >= LEAST_POWER:
+        if power < ENOUGH_POWER:
+            note = f"equally good models would be proven so in {power:.0%} of cases only"
+            return check.model_copy(update={"message": "; ".join(filter(None, [check.message, note]))})
+        return check
+    needed, wider = intervals.ways_out(estimate, bound)
+    ways = (
+        f"n = {estimate.n}: two equally good models would be proven so in {power:.0%} of cases. Three ways out: "
+        f"{needed:,} examples; a limit of {wider:.2g}; or accept_underpowered: true"
+    )
+    if rule.accept_underpowered:
+        status = "pass" if bound.headroom(value) >= 0 else "fail"
+        return check.model_copy(update={"status": status, "proven": False, "message": f"not proven: {ways}"})
+    if rule.level != "block":
+        return check.model_copy(update={"message": ways})
+    return check.model_copy(
+        update={"status": "error", "reason": "underpowered", "message": ways, "mending": MENDING["underpowered"]}
+    )
+
+
+def refused(question: Question, error: Unjudgeable) -> Check:
+    """The check of a rule that could not be judged."""
+    rule = question.rule
+    first_run = error.reason == "no_baseline"
+    return Check(
+        rule=question.name,
+        metric=rule.metric,
+        slice=question.slice,
+        against=question.against if rule.form in CHANGES else None,
+        # While the target branch has never recorded a verdict there is nothing to lose: told, and not blocking.
+        level="info" if first_run else rule.level,
+        status="error",
+        reason=error.reason,  # type: ignore[arg-type]
+        limit=f"{rule.form} {rule.limit}",
+        message=error.message,
+        mending=MENDING[error.reason],
+    )
+
+
+def exact(question: Question, facts: Facts) -> Estimate:
+    """A count: the artifact's own figure, which the benchmark must have found too."""
+    metric = question.rule.metric
+    observed = counted(metric, "candidate", facts)
+    compared_to = counted(metric, question.against, facts) if question.rule.form in CHANGES else None
+    return Estimate.exact(observed, compared_to)
+
+
+def counted(metric: str, role: str, facts: Facts) -> float:
+    """A count of one model's artifact, agreed on by the benchmark.
+
+    Raises:
+        Unjudgeable: the model or the benchmark is missing, or they disagree.
+    """
+    artifact = artifact_of(role, facts)
+    counts: Mapping[str, Callable[[], float]] = {
+        "size_bytes": lambda: artifact.size_bytes,
+        "parameters": lambda: artifact.parameters,
+        "nonzeros": lambda: artifact.nonzeros,
+        "macs": lambda: artifact.macs,
+        "sparsity": lambda: 1 - artifact.nonzeros / artifact.parameters if artifact.parameters else 0.0,
+        "compression_ratio": lambda: artifact_of("reference", facts).state_bytes / artifact.size_bytes,
+    }
+    try:
+        value = float(counts[metric]())
+    except ZeroDivisionError as error:
+        raise Unjudgeable("not_finite", f"{role}: its file has no bytes") from error
+    again = measurement_of(metric, role, facts).value
+    if again is None or not math.isclose(value, again, rel_tol=1e-9):
+        raise Unjudgeable("not_comparable", f"{metric} of {role}: the artifact says {value}, the benchmark {again}")
+    return value
+
+
+def artifact_of(role: str, facts: Facts) -> Any:
+    """A role's artifact, or why there is none."""
+    if role in facts.artifacts:
+        return facts.artifacts[role]
+    if role in ("baseline", "release"):
+        raise Unjudgeable("no_baseline", f"no {role}: {facts.absent[role]}")
+    raise Unjudgeable("missing_metric", facts.missing.get(role, f"models/{role} is missing"))
+
+
+def measurement_of(metric: str, role: str, facts: Facts) -> Any:
+    """A figure of the benchmark, or why there is none."""
+    artifact = artifact_of(role, facts)
+    if facts.benchmark is None:
+        raise Unjudgeable("missing_metric", facts.missing.get("benchmark", "benchmark.json is missing"))
+    model = facts.benchmark.models.get(role)
+    if model is None or metric not in model.figures:
+        raise Unjudgeable("missing_metric", f"{metric} of {role} was not measured")
+    if model.digest != artifact.digest:
+        raise Unjudgeable("stale", f"the benchmark measured another {role} than the one on disk")
+    return model.figures[metric]
+
+
+def quality(question: Question, facts: Facts) -> Estimate:
+    """A metric over the test examples, its interval from the paired outcomes."""
+    roles = ["candidate", *([question.against] if question.rule.form in CHANGES else [])]
+    for role in roles:
+        artifact = artifact_of(role, facts)
+        if facts.evaluation is None or facts.outcomes is None:
+            raise Unjudgeable("missing_metric", facts.missing.get("evaluation", "evaluation.json is missing"))
+        if facts.evaluation.models[role].digest != artifact.digest:
+            raise Unjudgeable("stale", f"the evaluation measured another {role} than the one on disk")
+        metrics = facts.evaluation.models[role].metrics
+        if question.rule.metric not in metrics:
+            raise Unjudgeable("missing_metric", f"{question.rule.metric} was not produced: {', '.join(metrics)} were")
+        if question.slice is None and metrics[question.rule.metric].value is None:
+            raise Unjudgeable("not_finite", f"{question.rule.metric} of {role}: {metrics[question.rule.metric].reason}")
+    if facts.data is not None and facts.evaluation is not None and facts.evaluation.data_digest != facts.data.digest:
+        raise Unjudgeable("not_comparable", "the evaluation was made on other data than data.json describes")
+    assert facts.outcomes is not None  # the loop above saw it
+    estimate = intervals.of_outcomes(question, facts.outcomes, facts.params.gate.confidence)
+    if estimate is None:
+        raise Unjudgeable("missing_slice", f"{question.slice}: no per-example outcomes for {question.rule.metric} there")
+    least = question.rule.min_n or 1
+    if estimate.n is None or estimate.n < least:
+        raise Unjudgeable("too_few_examples", f"expected {least} examples or more, got {estimate.n}")
+    return estimate
+
+
+def timed(question: Question, facts: Facts) -> Estimate:
+    """A time: by pairs where the same call was timed side by side, else by the spread of this job's figures."""
+    metric, rule = question.rule.metric, question.rule
+    role = "reference" if metric == "speedup" else question.against
+    if metric == "speedup" or (rule.form in CHANGES and metric in ("latency_ms", "throughput_per_s")):
+        return intervals.of_pairs(metric, trusted_pair(role, facts), base_figure(metric, role, facts))
+    observed = spread_of(metric, "candidate", facts)
+    compared_to = spread_of(metric, role, facts) if rule.form in CHANGES else None
+    return intervals.of_spreads(observed, compared_to)
+
+
+def base_figure(metric: str, role: str, facts: Facts) -> float | None:
+    """What a ratio of pairs is a share of: the other model's own figure; 1 for a speedup."""
+    return 1.0 if metric == "speedup" else measurement_of(metric, role, facts).value
+
+
+def trusted_pair(role: str, facts: Facts) -> Any:
+    """The paired timing against a role.
+
+    Raises:
+        Unjudgeable: there is none, or its control saw a difference where there can be none.
+    """
+    artifact_of(role, facts)
+    if facts.benchmark is None:
+        raise Unjudgeable("missing_metric", facts.missing.get("benchmark", "benchmark.json is missing"))
+    pair = facts.benchmark.pairs.get(role)
+    if pair is None:
+        raise Unjudgeable("missing_metric", f"the candidate was not timed against the {role}")
+    if pair.reason is not None or pair.ratio is None:
+        raise Unjudgeable("untrusted_timing", pair.reason or "no ratio was reached")
+    low, high = pair.control_interval
+    if low is None or high is None or low > intervals.CONTROL_HIGH or high < 1 / intervals.CONTROL_HIGH:
+        raise Unjudgeable("untrusted_timing", f"a model timed against its own copy came out at {low} to {high}, not 1")
+    return pair
+
+
+def spread_of(metric: str, role: str, facts: Facts) -> Any:
+    """A measurement that has a value."""
+    figure = measurement_of(metric, role, facts)
+    if figure.value is None:
+        raise Unjudgeable("not_finite", f"{metric} of {role}: {figure.reason or 'no value'}")
+    return figure
+
+
+ESTIMATORS: dict[str, Callable[[Question, Facts], Estimate]] = {
+    "exact": exact,
+    "paired_proportion": quality,
+    "paired_composite": quality,
+    "timed": timed,
+    "noisy_resource": timed,
+}
+
+
+def broken_records(facts: Facts) -> Iterator[Check]:
+    """A record that is not there fails the gate by itself, whatever the rules speak of."""
+    for name, message in facts.missing.items():
+        reason = "stale" if "run again" in message and "expected the files" in message else "missing_metric"
+        yield Check(
+            rule=f"record {name}", metric=name, status="error", reason=reason, message=message, mending=MENDING[reason]
+        )
+
+
+def ineffective_steps(facts: Facts) -> Iterator[Check]:
+    """A step that changed nothing is not what the recipe says it is."""
+    for number, step in enumerate(facts.compression.steps if facts.compression else ()):
+        if not step.effective:
+            yield Check(
+                rule=f"step {number + 1} {step.method}",
+                metric=step.effect,
+                status="error",
+                reason="no_effect",
+                message=f"expected {step.effect.replace('_', ' ')}, and nothing changed",
+                mending=MENDING["no_effect"],
+            )

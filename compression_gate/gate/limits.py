@@ -1,0 +1,70 @@
+"""From a user's number to what is allowed: the form of a limit, resolved against what it is held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compression_gate.records.params import Rule
+
+CHANGES = ("max_drop", "max_increase")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A limit in the metric's own unit.
+
+    Args:
+        margin: the degradation allowed (changes), or the value allowed (absolute limits).
+        sign: +1 where a larger figure is worse, -1 where a smaller one is.
+        is_change: whether ``margin`` is about a change.
+    """
+
+    margin: float
+    sign: int
+    is_change: bool
+
+    @property
+    def allowed(self) -> float:
+        """The change, or the value, that is just allowed, in the metric's unit and direction."""
+        return self.sign * self.margin if self.is_change else self.margin
+
+    def badness(self, value: float) -> float:
+        """How far a change or a value goes in the bad direction."""
+        return self.sign * value
+
+    @property
+    def worst(self) -> float:
+        """The largest badness allowed."""
+        return self.margin if self.is_change else self.sign * self.margin
+
+    def headroom(self, value: float) -> float:
+        """Distance left to the limit, positive inside."""
+        return self.worst - self.badness(value)
+
+
+def bound_of(rule: Rule, compared_to: float | None) -> Bound | None:
+    """Resolve a rule's limit, or return None for a relative one against nothing or zero.
+
+    A relative limit is a share of the observed figure it is held against, taken as fixed.
+    """
+    sign = -1 if rule.form in ("min", "max_drop") else 1
+    if rule.form not in CHANGES:
+        return Bound(margin=rule.limit.value, sign=sign, is_change=False)
+    if not rule.limit.relative:
+        return Bound(margin=rule.limit.value, sign=sign, is_change=True)
+    if not compared_to:
+        return None
+    return Bound(margin=rule.limit.value * abs(compared_to), sign=sign, is_change=True)
+
+
+def judged(bound: Bound, observed: float, interval: tuple[float, float]) -> str:
+    """`pass` where the worse end of the interval is inside, `fail` where the better end is outside, else undecided.
+
+    ``interval`` is of the change (or of the value) in the metric's unit; NaN anywhere is never a pass.
+    """
+    ends = sorted(bound.badness(value) for value in interval)
+    if ends[1] <= bound.worst:
+        return "pass"
+    if ends[0] > bound.worst:
+        return "fail"
+    return "undecided"

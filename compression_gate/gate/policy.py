@@ -1,0 +1,89 @@
+"""Which facts block: the one place that turns checks into a status and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from compression_gate.errors import ParamsError
+from compression_gate.records.verdict import Check, Status
+from compression_gate.registry import nearest
+
+Code = Literal[0, 1, 2, 3, 4]
+EXIT_CODES: dict[str, Code] = {"pass": 0, "fail": 1, "undecided": 3, "error": 4}
+ORDER: tuple[Status, ...] = ("error", "fail", "undecided", "pass")
+# For each policy, at which levels a check of that status blocks.
+POLICIES: dict[str, dict[str, tuple[str, ...]]] = {
+    "pull_request": {"fail": ("block",), "undecided": (), "error": ("block", "warn"), "waived": ()},
+    "release": {"fail": ("block",), "undecided": ("block",), "error": ("block", "warn"), "waived": ("block",)},
+}
+ACTIONS = ("block", "warn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a policy makes of checks.
+
+    Args:
+        status: the worst of error > fail > undecided > pass over the blocking checks.
+        blocking: the checks that stop it; warnings: those that do not pass and do not stop it.
+    """
+
+    policy: str
+    status: Status
+    exit_code: Code
+    blocking: tuple[Check, ...]
+    warnings: tuple[Check, ...]
+
+
+def decide(checks: Iterable[Check], policy: str, overrides: Mapping[str, Any] | None = None) -> Decision:
+    """Apply a policy.
+
+    Raises:
+        ParamsError: no such policy, or an override that is none.
+    """
+    table = table_of(policy, overrides or {})
+    noticed = [check for check in checks if check.status != "pass"]
+    blocking = tuple(check for check in noticed if check.level in table[check.status])
+    found = {"fail" if check.status == "waived" else check.status for check in blocking}
+    status = next(status for status in ORDER if status in found or status == "pass")
+    return Decision(
+        policy=policy,
+        status=status,
+        exit_code=EXIT_CODES[status],
+        blocking=blocking,
+        warnings=tuple(check for check in noticed if check not in blocking),
+    )
+
+
+def table_of(policy: str, overrides: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """A policy's table with the user's changes: ``{pull_request: {undecided: block}}``. Errors cannot be let through."""
+    if policy not in POLICIES:
+        raise ParamsError(f"--policy: expected one of {', '.join(POLICIES)}, got {policy!r}{nearest(policy, POLICIES)}")
+    if problems := problems_of(overrides):
+        raise ParamsError(problems)
+    changed = overrides.get(policy, {})
+    return {
+        status: levels if status not in changed else ("block",) if changed[status] == "block" else ()
+        for status, levels in POLICIES[policy].items()
+    }
+
+
+def problems_of(overrides: Mapping[str, Any]) -> list[str]:
+    """What is wrong with `gate.policies`."""
+    problems = []
+    for name, changes in overrides.items():
+        where = f"params.yaml: gate.policies.{name}"
+        if name not in POLICIES:
+            problems.append(f"{where}: expected one of {', '.join(POLICIES)}, got {name!r}{nearest(name, POLICIES)}")
+            continue
+        if not isinstance(changes, Mapping):
+            problems.append(f"{where}: expected a mapping of status to block or warn, got {changes!r}")
+            continue
+        for status, action in changes.items():
+            if status not in ("undecided", "waived", "fail"):
+                problems.append(f"{where}.{status}: expected undecided, waived or fail (an error always blocks), got {status!r}")
+            elif action not in ACTIONS:
+                problems.append(f"{where}.{status}: expected block or warn, got {action!r}")
+    return problems

@@ -1,0 +1,140 @@
+"""`gate`: read every record, judge, write the verdict. What is missing or broken becomes an error in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from compression_gate import __version__
+from compression_gate.errors import CompressionGateError
+from compression_gate.gate.binding import bindings_of, sources_digest, sources_of
+from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
+from compression_gate.gate.judge import MENDING, judge
+from compression_gate.gate.policy import decide
+from compression_gate.records.artifact import Artifact
+from compression_gate.records.base import digest_of_file
+from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
+from compression_gate.records.params import Params, read_params
+from compression_gate.records.verdict import Check, Subject, Verdict
+
+VERDICT = Path("reports/verdict.json")
+REFERENCES = Path(".compression_gate/references")
+DEFAULT_POLICY = "pull_request"
+
+
+def run(suite: Path) -> Verdict:
+    """Judge the suite's records and write `reports/verdict.json`.
+
+    Raises:
+        ParamsError: `params.yaml` is wrong. Nothing else raises: what cannot be read is an error check.
+    """
+    params = read_params(suite)
+    facts = read_facts(suite, params)
+    checks = judge(facts)
+    try:
+        bindings = bindings_of(suite)
+    except CompressionGateError:
+        bindings = {}  # already an error check: the artifact's own record said so
+    verdict = verdict_of(checks, facts, suite, bindings)
+    verdict.write(suite / VERDICT)
+    return verdict
+
+
+def verdict_of(checks: list[Check], facts: Facts, suite: Path, bindings: dict[str, str]) -> Verdict:
+    """Put checks and identities together under the default policy."""
+    decision = decide(checks, DEFAULT_POLICY, facts.params.gate.policies)
+    sources = sources_of(suite)
+    return Verdict(
+        status=decision.status,
+        exit_code=decision.exit_code,
+        policy=decision.policy,
+        checks=tuple(checks),
+        warnings=tuple(warnings_of(decision.warnings, facts)),
+        **{role: subject_of(role, facts) for role in ("candidate", "reference", "baseline", "release")},
+        params_digest=facts.params.digest,
+        sources_digest=sources_digest(sources),
+        package_version=__version__,
+        bindings=bindings,
+        sources=sources,
+        environment=facts.benchmark.environment if facts.benchmark else {},
+    )
+
+
+def warnings_of(checks: tuple[Check, ...], facts: Facts) -> list[str]:
+    """What does not block and should be known."""
+    told = [
+        f"{check.rule}{f' ({check.slice})' if check.slice else ''}: {check.status}"
+        f"{f', {check.reason}' if check.reason else ''}{f': {check.message}' if check.message else ''}"
+        for check in checks
+    ]
+    return [*told, *(facts.compression.warnings if facts.compression else ())]
+
+
+def subject_of(role: str, facts: Facts) -> Subject:
+    """A model's identity, or why there is none."""
+    if role in facts.artifacts:
+        return Subject(digest=facts.artifacts[role].digest, commit=facts.artifacts[role].commit)
+    return Subject(absent=facts.absent.get(role) or facts.missing.get(role, "missing"))
+
+
+def read_facts(suite: Path, params: Params) -> Facts:
+    """Read what the stages wrote; what cannot be read is told in ``missing``."""
+    missing: dict[str, str] = {}
+
+    def read(name: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except CompressionGateError as error:
+            missing[name] = str(error)
+            return None
+
+    reports = suite / "reports"
+    artifacts = {
+        role: read(role, lambda role=role: Artifact.open(suite / "models" / role)) for role in ("reference", "candidate")
+    }
+    for role in ("baseline", "release"):
+        folder = suite / REFERENCES / role
+        if (folder / "artifact.json").exists():
+            artifacts[role] = read(role, lambda folder=folder: Artifact.open(folder))
+    evaluation = read("evaluation", lambda: Evaluation.read(reports / "evaluation.json"))
+    facts: Mapping[str, Any] = {
+        "data": read("data", lambda: DataRecord.read(reports / "data.json")),
+        "compression": read("compression", lambda: CompressionRecord.read(reports / "compression.json")),
+        "evaluation": evaluation,
+        "outcomes": read("predictions", lambda: Outcomes.read(suite / PREDICTIONS)),
+        "benchmark": read("benchmark", lambda: Benchmark.read(reports / "benchmark.json")),
+    }
+    if evaluation and "predictions" not in missing and digest_of_file(suite / PREDICTIONS) != evaluation.predictions_digest:
+        missing["predictions"] = f"{PREDICTIONS}: expected the files that evaluation.json speaks of, got others: run again"
+    return Facts(params=params, artifacts={role: one for role, one in artifacts.items() if one}, missing=missing, **facts)
+
+
+def crashed_verdict(suite: Path, failure: Mapping[str, Any]) -> Verdict:
+    """Write the verdict of a run that did not get this far: an error that names the stage and what it said."""
+    params = read_params(suite)
+    code: Literal[2, 3, 4] = failure["exit_code"] if failure["exit_code"] in (2, 3) else 4
+    check = Check(
+        rule=f"stage {failure['stage']}",
+        metric="pipeline",
+        status="error",
+        reason="crashed",
+        message=str(failure["message"]),
+        mending=MENDING["crashed"],
+    )
+    try:
+        sources = sources_of(suite)
+    except CompressionGateError:
+        sources = {}
+    verdict = Verdict(
+        status="error",
+        exit_code=code,
+        policy=DEFAULT_POLICY,
+        checks=(check,),
+        params_digest=params.digest,
+        sources_digest=sources_digest(sources),
+        package_version=__version__,
+        sources=sources,
+    )
+    verdict.write(suite / VERDICT)
+    return verdict
