@@ -202,12 +202,15 @@ def checked(suite: Path, policy: Policy, *, as_json: bool) -> int:
     """Check the verdict, print it, and return the exit code."""
     from compression_gate.reporters import terminal
     from compression_gate.stages import check as stage_check
+    from compression_gate.stages.report import read_findings
 
     outcome = stage_check.check(suite, policy.value)
     if as_json:
-        typer.echo(terminal.as_json(outcome))
+        text = terminal.as_json(outcome.verdict, outcome.status, outcome.exit_code, outcome.policy, outcome.problems)
+        typer.echo(text)
     else:
-        terminal.show(outcome)
+        findings = read_findings(suite) if outcome.verdict else None
+        terminal.show(findings, outcome.status, outcome.exit_code, outcome.problems)
     return outcome.exit_code
 
 

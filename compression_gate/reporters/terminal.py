@@ -1,0 +1,133 @@
+"""What `run` and `check` print: tables of rich on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from compression_gate.records.verdict import Check, Verdict
+from compression_gate.reporters import wording
+from compression_gate.reporters.base import Findings
+
+if TYPE_CHECKING:
+    from rich.console import JustifyMethod
+
+COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "error": "red", "waived": "magenta"}
+NARROWEST = 100
+
+
+def show(findings: Findings | None, status: str, exit_code: int, problems: Sequence[str] = ()) -> None:
+    """Print the verdict to stdout.
+
+    Args:
+        findings: the verdict and its records; None if no verdict can be read.
+        status, exit_code: what the policy at call time makes of it.
+        problems: why the verdict may not be believed.
+    """
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(console.width, NARROWEST))
+    console.print(report(findings, status, exit_code, problems))
+
+
+def report(findings: Findings | None, status: str, exit_code: int, problems: Sequence[str]) -> RenderableType:
+    """Everything that is printed, in the order of urgency."""
+    parts: list[RenderableType] = []
+    if problems or findings is None:
+        parts.append(head("error", "Error. The verdict cannot be believed, so nothing passes."))
+        parts += [Text(f"  {problem}") for problem in problems]
+        parts.append(Text("  do: compression-gate run"))
+    else:
+        parts.append(head(status, wording.headline(findings, status)))
+    if findings is not None and not problems:
+        parts += body(findings)
+    parts.append(Text(f"exit code {exit_code}", style="dim"))
+    return Group(*parts)
+
+
+def head(status: str, text: str) -> Text:
+    """The verdict line."""
+    return Text(f"{wording.SYMBOLS[status]} {text}", style=f"bold {COLOURS[status]}")
+
+
+def body(findings: Findings) -> list[RenderableType]:
+    """Checks, what to do, models and steps."""
+    verdict = findings.verdict
+    parts: list[RenderableType] = [
+        Text(f"  {findings.suite}: {wording.counts_of(verdict)}; policy {verdict.policy}", style="dim"),
+        check_table(shown_checks(verdict)),
+    ]
+    steps = wording.next_steps(verdict)
+    if steps:
+        parts.append(Text("What to do next", style="bold"))
+        parts += [Text(f"  {wording.SYMBOLS[check.status]} {wording.name_of(check)}: {text}") for check, text in steps]
+    parts += [Text(f"  note: {text}", style="yellow") for text in verdict.warnings]
+    for title, (names, rows) in (
+        ("Models", wording.model_table(findings)),
+        ("What each step did", wording.step_table(findings)),
+    ):
+        if rows:
+            parts += [Text(title, style="bold"), table(names, rows)]
+    return parts
+
+
+def shown_checks(verdict: Verdict) -> list[Check]:
+    """All but passing checks on slices, of which there may be hundreds; the worst of those stays."""
+    kept, worst = [], {}
+    for check in verdict.checks:
+        if check.slice is None or check.status != "pass":
+            kept.append(check)
+        elif (best := worst.get(check.rule)) is None or (check.headroom or 0.0) < (best.headroom or 0.0):
+            worst[check.rule] = check
+    return wording.ordered([*kept, *worst.values()])
+
+
+def check_table(checks: Sequence[Check]) -> Table:
+    """One row per check."""
+    rows = [
+        [
+            f"[{COLOURS[check.status]}]{wording.SYMBOLS[check.status]}[/] {escape(wording.name_of(check))}",
+            escape(wording.metric_of(check)),
+            wording.figure(check.metric, check.compared_to),
+            wording.figure(check.metric, check.observed),
+            wording.interval_of(check),
+            wording.limit_of(check),
+            f"{check.n:,}" if check.n else wording.NOTHING,
+        ]
+        for check in checks
+    ]
+    return table(["check", "metric", "held against", "this commit", "interval", "limit", "n"], rows, left=2)
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """A light table; the first ``left`` columns are words, the rest numbers."""
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for index, name in enumerate(names):
+        side: JustifyMethod = "left" if index < left else "right"
+        result.add_column(name, justify=side, overflow="fold")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def show_rows(rows: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+    """Print what `list` found."""
+    console = Console(highlight=False)
+    for kind, entries in rows.items():
+        console.print(Text(kind, style="bold"))
+        console.print(table(["name", "what", "options"], [[escape(cell) for cell in row.values()] for row in entries], left=3))
+
+
+def as_json(verdict: Verdict | None, status: str, exit_code: int, policy: str, problems: Sequence[str]) -> str:
+    """The verdict under the policy asked for, as JSON."""
+    if verdict is None:
+        return json.dumps({"status": status, "exit_code": exit_code, "policy": policy, "problems": list(problems)}, indent=2)
+    plain = verdict.model_dump(mode="json", by_alias=True)
+    return json.dumps(plain | {"status": status, "exit_code": exit_code, "policy": policy, "problems": list(problems)}, indent=2)

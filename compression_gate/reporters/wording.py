@@ -1,0 +1,261 @@
+"""The words and numbers that all reporters share, so that a figure reads the same wherever it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compression_gate.records.metric_table import METRICS
+from compression_gate.records.metrics import Measurement, StepRecord
+from compression_gate.records.verdict import Check, Verdict
+from compression_gate.reporters.base import Findings
+
+SYMBOLS = {"pass": "✔", "fail": "✘", "undecided": "◐", "error": "!", "waived": "⊘"}
+TITLES = {"pass": "Pass", "fail": "Fail", "undecided": "Undecided", "error": "Error", "waived": "Waived"}
+URGENCY = {"error": 0, "fail": 1, "undecided": 2, "waived": 3, "pass": 4}
+UNITS = {"_bytes": "bytes", "_ms": "ms", "_per_s": "per s", "compression_ratio": "×", "speedup": "×"}
+NOTHING = "–"
+
+
+def unit_of(metric: str) -> str:
+    """The unit a metric is shown in."""
+    if metric in METRICS and METRICS[metric].fraction:
+        return "%"
+    return next((unit for ending, unit in UNITS.items() if metric.endswith(ending)), "")
+
+
+def figure(metric: str, value: float | None) -> str:
+    """A value in the metric's shown unit, without the unit."""
+    if value is None:
+        return NOTHING
+    if unit_of(metric) == "%":
+        return f"{value * 100:.2f}"
+    if metric.endswith("_bytes") or metric in ("parameters", "nonzeros", "macs") or abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def signed(metric: str, value: float | None) -> str:
+    """A change with its sign; a typographic minus, so that columns line up."""
+    if value is None:
+        return NOTHING
+    text = figure(metric, abs(value))
+    if not any(digit in text for digit in "123456789"):
+        return text
+    return ("−" if value < 0 else "+") + text
+
+
+def name_of(check: Check) -> str:
+    """Rule, with the slice where it has one."""
+    return f"{check.rule} / {check.slice}" if check.slice else check.rule
+
+
+def metric_of(check: Check) -> str:
+    """Metric with its unit."""
+    unit = unit_of(check.metric)
+    return f"{check.metric}, {unit}" if unit else check.metric
+
+
+def limit_of(check: Check) -> str:
+    """What is allowed, as a change or as a value."""
+    if check.allowed is None:
+        return check.limit or NOTHING
+    if check.limit.startswith(("max_drop", "max_increase")):
+        return signed(check.metric, check.allowed)
+    return ("≤ " if check.limit.startswith("max") else "≥ ") + figure(check.metric, check.allowed)
+
+
+def interval_of(check: Check) -> str:
+    """The interval's ends, of the change or of the value."""
+    if check.interval is None:
+        return "exact" if check.observed is not None else NOTHING
+    show = figure if check.change is None else signed
+    return " to ".join(show(check.metric, end) for end in sorted(end for end in check.interval if end is not None))
+
+
+def smallest_of(check: Check) -> str:
+    """The smallest degradation the check would have caught."""
+    return figure(check.metric, check.minimum_detectable)
+
+
+def counts_of(verdict: Verdict) -> str:
+    """How many checks came out how."""
+    words = {"pass": "passed", "fail": "failed", "undecided": "undecided", "error": "in error", "waived": "waived"}
+    parts = []
+    for status in URGENCY:
+        if number := sum(check.status == status for check in verdict.checks):
+            parts.append(f"{number} {words[status]}")
+    return ", ".join(parts) or "no rule"
+
+
+def deciding(verdict: Verdict, status: str) -> Check | None:
+    """The check that best explains the status: among those with it, a blocking one first."""
+    found = [check for check in verdict.checks if check.status == status]
+    return min(found, key=lambda check: (check.level != "block", check.headroom or 0.0), default=None)
+
+
+def headline(findings: Findings, status: str) -> str:
+    """The verdict in one line: what, by which figure, against what is allowed."""
+    verdict = findings.verdict
+    if not verdict.checks:
+        return "Pass. No rule was set, so nothing was judged."
+    if status == "pass":
+        return f"Pass. {summary(findings)}"
+    check = deciding(verdict, status)
+    if check is None:
+        return f"{TITLES[status]}."
+    if check.observed is None:
+        return f"{TITLES[status]}. {name_of(check)}: {first_line(check.message)}"
+    return f"{TITLES[status]}. {name_of(check)}: {reading(check)}"
+
+
+def reading(check: Check) -> str:
+    """A check in words: the figure, and what is allowed."""
+    unit = unit_of(check.metric)
+    if check.change is None:
+        return f"{check.metric} is {figure(check.metric, check.observed)} {unit}".rstrip() + f"; {limit_of(check)} is allowed"
+    points = "points" if unit == "%" else unit
+    change = f"{signed(check.metric, check.change)} {points}".rstrip()
+    return f"{check.metric} changed by {change} against the {check.against}; {limit_of(check)} is allowed"
+
+
+def summary(findings: Findings) -> str:
+    """What compression brought and what it cost, from the records."""
+    parts = []
+    if findings.evaluation and {"reference", "candidate"} <= findings.evaluation.models.keys():
+        reference, candidate = (findings.evaluation.models[role].metrics for role in ("reference", "candidate"))
+        metric = next(iter(candidate), None)
+        if metric and metric in reference and candidate[metric].value is not None and reference[metric].value is not None:
+            change = (candidate[metric].value or 0.0) - (reference[metric].value or 0.0)
+            unit = "points of " if unit_of(metric) == "%" else ""
+            parts.append(f"{signed(metric, change)} {unit}{metric}")
+    if findings.benchmark and "candidate" in findings.benchmark.models:
+        figures = findings.benchmark.models["candidate"].figures
+        for name, words in (("compression_ratio", "× fewer bytes"), ("speedup", "× faster")):
+            if name in figures and figures[name].value is not None:
+                parts.append(f"{figures[name].value:.1f}{words}")
+    return ", ".join(parts) + "." if parts else "Every limit holds."
+
+
+def first_line(text: str) -> str:
+    """The first line of a message."""
+    return text.splitlines()[0] if text else ""
+
+
+def ordered(checks: Sequence[Check]) -> list[Check]:
+    """Checks by urgency; within one, in the order of the rules."""
+    return sorted(checks, key=lambda check: URGENCY[check.status])
+
+
+def next_steps(verdict: Verdict) -> list[tuple[Check, str]]:
+    """For each check that does not pass: what to do."""
+    return [(check, step_for(check)) for check in ordered(verdict.checks) if check.status not in ("pass", "waived")]
+
+
+def step_for(check: Check) -> str:
+    """What to do about one check, as an imperative sentence."""
+    if check.mending:
+        return f"{check.message}: {check.mending}" if check.message else check.mending
+    over = figure(check.metric, abs(check.headroom)) if check.headroom is not None else ""
+    unit = "points" if unit_of(check.metric) == "%" else unit_of(check.metric)
+    if check.status == "fail":
+        return f"Win back {over} {unit} of {check.metric}, or state the new limit in params.yaml: gate.rules.{check.rule}."
+    more = f"; n = {check.n:,} now" if check.n else ""
+    return f"The interval {interval_of(check)} holds the limit {limit_of(check)}: measure more{more}, or widen the limit."
+
+
+MODEL_ROWS = ("size_bytes", "compression_ratio", "parameters", "macs", "latency_ms", "latency_p95_ms", "speedup")
+MORE_ROWS = ("throughput_per_s", "load_time_ms", "peak_memory_bytes")
+
+
+def model_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of models: one row per metric, one column per model."""
+    evaluation, benchmark = findings.evaluation, findings.benchmark
+    roles = [role for role in ("reference", "release", "baseline", "candidate") if benchmark and role in benchmark.models]
+    rows = []
+    if evaluation:
+        for metric in findings.params.metrics or tuple(evaluation.models["candidate"].metrics):
+            values = [evaluation.models[role].metrics.get(metric) for role in roles if role in evaluation.models]
+            if len(values) == len(roles) and all(values):
+                rows.append([with_unit(metric), *(figure(metric, value.value if value else None) for value in values)])
+    if benchmark:
+        for metric in (*MODEL_ROWS, *MORE_ROWS):
+            figures = [benchmark.models[role].figures.get(metric) for role in roles]
+            if any(figures):
+                rows.append([with_unit(metric), *(measured(metric, value) for value in figures)])
+    return ["", *roles], rows
+
+
+def measured(metric: str, value: Measurement | None) -> str:
+    """A measurement, said to be estimated where it is."""
+    return figure(metric, value.value) + (" (estimated)" if value.estimated else "") if value else NOTHING
+
+
+def with_unit(metric: str) -> str:
+    """A metric's name with its unit."""
+    return f"{metric}, {unit_of(metric)}" if unit_of(metric) else metric
+
+
+def step_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of what each step changed, measured on the validation split."""
+    record = findings.compression
+    if record is None:
+        return [], []
+    quality = next(iter(record.reference.quality), None)
+    head = ["step", "weights, bytes", "parameters", "non-zero", "MACs", "s"]
+    if quality:
+        head.insert(5, f"{quality} (validation), {unit_of(quality)}".rstrip(", "))
+    rows = []
+    for step in (record.reference, *record.steps):
+        row = [
+            described(step),
+            f"{step.state_bytes:,}",
+            f"{step.parameters:,}",
+            f"{step.nonzeros:,}",
+            f"{step.macs:,}",
+            f"{step.seconds:.1f}",
+        ]
+        if quality:
+            row.insert(5, figure(quality, step.quality.get(quality)))
+        rows.append(row)
+    return head, rows
+
+
+def described(step: StepRecord) -> str:
+    """A step with the options that differ from nothing."""
+    shown = ", ".join(f"{name} {value}" for name, value in step.options.items() if value not in (None, (), [], {}))
+    return f"{step.method} ({shown})" if shown else step.method
+
+
+def timing_lines(findings: Findings) -> list[str]:
+    """One line for each model the candidate was timed against, with its control."""
+    lines = []
+    for role, pair in (findings.benchmark.pairs if findings.benchmark else {}).items():
+        if pair.ratio is None:
+            lines.append(f"against the {role}: {pair.reason or 'no result'}")
+            continue
+        low, high = pair.interval
+        control = f"{pair.control_ratio:.3f}" if pair.control_ratio is not None else NOTHING
+        span = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else "no interval"
+        lines.append(
+            f"against the {role}: {pair.ratio:.3f} of its time ({span} at {pair.confidence:.0%}); a copy of the {role} "
+            f"against itself: {control}; {pair.pairs:,} pairs in {pair.turns} processes; {pair.clock}"
+        )
+    return lines
+
+
+def rule_lines(findings: Findings) -> list[str]:
+    """The rules as they were judged, expanded."""
+    lines = []
+    for name, rule in findings.params.gate.rules.items():
+        parts = [f"metric: {rule.metric}", f"{rule.form}: {rule.limit}"]
+        parts += [f"against: {rule.against}"] if rule.form in ("max_drop", "max_increase") else []
+        parts += [f"{key}: {value}" for key in ("slice", "min_n", "fallback") if (value := getattr(rule, key))]
+        parts += [f"level: {rule.level}"] if rule.level != "block" else []
+        lines.append(f"{name}: {{{', '.join(parts)}}}")
+    return lines
+
+
+def uncovered_lines(findings: Findings) -> list[str]:
+    """Layers that a step left as they were, each with its reason."""
+    steps = findings.compression.steps if findings.compression else ()
+    return [f"{step.method} left {layer}: {reason}" for step in steps for layer, reason in step.uncovered.items()]
