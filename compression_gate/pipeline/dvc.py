@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,12 @@ def reproduce(suite: Path, *, begin: str | None = None, force: bool = False, dry
         force: everything runs again.
         dry: only show what would run.
     """
+    path = environment()["PATH"]
+    if shutil.which("compression-gate", path=path) is None:
+        raise CompressionGateError(
+            f"compression-gate: expected the command, which the stages of dvc.yaml call, on PATH or beside {sys.executable}, "
+            "got none: install the package into this environment (pip install -e PATH_OF_THE_CHECKOUT)"
+        )
     flags = [*(["--force"] if force else []), *(["--dry"] if dry else [])]
     if has_remote(suite) and not dry:
         flags += ["--pull", "--allow-missing"]

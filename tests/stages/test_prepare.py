@@ -112,9 +112,8 @@ def test_nan_in_a_target_of_a_regression_is_told(suite):
 
 @pytest.mark.parametrize("target", ["'across'", "None", "0.5", "torch.zeros(2)"])
 def test_target_that_is_no_class_is_told_with_its_item(suite, target):
-    suite.append(
-        f"\n\ndef item(self, index):\n    bad = len(self) == 90 and index == 6\n    return self.images[index], {target} if bad else 0\n"
-    )
+    suite.append("\n\ndef item(self, index):\n    bad = len(self) == 90 and index == 6\n")
+    suite.append(f"    return self.images[index], {target} if bad else 0\n")
     suite.append("\n\nGratings.__getitem__ = item\n")
     suite.edit("prepare.allow", ["empty_classes"])
     with pytest.raises(DataError, match=r"split 'test', item 6: expected a class number as target, got"):
@@ -128,9 +127,8 @@ def test_dataset_that_yields_no_pairs_is_told(suite):
 
 
 def test_axes_that_vary_are_shown_as_such(suite):
-    suite.append(
-        "\n\ndef item(self, index):\n    words = {'ids': torch.arange(index % 5 + 1) + index, 'one': torch.ones(2) * index}\n"
-    )
+    suite.append("\n\ndef item(self, index):\n    ids = torch.arange(index % 5 + 1) + index\n")
+    suite.append("    words = {'ids': ids, 'one': torch.ones(2) * index}\n")
     suite.append("    return words, int(self.targets[index])\n\n\nGratings.__getitem__ = item\n")
     suite.edit("prepare.allow", ["leaks", "duplicates"])
     assert prepare.run(suite.path).splits["test"].input_shapes == {"ids": ("*",), "one": (2,)}

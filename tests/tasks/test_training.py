@@ -1,10 +1,5 @@
 """The training loop: seeded, resumable to the bit, and plain about what it cannot train."""
 
-import signal
-import subprocess
-import sys
-import textwrap
-
 import pytest
 import torch
 from torch import nn
@@ -91,32 +86,6 @@ def test_continued_training_ends_with_the_weights_of_an_unbroken_one(suite, tmp_
     assert equal(weights, unbroken)
     assert [(row.epoch, row.loss) for row in curve] == [(row.epoch, row.loss) for row in rows]
     assert not checkpoint.exists()
-
-
-def test_killed_process_leaves_a_checkpoint_that_ends_in_the_same_weights(suite, tmp_path):
-    """The process dies by SIGKILL in its second epoch, as a runner that is reclaimed would."""
-    checkpoint = tmp_path / "checkpoint.pt"
-    script = f"""
-    import os, signal
-    from pathlib import Path
-    from compression_gate.records.params import read_params
-    from compression_gate.tasks.task import open_task
-    from compression_gate.tasks.training import Fitting, fit
-    suite = Path({str(suite.path)!r})
-    params = read_params(suite)
-    task = open_task(params, suite)
-    steps = iter(range(100))
-    def step(model):
-        if next(steps) == 9:
-            os.kill(os.getpid(), signal.SIGKILL)
-    fit(task.build_model(), task, Fitting(options=params.train, checkpoint=Path({str(checkpoint)!r}), after_step=step))
-    """
-    answer = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, check=False)
-    assert answer.returncode == -signal.SIGKILL, answer.stderr.decode()
-    unbroken, _ = trained(suite)
-    weights, curve = trained(suite, checkpoint=checkpoint)
-    assert len(curve) == 2
-    assert equal(weights, unbroken)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
