@@ -1,0 +1,199 @@
+"""`compress`: the chain of steps, measured step by step, and a candidate that is whole or not there."""
+
+import pytest
+import torch
+
+from compression_gate.errors import CompressionGateError, MetricsError, ParamsError, StaleError
+from compression_gate.records.artifact import Artifact
+from compression_gate.records.metrics import CompressionRecord
+from compression_gate.stages import compress, prepare, train
+
+CANDIDATE = "models/candidate"
+
+
+@pytest.fixture
+def trained(suite):
+    """A suite with a reference."""
+    prepare.run(suite.path)
+    train.run(suite.path)
+    return suite
+
+
+def test_candidate_is_written_whole_and_each_step_is_measured(trained):
+    record = compress.run(trained.path)
+    read = CompressionRecord.read(trained.path / "reports" / "compression.json")
+    assert read.model_dump(mode="json") == record.model_dump(mode="json")
+    artifact = Artifact.open(trained.path / CANDIDATE)
+    reference = Artifact.open(trained.path / "models" / "reference")
+    assert (artifact.role, artifact.parent_digest, artifact.recipe_digest) == (
+        "candidate",
+        reference.digest,
+        record.recipe_digest,
+    )
+    assert {"model.safetensors", "structure.json", "model.onnx"} <= artifact.files.keys()
+    assert record.size_bytes == artifact.size_bytes
+    pruning, quantization = record.steps
+    assert (pruning.method, quantization.method) == ("structured_pruning", "static_quantization")
+    assert pruning.effective
+    assert quantization.effective
+    assert pruning.parameters < record.reference.parameters
+    assert pruning.macs < record.reference.macs
+    assert pruning.quality_before == record.reference.quality
+    assert quantization.quality_before == pruning.quality
+    assert pruning.covered
+    assert list(trained.path.joinpath("models").glob(".*")) == []
+
+
+def test_same_seed_same_digest_in_another_folder(trained):
+    compress.run(trained.path)
+    before = Artifact.open(trained.path / CANDIDATE)
+    elsewhere = trained.path.rename(trained.path.parent / "elsewhere")
+    compress.run(elsewhere)
+    assert Artifact.open(elsewhere / CANDIDATE) == before
+
+
+def test_reference_is_left_as_it_was(trained):
+    before = Artifact.open(trained.path / "models" / "reference")
+    compress.run(trained.path)
+    assert Artifact.open(trained.path / "models" / "reference") == before
+
+
+def test_no_steps_ship_the_reference_itself(trained):
+    trained.edit("compress.steps", [])
+    record = compress.run(trained.path)
+    assert record.steps == ()
+    files = [Artifact.open(trained.path / "models" / name).files["model.onnx"] for name in ("reference", "candidate")]
+    assert files[0] == files[1]
+
+
+def test_effect_that_the_format_cannot_show_is_warned_of_by_name(trained):
+    trained.edit("compress.steps", [{"method": "magnitude_pruning", "sparsity": 0.5}])
+    record = compress.run(trained.path)
+    assert len(record.warnings) == 1
+    assert record.warnings[0].startswith("magnitude_pruning: zeros do not make onnx files smaller")
+    assert record.steps[0].nonzeros < record.reference.nonzeros
+
+
+# Steps that cannot be: what, with which error, and what is said.
+BAD_STEPS = [
+    ([{"method": "structured_prunning"}], r"structured_prunning.*did you mean 'structured_pruning'"),
+    ([{"method": "structured_pruning", "ratio": 0.5}], r"'?ratio'?"),
+    ([{"method": "structured_pruning", "pruning_ratio": 2}], r"pruning_ratio.*2"),
+    ([{"method": "static_quantization", "bits": "8"}], r"bits.*'8'"),
+    (
+        [{"method": "static_quantization"}, {"method": "structured_pruning", "pruning_ratio": 0.5}],
+        r"structured_pruning",
+    ),
+]
+
+
+@pytest.mark.parametrize("steps, expected", BAD_STEPS)
+def test_recipe_that_cannot_be_is_told_before_anything_is_done(trained, steps, expected):
+    trained.edit("compress.steps", steps)
+    with pytest.raises(ParamsError, match=expected):
+        compress.run(trained.path)
+    assert not (trained.path / CANDIDATE).exists()
+
+
+def test_method_that_can_treat_no_layer_says_so_with_its_place_and_leaves_nothing(suite):
+    suite.append("\n\nclass Scale(nn.Module):\n    def __init__(self):\n        super().__init__()\n")
+    suite.append("        self.scale = nn.Parameter(torch.ones(3))\n\n")
+    suite.append("    def forward(self, images):\n        return images.flatten(1)[:, :3] * self.scale\n")
+    suite.edit("task.model", f"{suite.module}:Scale")
+    prepare.run(suite.path)
+    train.run(suite.path)
+    with pytest.raises(CompressionGateError, match=r"params\.yaml: compress\.steps\.0: structured_pruning: "):
+        compress.run(suite.path)
+    assert not (suite.path / CANDIDATE).exists()
+    assert not (suite.path / "reports" / "compression.json").exists()
+
+
+def test_reference_that_was_changed_behind_its_record_is_stale(trained):
+    path = trained.path / "models" / "reference" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(StaleError, match=r"model\.safetensors: expected the files that artifact\.json lists"):
+        compress.run(trained.path)
+
+
+def test_missing_reference_says_what_to_run(suite):
+    with pytest.raises(MetricsError, match=r"models/reference/artifact\.json: missing: run the stage"):
+        compress.run(suite.path)
+
+
+def test_old_candidate_stays_whole_until_the_new_one_is(trained, monkeypatch):
+    compress.run(trained.path)
+    before = Artifact.open(trained.path / CANDIDATE)
+
+    def interrupted(*arguments, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compress, "exported_artifact", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            compress.run(trained.path)
+    assert Artifact.open(trained.path / CANDIDATE) == before
+    assert list(trained.path.joinpath("models").glob(".*")) == []
+
+
+def test_tied_weights_stay_tied_and_dicts_objects_and_lengths_pass_through(suite):
+    """A model that takes a dict, returns an object with logits, ties its weights and comes trained."""
+    suite.append(
+        """
+
+class Answer:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(12, 8)
+        self.mix = nn.Linear(8, 8)
+        self.unembed = nn.Linear(8, 12, bias=False)
+        self.unembed.weight = self.embed.weight
+        self.out = nn.Linear(12, 3)
+
+    def forward(self, ids, mask):
+        mask = mask.unsqueeze(-1).float()
+        mean = (self.embed(ids) * mask).sum(1) / mask.sum(1)
+        return Answer(self.out(self.unembed(torch.relu(self.mix(mean)))))
+
+
+class Sentences(torch.utils.data.Dataset):
+    def __init__(self, count, seed):
+        random = torch.Generator().manual_seed(seed)
+        self.ids = None
+        self.words = [torch.randint(1, 12, (3 + n % 5,), generator=random) for n in range(count)]
+
+    def __len__(self):
+        return len(self.words)
+
+    def __getitem__(self, index):
+        return {"ids": self.words[index]}, int(self.words[index].sum()) % 3
+
+
+def sentences(split):
+    return Sentences({"train": 200, "test": 60}[split], len(split))
+
+
+def padded(examples):
+    ids = nn.utils.rnn.pad_sequence([item["ids"] for item, _ in examples], batch_first=True)
+    return {"ids": ids, "mask": ids > 0}, torch.tensor([target for _, target in examples])
+"""
+    )
+    task = {"model": "Words", "data": "sentences", "collate": "padded"}
+    suite.edit("task", {name: f"{suite.module}:{target}" for name, target in task.items()})
+    suite.edit("task.weights", "from_model")
+    suite.edit("task.dynamic", {"ids": {1: "length"}, "mask": {1: "length"}})
+    suite.edit("prepare.allow", ["leaks", "duplicates"])
+    suite.edit("compress.steps", [{"method": "magnitude_pruning", "sparsity": 0.5}])
+    prepare.run(suite.path)
+    train.run(suite.path)
+    compress.run(suite.path)
+    from compression_gate.runtimes.onnx_runtime import OnnxRuntime
+
+    session = OnnxRuntime().load(suite.path / CANDIDATE / "model.onnx", 1)
+    for length in (2, 7):
+        ids = torch.randint(1, 12, (3, length))
+        assert session({"ids": ids.numpy(), "mask": (ids > 0).numpy()}).shape == (3, 3)
