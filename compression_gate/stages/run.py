@@ -37,8 +37,8 @@ def run(suite: Path, request: Request) -> Failure | None:
     if request.begin is not None and request.begin not in STAGES:
         raise ParamsError(f"--from: expected one of {', '.join(STAGES)}, got {request.begin!r}")
     params = read_params(suite)
-    check_definition(params, suite)
     source_digests(suite, params)
+    check_definition(params, suite)
     check_recipe(params, suite)
     with locked(suite):
         if done := set_up(suite):
