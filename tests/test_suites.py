@@ -226,7 +226,9 @@ class TestTwelveLines:
         assert done.returncode == 4, done.stdout + done.stderr
         assert any(check["reason"] == "missing_metric" for check in verdict_of(suite)["checks"])
 
-    @pytest.mark.parametrize("name", ["models/candidate/model.onnx", "reports/predictions.npz", "params.yaml", "shop/net.py"])
+    @pytest.mark.parametrize(
+        "name", ["models/candidate/model.onnx", "reports/predictions.npz", "params.yaml", "shop/net.py"]
+    )
     def test_check_refuses_what_changed_after_the_verdict(self, suite: Path, name: str) -> None:
         path = suite / name
         path.chmod(0o644)
@@ -375,7 +377,10 @@ def test_two_suites_beside_a_foreign_pipeline_leave_it_untouched(tmp_path: Path)
         assert verdict_of(folder)["status"] == "pass"
     assert {name: (tmp_path / name).read_text() for name in foreign} == foreign
     assert not (tmp_path / "out.txt").exists()
-    sizes = [len((tmp_path / "compression" / name / "models/candidate/model.onnx").read_bytes()) for name in ("small", "large")]
+    sizes = [
+        len((tmp_path / "compression" / name / "models/candidate/model.onnx").read_bytes())
+        for name in ("small", "large")
+    ]
     assert sizes[0] < sizes[1]
 
 

@@ -37,7 +37,7 @@ class Outcomes:
             MetricsError: missing, damaged, or columns of different lengths.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, KeyError) as error:
             raise MetricsError(f"{path}: missing or damaged ({error}): run evaluate again") from error
@@ -83,5 +83,10 @@ class Facts:
     @cached_property
     def absent(self) -> dict[str, str]:
         """Why a baseline or a release is not there."""
-        both = {**(self.benchmark.absent if self.benchmark else {}), **(self.evaluation.absent if self.evaluation else {})}
-        return {role: both.get(role, "no such reference") for role in ("baseline", "release") if role not in self.artifacts}
+        both = {
+            **(self.benchmark.absent if self.benchmark else {}),
+            **(self.evaluation.absent if self.evaluation else {}),
+        }
+        return {
+            role: both.get(role, "no such reference") for role in ("baseline", "release") if role not in self.artifacts
+        }

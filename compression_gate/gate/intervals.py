@@ -36,7 +36,7 @@ class Estimate:
 
     @property
     def change(self) -> float:
-        """observed - compared_to; the figure itself where there is nothing to compare it with."""
+        """The candidate's figure less the other; the figure itself where there is nothing to compare it with."""
         return self.observed - (self.compared_to or 0.0)
 
     @classmethod
@@ -70,7 +70,9 @@ def inside_slice(name: str | None, outcomes: Outcomes) -> np.ndarray | None:
     return outcomes.target == float(value) if column == "class" and outcomes.predicted else None
 
 
-def of_proportion(metric: str, outcomes: Outcomes, inside: np.ndarray, other: str | None, confidence: float) -> Estimate:
+def of_proportion(
+    metric: str, outcomes: Outcomes, inside: np.ndarray, other: str | None, confidence: float
+) -> Estimate:
     """Accuracy, recall of a class, or agreement with the reference."""
     against = "reference" if metric == "agreement" else None
     right = {
@@ -101,7 +103,9 @@ def of_proportion(metric: str, outcomes: Outcomes, inside: np.ndarray, other: st
     )
 
 
-def of_composite(metric: str, outcomes: Outcomes, inside: np.ndarray, other: str | None, confidence: float) -> Estimate | None:
+def of_composite(
+    metric: str, outcomes: Outcomes, inside: np.ndarray, other: str | None, confidence: float
+) -> Estimate | None:
     """A metric that is no plain proportion, by bootstrap of the pairs."""
     columns = columns_of(metric, outcomes, inside, other)
     if columns is None:
@@ -232,7 +236,8 @@ def minimum_detectable_of(estimate: Estimate, bound: Bound) -> float | None:
 
 def ways_out(estimate: Estimate, bound: Bound) -> tuple[int, float]:
     """How many examples, or which margin, would give the check enough power."""
-    assert estimate.discordance is not None and estimate.n is not None  # only asked where power_of() answered
+    assert estimate.discordance is not None  # only asked where power_of() answered
+    assert estimate.n is not None
     needed = proportions.examples_needed(estimate.discordance, bound.margin, estimate.confidence) if bound.margin else 0
     z = 2.49  # z of 0.95 and of 0.8 together
     floor = z * z / (estimate.n + z * z)

@@ -11,6 +11,7 @@ from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES, Bound, bound_of, judged
 from compression_gate.records.metric_table import METRICS
+from compression_gate.records.metrics import ModelQuality, Value
 from compression_gate.records.params import Rule
 from compression_gate.records.verdict import Check
 
@@ -31,7 +32,7 @@ MENDING = {
 }
 
 
-class Unjudgeable(Exception):
+class UnjudgeableError(Exception):
     """A rule that cannot be judged: the reason, and what exactly was found."""
 
     def __init__(self, reason: str, message: str) -> None:
@@ -50,7 +51,7 @@ def checks_of(name: str, rule: Rule, facts: Facts) -> Iterator[Check]:
     try:
         for part in slices_of(rule, facts):
             yield answered(Question(name=name, rule=rule, slice=part, against=held_against(rule, facts)), facts)
-    except Unjudgeable as error:
+    except UnjudgeableError as error:
         yield refused(Question(name=name, rule=rule, slice=rule.slice, against=rule.against), error)
 
 
@@ -65,19 +66,19 @@ def slices_of(rule: Rule, facts: Facts) -> list[str | None]:
     """The slices a rule speaks of, by the names they have in the evaluation.
 
     Raises:
-        Unjudgeable: the evaluation has no such slice.
+        UnjudgeableError: the evaluation has no such slice.
     """
     if rule.slice is None:
         return [None]
     if facts.evaluation is None:
-        raise Unjudgeable("missing_metric", facts.missing.get("evaluation", "evaluation.json is missing"))
+        raise UnjudgeableError("missing_metric", facts.missing.get("evaluation", "evaluation.json is missing"))
     known = facts.evaluation.models["candidate"].slices.get(rule.metric)
     if known is None:
-        raise Unjudgeable("missing_metric", f"{rule.metric} was not produced by slice")
+        raise UnjudgeableError("missing_metric", f"{rule.metric} was not produced by slice")
     wanted = [part for part in known if part == rule.slice or part.partition("=")[0] == rule.slice]
     if not wanted:
         columns = sorted({part.partition("=")[0] for part in known})
-        raise Unjudgeable("missing_slice", f"no slice {rule.slice!r}: the test data have {', '.join(columns)}")
+        raise UnjudgeableError("missing_slice", f"no slice {rule.slice!r}: the test data have {', '.join(columns)}")
     return list(wanted)
 
 
@@ -86,7 +87,7 @@ def answered(question: Question, facts: Facts) -> Check:
     try:
         estimate = ESTIMATORS[kind_of(question.rule.metric)](question, facts)
         return decided(question, estimate)
-    except Unjudgeable as error:
+    except UnjudgeableError as error:
         return refused(question, error)
 
 
@@ -100,12 +101,12 @@ def decided(question: Question, estimate: Estimate) -> Check:
     rule = question.rule
     bound = bound_of(rule, estimate.compared_to)
     if bound is None:
-        raise Unjudgeable(
+        raise UnjudgeableError(
             "not_comparable", f"a share of {estimate.compared_to} is no limit: write an absolute one for {rule.metric}"
         )
     figures = [estimate.observed, *estimate.interval, *([estimate.compared_to] if bound.is_change else [])]
     if any(value is None or not math.isfinite(value) for value in figures):
-        raise Unjudgeable("not_finite", f"{rule.metric}: expected finite figures, got {figures}")
+        raise UnjudgeableError("not_finite", f"{rule.metric}: expected finite figures, got {figures}")
     value = estimate.change if bound.is_change else estimate.observed
     status = judged(bound, value, estimate.interval)
     check = Check(
@@ -114,7 +115,7 @@ def decided(question: Question, estimate: Estimate) -> Check:
         slice=question.slice,
         against=question.against if bound.is_change else None,
         level=rule.level,
-        status=status,  # type: ignore[arg-type]  # judged() returns three of the literals
+        status=status,
         observed=estimate.observed,
         compared_to=estimate.compared_to if bound.is_change else None,
         change=estimate.change if bound.is_change else None,
@@ -155,7 +156,7 @@ def with_power(check: Check, rule: Rule, estimate: Estimate, bound: Bound, value
     )
 
 
-def refused(question: Question, error: Unjudgeable) -> Check:
+def refused(question: Question, error: UnjudgeableError) -> Check:
     """The check of a rule that could not be judged."""
     rule = question.rule
     first_run = error.reason == "no_baseline"
@@ -167,7 +168,7 @@ def refused(question: Question, error: Unjudgeable) -> Check:
         # While the target branch has never recorded a verdict there is nothing to lose: told, and not blocking.
         level="info" if first_run else rule.level,
         status="error",
-        reason=error.reason,  # type: ignore[arg-type]
+        reason=error.reason,
         limit=f"{rule.form} {rule.limit}",
         message=error.message,
         mending=MENDING[error.reason],
@@ -186,7 +187,7 @@ def counted(metric: str, role: str, facts: Facts) -> float:
     """A count of one model's artifact, agreed on by the benchmark.
 
     Raises:
-        Unjudgeable: the model or the benchmark is missing, or they disagree.
+        UnjudgeableError: the model or the benchmark is missing, or they disagree.
     """
     artifact = artifact_of(role, facts)
     counts: Mapping[str, Callable[[], float]] = {
@@ -200,10 +201,12 @@ def counted(metric: str, role: str, facts: Facts) -> float:
     try:
         value = float(counts[metric]())
     except ZeroDivisionError as error:
-        raise Unjudgeable("not_finite", f"{role}: its file has no bytes") from error
+        raise UnjudgeableError("not_finite", f"{role}: its file has no bytes") from error
     again = measurement_of(metric, role, facts).value
     if again is None or not math.isclose(value, again, rel_tol=1e-9):
-        raise Unjudgeable("not_comparable", f"{metric} of {role}: the artifact says {value}, the benchmark {again}")
+        raise UnjudgeableError(
+            "not_comparable", f"{metric} of {role}: the artifact says {value}, the benchmark {again}"
+        )
     return value
 
 
@@ -212,20 +215,20 @@ def artifact_of(role: str, facts: Facts) -> Any:
     if role in facts.artifacts:
         return facts.artifacts[role]
     if role in ("baseline", "release"):
-        raise Unjudgeable("no_baseline", f"no {role}: {facts.absent[role]}")
-    raise Unjudgeable("missing_metric", facts.missing.get(role, f"models/{role} is missing"))
+        raise UnjudgeableError("no_baseline", f"no {role}: {facts.absent[role]}")
+    raise UnjudgeableError("missing_metric", facts.missing.get(role, f"models/{role} is missing"))
 
 
 def measurement_of(metric: str, role: str, facts: Facts) -> Any:
     """A figure of the benchmark, or why there is none."""
     artifact = artifact_of(role, facts)
     if facts.benchmark is None:
-        raise Unjudgeable("missing_metric", facts.missing.get("benchmark", "benchmark.json is missing"))
+        raise UnjudgeableError("missing_metric", facts.missing.get("benchmark", "benchmark.json is missing"))
     model = facts.benchmark.models.get(role)
     if model is None or metric not in model.figures:
-        raise Unjudgeable("missing_metric", f"{metric} of {role} was not measured")
+        raise UnjudgeableError("missing_metric", f"{metric} of {role} was not measured")
     if model.digest != artifact.digest:
-        raise Unjudgeable("stale", f"the benchmark measured another {role} than the one on disk")
+        raise UnjudgeableError("stale", f"the benchmark measured another {role} than the one on disk")
     return model.figures[metric]
 
 
@@ -235,24 +238,40 @@ def quality(question: Question, facts: Facts) -> Estimate:
     for role in roles:
         artifact = artifact_of(role, facts)
         if facts.evaluation is None or facts.outcomes is None:
-            raise Unjudgeable("missing_metric", facts.missing.get("evaluation", "evaluation.json is missing"))
+            raise UnjudgeableError("missing_metric", facts.missing.get("evaluation", "evaluation.json is missing"))
         if facts.evaluation.models[role].digest != artifact.digest:
-            raise Unjudgeable("stale", f"the evaluation measured another {role} than the one on disk")
-        metrics = facts.evaluation.models[role].metrics
-        if question.rule.metric not in metrics:
-            raise Unjudgeable("missing_metric", f"{question.rule.metric} was not produced: {', '.join(metrics)} were")
-        if question.slice is None and metrics[question.rule.metric].value is None:
-            raise Unjudgeable("not_finite", f"{question.rule.metric} of {role}: {metrics[question.rule.metric].reason}")
+            raise UnjudgeableError("stale", f"the evaluation measured another {role} than the one on disk")
+        if value_of(question, facts.evaluation.models[role]).value is None:
+            raise UnjudgeableError("not_finite", f"{question.rule.metric} of {role}: not a finite number")
     if facts.data is not None and facts.evaluation is not None and facts.evaluation.data_digest != facts.data.digest:
-        raise Unjudgeable("not_comparable", "the evaluation was made on other data than data.json describes")
+        raise UnjudgeableError("not_comparable", "the evaluation was made on other data than data.json describes")
     assert facts.outcomes is not None  # the loop above saw it
     estimate = intervals.of_outcomes(question, facts.outcomes, facts.params.gate.confidence)
     if estimate is None:
-        raise Unjudgeable("missing_slice", f"{question.slice}: no per-example outcomes for {question.rule.metric} there")
+        raise UnjudgeableError(
+            "missing_slice", f"{question.slice}: no per-example outcomes for {question.rule.metric} there"
+        )
     least = question.rule.min_n or 1
     if estimate.n is None or estimate.n < least:
-        raise Unjudgeable("too_few_examples", f"expected {least} examples or more, got {estimate.n}")
+        raise UnjudgeableError("too_few_examples", f"expected {least} examples or more, got {estimate.n}")
     return estimate
+
+
+def value_of(question: Question, model: ModelQuality) -> Value:
+    """The figure that evaluate wrote down for the question.
+
+    Raises:
+        UnjudgeableError: it did not.
+    """
+    metric, part = question.rule.metric, question.slice
+    found = model.metrics.get(metric) if part is None else model.slices.get(metric, {}).get(part)
+    if found is not None:
+        return found
+    if part is not None and metric in model.slices:
+        raise UnjudgeableError(
+            "missing_slice", f"{metric} has no slice {part}: {', '.join(model.slices[metric])} were measured"
+        )
+    raise UnjudgeableError("missing_metric", f"{metric} was not produced: {', '.join(model.metrics)} were")
 
 
 def timed(question: Question, facts: Facts) -> Estimate:
@@ -275,19 +294,21 @@ def trusted_pair(role: str, facts: Facts) -> Any:
     """The paired timing against a role.
 
     Raises:
-        Unjudgeable: there is none, or its control saw a difference where there can be none.
+        UnjudgeableError: there is none, or its control saw a difference where there can be none.
     """
     artifact_of(role, facts)
     if facts.benchmark is None:
-        raise Unjudgeable("missing_metric", facts.missing.get("benchmark", "benchmark.json is missing"))
+        raise UnjudgeableError("missing_metric", facts.missing.get("benchmark", "benchmark.json is missing"))
     pair = facts.benchmark.pairs.get(role)
     if pair is None:
-        raise Unjudgeable("missing_metric", f"the candidate was not timed against the {role}")
+        raise UnjudgeableError("missing_metric", f"the candidate was not timed against the {role}")
     if pair.reason is not None or pair.ratio is None:
-        raise Unjudgeable("untrusted_timing", pair.reason or "no ratio was reached")
+        raise UnjudgeableError("untrusted_timing", pair.reason or "no ratio was reached")
     low, high = pair.control_interval
     if low is None or high is None or low > intervals.CONTROL_HIGH or high < 1 / intervals.CONTROL_HIGH:
-        raise Unjudgeable("untrusted_timing", f"a model timed against its own copy came out at {low} to {high}, not 1")
+        raise UnjudgeableError(
+            "untrusted_timing", f"a model timed against its own copy came out at {low} to {high}, not 1"
+        )
     return pair
 
 
@@ -295,7 +316,7 @@ def spread_of(metric: str, role: str, facts: Facts) -> Any:
     """A measurement that has a value."""
     figure = measurement_of(metric, role, facts)
     if figure.value is None:
-        raise Unjudgeable("not_finite", f"{metric} of {role}: {figure.reason or 'no value'}")
+        raise UnjudgeableError("not_finite", f"{metric} of {role}: {figure.reason or 'no value'}")
     return figure
 
 

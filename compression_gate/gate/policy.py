@@ -58,7 +58,7 @@ def decide(checks: Iterable[Check], policy: str, overrides: Mapping[str, Any] | 
 
 
 def table_of(policy: str, overrides: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """A policy's table with the user's changes: ``{pull_request: {undecided: block}}``. Errors cannot be let through."""
+    """A policy's table with the user's changes: ``{pull_request: {undecided: block}}``. Errors always block."""
     if policy not in POLICIES:
         raise ParamsError(f"--policy: expected one of {', '.join(POLICIES)}, got {policy!r}{nearest(policy, POLICIES)}")
     if problems := problems_of(overrides):
@@ -83,7 +83,9 @@ def problems_of(overrides: Mapping[str, Any]) -> list[str]:
             continue
         for status, action in changes.items():
             if status not in ("undecided", "waived", "fail"):
-                problems.append(f"{where}.{status}: expected undecided, waived or fail (an error always blocks), got {status!r}")
+                problems.append(
+                    f"{where}.{status}: expected undecided, waived or fail (an error always blocks), got {status!r}"
+                )
             elif action not in ACTIONS:
                 problems.append(f"{where}.{status}: expected block or warn, got {action!r}")
     return problems

@@ -72,8 +72,9 @@ def crossing(function: Callable[[float], float], low: float, high: float) -> flo
 
 def check_counts(lost: int, won: int, n: int, confidence: float) -> None:
     """Refuse counts that no experiment gives."""
-    for name, value in (("lost", lost), ("won", won), ("n", n)):
-        if not isinstance(value, Integral) or isinstance(value, bool):
+    given: tuple[tuple[str, object], ...] = (("lost", lost), ("won", won), ("n", n))
+    for name, value in given:
+        if isinstance(value, bool) or not isinstance(value, Integral):
             raise ValueError(f"{name}: expected an integer, got {value!r}")
     if n < 1:
         raise ValueError(f"n: expected 1 or more, got {n}")

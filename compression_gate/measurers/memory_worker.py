@@ -29,7 +29,7 @@ def peak_bytes() -> int:
     except ModuleNotFoundError:  # Windows
         import psutil
 
-        return int(psutil.Process().memory_info().peak_wset)
+        return int(getattr(psutil.Process().memory_info(), "peak_wset"))  # noqa: B009  # there on Windows alone
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 

@@ -29,7 +29,7 @@ class Context:
     Args:
         task: the user's data, loss and model factory. Methods read ``train``, ``calibration`` and, to select,
             ``validation``; never ``test``.
-        reference: the uncompressed model of this run, in eval mode; the teacher unless another is named. Not to be changed.
+        reference: the uncompressed model of this run, in eval mode; the teacher unless another is named. Read only.
         train: how the reference was trained, for methods that train.
         notes: where the method says what it covered.
         checkpoint: a file a method that trains may continue from after a kill.

@@ -84,8 +84,8 @@ def reproduce(suite: Path, *, begin: str | None = None, force: bool = False, dry
     path = environment()["PATH"]
     if shutil.which("compression-gate", path=path) is None:
         raise CompressionGateError(
-            f"compression-gate: expected the command, which the stages of dvc.yaml call, on PATH or beside {sys.executable}, "
-            "got none: install the package into this environment (pip install -e PATH_OF_THE_CHECKOUT)"
+            f"compression-gate: expected the command, which the stages of dvc.yaml call, on PATH or beside "
+            f"{sys.executable}, got none: install the package into this environment"
         )
     flags = [*(["--force"] if force else []), *(["--dry"] if dry else [])]
     if has_remote(suite) and not dry:

@@ -32,7 +32,7 @@ class Check(Record):
     Args:
         observed, compared_to: the candidate's figure, and that of what it is held against (None for absolute limits).
         change: observed - compared_to, in the metric's unit.
-        interval: of ``change``, or of ``observed`` for an absolute limit: its one-sided bounds at the rule's confidence.
+        interval: one-sided bounds, each at the rule's confidence, of ``change``; of ``observed`` for an absolute limit.
         limit: the user's number as written; allowed: the change, or the value, that it resolves to.
         headroom: distance left to the limit in the metric's unit, positive inside.
         minimum_detectable: the smallest degradation the check would have failed with probability 0.8.

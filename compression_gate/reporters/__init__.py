@@ -6,5 +6,7 @@ REPORTERS = {
     "markdown": Plugin(
         target="compression_gate.reporters.markdown:rendered", summary="reports/report.md, as a forge shows it"
     ),
-    "terminal": Plugin(target="compression_gate.reporters.terminal:show", summary="the tables that run and check print"),
+    "terminal": Plugin(
+        target="compression_gate.reporters.terminal:show", summary="the tables that run and check print"
+    ),
 }

@@ -10,7 +10,18 @@ from compression_gate.reporters import wording
 from compression_gate.reporters.base import Findings
 
 EMOJI = {"pass": "✅", "fail": "❌", "undecided": "🟡", "error": "🛑", "waived": "☑️"}
-CHECK_HEAD = ("check", "metric", "held against", "compared to", "this commit", "change", "interval", "limit", "n", "would catch")
+CHECK_HEAD = (
+    "check",
+    "metric",
+    "held against",
+    "compared to",
+    "this commit",
+    "change",
+    "interval",
+    "limit",
+    "n",
+    "would catch",
+)
 CHECK_ALIGN = "lllrrrrrrr"
 LONGEST = 60_000  # forges cut comments at 65,536 characters
 CUT = "\n\n*The rest is left out: the report is longer than a comment may be. It is whole in `reports/report.md`.*\n"

@@ -80,7 +80,8 @@ def body(findings: Findings) -> list[RenderableType]:
 
 def shown_checks(verdict: Verdict) -> list[Check]:
     """All but passing checks on slices, of which there may be hundreds; the worst of those stays."""
-    kept, worst = [], {}
+    kept: list[Check] = []
+    worst: dict[str, Check] = {}
     for check in verdict.checks:
         if check.slice is None or check.status != "pass":
             kept.append(check)
@@ -122,12 +123,18 @@ def show_rows(rows: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
     console = Console(highlight=False)
     for kind, entries in rows.items():
         console.print(Text(kind, style="bold"))
-        console.print(table(["name", "what", "options"], [[escape(cell) for cell in row.values()] for row in entries], left=3))
+        console.print(
+            table(["name", "what", "options"], [[escape(cell) for cell in row.values()] for row in entries], left=3)
+        )
 
 
 def as_json(verdict: Verdict | None, status: str, exit_code: int, policy: str, problems: Sequence[str]) -> str:
     """The verdict under the policy asked for, as JSON."""
     if verdict is None:
-        return json.dumps({"status": status, "exit_code": exit_code, "policy": policy, "problems": list(problems)}, indent=2)
+        return json.dumps(
+            {"status": status, "exit_code": exit_code, "policy": policy, "problems": list(problems)}, indent=2
+        )
     plain = verdict.model_dump(mode="json", by_alias=True)
-    return json.dumps(plain | {"status": status, "exit_code": exit_code, "policy": policy, "problems": list(problems)}, indent=2)
+    return json.dumps(
+        plain | {"status": status, "exit_code": exit_code, "policy": policy, "problems": list(problems)}, indent=2
+    )

@@ -112,7 +112,10 @@ def reading(check: Check) -> str:
     """A check in words: the figure, and what is allowed."""
     unit = unit_of(check.metric)
     if check.change is None:
-        return f"{check.metric} is {figure(check.metric, check.observed)} {unit}".rstrip() + f"; {limit_of(check)} is allowed"
+        return (
+            f"{check.metric} is {figure(check.metric, check.observed)} {unit}".rstrip()
+            + f"; {limit_of(check)} is allowed"
+        )
     points = "points" if unit == "%" else unit
     change = f"{signed(check.metric, check.change)} {points}".rstrip()
     return f"{check.metric} changed by {change} against the {check.against}; {limit_of(check)} is allowed"
@@ -124,7 +127,12 @@ def summary(findings: Findings) -> str:
     if findings.evaluation and {"reference", "candidate"} <= findings.evaluation.models.keys():
         reference, candidate = (findings.evaluation.models[role].metrics for role in ("reference", "candidate"))
         metric = next(iter(candidate), None)
-        if metric and metric in reference and candidate[metric].value is not None and reference[metric].value is not None:
+        if (
+            metric
+            and metric in reference
+            and candidate[metric].value is not None
+            and reference[metric].value is not None
+        ):
             change = (candidate[metric].value or 0.0) - (reference[metric].value or 0.0)
             unit = "points of " if unit_of(metric) == "%" else ""
             parts.append(f"{signed(metric, change)} {unit}{metric}")
@@ -158,9 +166,13 @@ def step_for(check: Check) -> str:
     over = figure(check.metric, abs(check.headroom)) if check.headroom is not None else ""
     unit = "points" if unit_of(check.metric) == "%" else unit_of(check.metric)
     if check.status == "fail":
-        return f"Win back {over} {unit} of {check.metric}, or state the new limit in params.yaml: gate.rules.{check.rule}."
+        return (
+            f"Win back {over} {unit} of {check.metric}, or state the new limit in params.yaml: gate.rules.{check.rule}."
+        )
     more = f"; n = {check.n:,} now" if check.n else ""
-    return f"The interval {interval_of(check)} holds the limit {limit_of(check)}: measure more{more}, or widen the limit."
+    return (
+        f"The interval {interval_of(check)} holds the limit {limit_of(check)}: measure more{more}, or widen the limit."
+    )
 
 
 MODEL_ROWS = ("size_bytes", "compression_ratio", "parameters", "macs", "latency_ms", "latency_p95_ms", "speedup")
@@ -170,7 +182,9 @@ MORE_ROWS = ("throughput_per_s", "load_time_ms", "peak_memory_bytes")
 def model_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of models: one row per metric, one column per model."""
     evaluation, benchmark = findings.evaluation, findings.benchmark
-    roles = [role for role in ("reference", "release", "baseline", "candidate") if benchmark and role in benchmark.models]
+    roles = [
+        role for role in ("reference", "release", "baseline", "candidate") if benchmark and role in benchmark.models
+    ]
     rows = []
     if evaluation:
         for metric in findings.params.metrics or tuple(evaluation.models["candidate"].metrics):

@@ -82,32 +82,38 @@ def read_facts(suite: Path, params: Params) -> Facts:
     """Read what the stages wrote; what cannot be read is told in ``missing``."""
     missing: dict[str, str] = {}
 
-    def read(name: str, call: Callable[[], Any]) -> Any:
+    def read(name: str, kind: Callable[[Path], Any], path: Path) -> Any:
         try:
-            return call()
+            return kind(path)
         except CompressionGateError as error:
             missing[name] = str(error)
             return None
 
     reports = suite / "reports"
-    artifacts = {
-        role: read(role, lambda role=role: Artifact.open(suite / "models" / role)) for role in ("reference", "candidate")
-    }
+    artifacts = {role: read(role, Artifact.open, suite / "models" / role) for role in ("reference", "candidate")}
     for role in ("baseline", "release"):
         folder = suite / REFERENCES / role
         if (folder / "artifact.json").exists():
-            artifacts[role] = read(role, lambda folder=folder: Artifact.open(folder))
-    evaluation = read("evaluation", lambda: Evaluation.read(reports / "evaluation.json"))
+            artifacts[role] = read(role, Artifact.open, folder)
+    evaluation = read("evaluation", Evaluation.read, reports / "evaluation.json")
     facts: Mapping[str, Any] = {
-        "data": read("data", lambda: DataRecord.read(reports / "data.json")),
-        "compression": read("compression", lambda: CompressionRecord.read(reports / "compression.json")),
+        "data": read("data", DataRecord.read, reports / "data.json"),
+        "compression": read("compression", CompressionRecord.read, reports / "compression.json"),
         "evaluation": evaluation,
-        "outcomes": read("predictions", lambda: Outcomes.read(suite / PREDICTIONS)),
-        "benchmark": read("benchmark", lambda: Benchmark.read(reports / "benchmark.json")),
+        "outcomes": read("predictions", Outcomes.read, suite / PREDICTIONS),
+        "benchmark": read("benchmark", Benchmark.read, reports / "benchmark.json"),
     }
-    if evaluation and "predictions" not in missing and digest_of_file(suite / PREDICTIONS) != evaluation.predictions_digest:
-        missing["predictions"] = f"{PREDICTIONS}: expected the files that evaluation.json speaks of, got others: run again"
-    return Facts(params=params, artifacts={role: one for role, one in artifacts.items() if one}, missing=missing, **facts)
+    if (
+        evaluation
+        and "predictions" not in missing
+        and digest_of_file(suite / PREDICTIONS) != evaluation.predictions_digest
+    ):
+        missing["predictions"] = (
+            f"{PREDICTIONS}: expected the files that evaluation.json speaks of, got others: run again"
+        )
+    return Facts(
+        params=params, artifacts={role: one for role, one in artifacts.items() if one}, missing=missing, **facts
+    )
 
 
 def crashed_verdict(suite: Path, failure: Mapping[str, Any]) -> Verdict:

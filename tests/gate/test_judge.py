@@ -1,0 +1,256 @@
+"""From records to checks: what passes, what fails, and that nothing missing or broken ever passes."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from compression_gate.gate.limits import bound_of, judged
+from compression_gate.records.params import Rule
+from compression_gate.records.verdict import Verdict
+from compression_gate.stages import check, gate
+
+
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    """Change a JSON or YAML file's values."""
+    load, dump = (yaml.safe_load, yaml.safe_dump) if path.suffix == ".yaml" else (json.loads, json.dumps)
+    values = load(path.read_text())
+    change(values)
+    path.write_text(dump(values))
+
+
+def statuses(verdict: Verdict) -> dict[str, str]:
+    """Each rule's status, slices joined."""
+    return {f"{one.rule}{f'/{one.slice}' if one.slice else ''}": one.status for one in verdict.checks}
+
+
+def test_a_good_run_passes_every_rule(finished: Path) -> None:
+    verdict = gate.run(finished)
+    assert set(statuses(verdict).values()) == {"pass"}
+    assert (verdict.status, verdict.exit_code) == ("pass", 0)
+    assert check.check(finished, "pull_request").exit_code == 0
+
+
+def test_a_statistical_check_says_n_interval_and_what_it_would_catch(finished: Path) -> None:
+    accuracy = next(one for one in gate.run(finished).checks if one.rule == "accuracy")
+    assert accuracy.n == 4000
+    assert accuracy.interval is not None
+    assert accuracy.interval[0] <= accuracy.change <= accuracy.interval[1] < 0
+    assert accuracy.change == pytest.approx(-0.005)
+    assert accuracy.minimum_detectable > 0.01
+
+
+RULES = [  # rule, expected status
+    ({"metric": "accuracy", "max_drop": 0.002}, "fail"),
+    ({"metric": "accuracy", "max_drop": "1%"}, "pass"),
+    ({"metric": "accuracy", "min": 0.95}, "fail"),
+    ({"metric": "accuracy", "min": 0.895}, "undecided"),
+    ({"metric": "size_bytes", "max": 1000}, "pass"),
+    ({"metric": "size_bytes", "max": 999}, "fail"),
+    ({"metric": "size_bytes", "max_increase": "0%"}, "pass"),
+    ({"metric": "parameters", "max": 249}, "fail"),
+    ({"metric": "latency_ms", "max_increase": "5%"}, "pass"),
+    ({"metric": "latency_ms", "max_increase": "5%", "against": "baseline", "fallback": "reference"}, "pass"),
+    ({"metric": "speedup", "min": 1.95}, "undecided"),
+    ({"metric": "speedup", "min": 2.2}, "fail"),
+    ({"metric": "f1", "max_drop": 0.0001}, "fail"),
+    ({"metric": "precision", "max_drop": 0.1}, "error"),
+    ({"metric": "load_time_ms", "max": 5}, "error"),
+    ({"metric": "recall", "slice": "colour", "max_drop": 0.1}, "error"),
+    ({"metric": "recall", "slice": "class=2", "max_drop": 0.1}, "pass"),
+    ({"metric": "recall", "slice": "class=2", "max_drop": 0.1, "min_n": 2000}, "error"),
+    ({"metric": "accuracy", "max_drop": 0.05, "against": "baseline"}, "error"),
+]
+
+
+@pytest.mark.parametrize("rule, expected", RULES)
+def test_each_kind_of_rule_is_judged_by_its_evidence(finished: Path, rule: dict, expected: str) -> None:
+    edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))
+    assert list(statuses(gate.run(finished)).values()) == [expected]
+
+
+def test_a_missing_baseline_is_told_and_does_not_block_before_the_first_record(finished: Path) -> None:
+    rule = {"metric": "accuracy", "max_drop": 0.05, "against": "baseline"}
+    edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))
+    verdict = gate.run(finished)
+    assert verdict.exit_code == 0
+    assert any("no_baseline" in text for text in verdict.warnings)
+
+
+def test_an_underpowered_rule_is_refused_with_three_ways_out(finished: Path) -> None:
+    edit(
+        finished / "params.yaml",
+        lambda values: values["gate"].update(rules={"one": {"metric": "accuracy", "max_drop": 0.0001}}),
+    )
+    rewrite(finished, lambda arrays: arrays.update(candidate_predicted=arrays["reference_predicted"]))
+    one = gate.run(finished).checks[0]
+    assert (one.status, one.reason) == ("error", "underpowered")
+    assert "examples" in one.message
+    assert "accept_underpowered" in one.message
+
+
+def test_an_accepted_underpowered_rule_is_judged_on_its_value_and_said_so(finished: Path) -> None:
+    rule = {"metric": "accuracy", "max_drop": 0.0001, "accept_underpowered": True}
+    edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))
+    rewrite(finished, lambda arrays: arrays.update(candidate_predicted=arrays["reference_predicted"]))
+    one = gate.run(finished).checks[0]
+    assert (one.status, one.proven) == ("pass", False)
+    assert "not proven" in one.message
+
+
+def rewrite(finished: Path, change: Callable[[dict], object]) -> None:
+    """Change the outcomes, and the evaluation's digest of them, as a run of evaluate would."""
+    path = finished / "reports/predictions.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    change(arrays)
+    np.savez(path, **arrays)
+    from compression_gate.records.base import digest_of_file
+
+    edit(finished / "reports/evaluation.json", lambda values: values.update(predictions_digest=digest_of_file(path)))
+
+
+def evaluation(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    return lambda suite: edit(suite / "reports/evaluation.json", change)
+
+
+def benchmark(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    return lambda suite: edit(suite / "reports/benchmark.json", change)
+
+
+RECORDS = ("data.json", "compression.json", "evaluation.json", "predictions.npz", "benchmark.json")
+
+
+def remove(suite: Path, name: str) -> None:
+    (suite / "reports" / name).unlink()
+
+
+MUTATIONS: dict[str, Callable[[Path], object]] = {
+    "metric deleted": evaluation(lambda v: v["models"]["candidate"]["metrics"].pop("accuracy")),
+    "metric null": evaluation(lambda v: v["models"]["candidate"]["metrics"]["accuracy"].update(value=None)),
+    "slice deleted": evaluation(lambda v: v["models"]["candidate"]["slices"].clear()),
+    "other data": evaluation(lambda v: v.update(data_digest="other")),
+    "other candidate evaluated": evaluation(lambda v: v["models"]["candidate"].update(digest="other")),
+    "other candidate timed": benchmark(lambda v: v["models"]["candidate"].update(digest="other")),
+    "size null": benchmark(lambda v: v["models"]["candidate"]["figures"]["size_bytes"].update(value=None)),
+    "size disagrees": benchmark(lambda v: v["models"]["candidate"]["figures"]["size_bytes"].update(value=7)),
+    "ratio deleted": benchmark(lambda v: v["models"]["candidate"]["figures"].pop("compression_ratio")),
+    "pair deleted": benchmark(lambda v: v["pairs"].clear()),
+    "pair without ratio": benchmark(lambda v: v["pairs"]["reference"].update(ratio=None)),
+    "pair without interval": benchmark(lambda v: v["pairs"]["reference"].update(interval=[None, None])),
+    "control alarms": benchmark(lambda v: v["pairs"]["reference"].update(control_interval=[1.05, 1.1])),
+    "step without effect": lambda s: edit(
+        s / "reports/compression.json", lambda v: v["steps"][0].update(effective=False)
+    ),
+    "truncated json": lambda s: (s / "reports/evaluation.json").write_text('{"schema": 1, "mod'),
+    "NaN in json": lambda s: (s / "reports/benchmark.json").write_text(
+        (s / "reports/benchmark.json").read_text().replace('"value": 2.0', '"value": NaN')
+    ),
+    "truncated predictions": lambda s: (s / "reports/predictions.npz").write_bytes(
+        (s / "reports/predictions.npz").read_bytes()[:500]
+    ),
+    "predictions of another run": lambda s: np.savez(
+        s / "reports/predictions.npz", ids=np.arange(3), target=np.arange(3)
+    ),
+    "duplicate ids": lambda s: rewrite(s, lambda a: a.update(ids=np.full(4000, "same"))),
+    "columns of two lengths": lambda s: rewrite(
+        s, lambda a: a.update(candidate_predicted=a["candidate_predicted"][:9])
+    ),
+    "candidate gone": lambda s: shutil.rmtree(s / "models/candidate"),
+    "weights moved to a side file": lambda s: (s / "models/candidate/model.onnx.data").write_bytes(b"weights"),
+    "candidate edited": lambda s: (s / "models/candidate/model.onnx").write_bytes(b"x" * 1000),
+    **{f"{name} gone": partial(remove, name=name) for name in RECORDS},
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_nothing_missing_or_broken_passes(finished: Path, name: str) -> None:
+    MUTATIONS[name](finished)
+    verdict = gate.run(finished)
+    assert verdict.exit_code == 4, statuses(verdict)
+    assert all(one.mending for one in verdict.checks if one.status == "error")
+
+
+AFTER = [
+    "params.yaml",
+    "models/candidate/model.onnx",
+    "models/reference/model.safetensors",
+    "reports/predictions.npz",
+    "reports/benchmark.json",
+    "reports/data.json",
+    "reports/timings.npz",
+]
+
+
+@pytest.mark.parametrize("name", AFTER)
+def test_a_verdict_does_not_outlive_what_it_speaks_of(finished: Path, name: str) -> None:
+    gate.run(finished)
+    path = finished / name
+    path.write_text(path.read_text().replace("2000", "2001")) if name == "params.yaml" else path.write_bytes(
+        path.read_bytes() + b" "
+    )
+    outcome = check.check(finished, "pull_request")
+    assert outcome.exit_code == 4
+    assert any(Path(name).name in text or "artifact.json" in text for text in outcome.problems), outcome.problems
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 99}', "null"])
+def test_a_verdict_that_cannot_be_read_ends_in_four(finished: Path, text: str) -> None:
+    (finished / "reports/verdict.json").write_text(text)
+    assert check.check(finished, "pull_request").exit_code == 4
+
+
+def test_judging_twice_is_equal(finished: Path) -> None:
+    assert gate.run(finished) == gate.run(finished)
+
+
+def test_the_order_of_rules_does_not_matter(finished: Path) -> None:
+    before = {(one.rule, one.slice): one for one in gate.run(finished).checks}
+    edit(finished / "params.yaml", lambda v: v["gate"].update(rules=dict(reversed(v["gate"]["rules"].items()))))
+    text = (finished / "params.yaml").read_text()
+    (finished / "params.yaml").write_text(yaml.safe_dump(yaml.safe_load(text), sort_keys=True))
+    assert {(one.rule, one.slice): one for one in gate.run(finished).checks} == before
+
+
+ORDER = {"pass": 0, "undecided": 1, "fail": 2}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    form=st.sampled_from(["max", "min", "max_drop", "max_increase"]),
+    observed=st.floats(-5, 5),
+    width=st.floats(0, 2),
+    limit=st.floats(0, 3),
+    tighter=st.floats(0, 1),
+)
+def test_tightening_a_limit_never_turns_fail_into_pass(
+    form: str, observed: float, width: float, limit: float, tighter: float
+) -> None:
+    direction = 1 if form == "min" else -1
+    results = []
+    for value in (limit, limit + direction * min(tighter, limit if direction < 0 else tighter)):
+        bound = bound_of(Rule.model_validate({"metric": "mae", form: value}), None)
+        assert bound is not None
+        results.append(judged(bound, observed, (observed - width, observed + width)))
+    assert ORDER[results[1]] >= ORDER[results[0]]
+
+
+@given(
+    form=st.sampled_from(["max", "min", "max_drop", "max_increase"]),
+    end=st.sampled_from([math.nan, math.inf, -math.inf]),
+)
+def test_a_value_that_is_not_finite_never_passes(form: str, end: float) -> None:
+    bound = bound_of(Rule.model_validate({"metric": "mae", form: 1.0}), None)
+    assert bound is not None
+    if math.isnan(end):
+        assert judged(bound, end, (end, end)) != "pass"
