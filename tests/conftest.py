@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import settings
 
+settings.register_profile("house", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("house")
 NUMBERS = itertools.count()
 MODULE = '''"""Three gratings of different direction under noise: 8×8 images that a small network learns in seconds."""
 

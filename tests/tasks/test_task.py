@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from compression_gate.errors import ParamsError, TaskError
@@ -207,7 +207,6 @@ def test_cuts_do_not_depend_on_the_order_of_asking(suite):
     assert forward == backward
 
 
-@settings(deadline=None)
 @given(targets=st.lists(st.integers(-3, 3) | st.just(10**12), min_size=30, max_size=200), seed=st.integers(0, 2**40))
 def test_cuts_are_disjoint_whole_seeded_and_stratified(targets, seed):
     with pytest.MonkeyPatch.context() as patch:
