@@ -29,7 +29,7 @@ def figure(metric: str, value: float | None) -> str:
         return NOTHING
     if unit_of(metric) == "%":
         return f"{value * 100:.2f}"
-    if metric.endswith("_bytes") or metric in ("parameters", "nonzeros", "macs") or abs(value) >= 10_000:
+    if metric.endswith("_bytes") or metric in ("parameters", "nonzeros", "macs") or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".")
 

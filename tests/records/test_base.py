@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -99,7 +98,7 @@ def test_block_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
@@ -123,8 +122,8 @@ def test_folder_that_fails_leaves_the_old_one(tmp_path):
 
     with pytest.raises(RuntimeError, match="half way"):
         fail()
-    assert os.listdir(folder) == ["a"]
-    assert os.listdir(tmp_path) == ["model"]
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_folder_is_replaced_with_all_that_was_in_it(tmp_path):
@@ -132,7 +131,7 @@ def test_folder_is_replaced_with_all_that_was_in_it(tmp_path):
     for name in ("a", "b"):
         with replacing_folder(folder) as temporary:
             (temporary / name).write_text(name)
-    assert os.listdir(folder) == ["b"]
+    assert [path.name for path in folder.iterdir()] == ["b"]
 
 
 @given(values=st.dictionaries(st.text(), st.integers() | st.text(), min_size=2))

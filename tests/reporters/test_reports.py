@@ -1,0 +1,147 @@
+"""Reports rendered from a verdict and its records: the words, the order, and nothing a contributor could smuggle in."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from compression_gate.records.verdict import Check
+from compression_gate.reporters import markdown, terminal, wording
+from compression_gate.stages import gate, report
+from compression_gate.stages.report import read_findings
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def with_rules(suite: Path, **rules: dict) -> Path:
+    """Replace the rules and judge again."""
+    values = yaml.safe_load((suite / "params.yaml").read_text())
+    values["gate"]["rules"] = rules
+    (suite / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    gate.run(suite)
+    return suite
+
+
+FAILING = {
+    "accuracy": {"metric": "accuracy", "max_drop": 0.002},
+    "floor": {"metric": "accuracy", "min": 0.895},
+    "rate": {"metric": "compression_ratio", "min": 4},
+    "drift": {"metric": "accuracy", "max_drop": 0.01, "against": "release"},
+}
+
+
+@pytest.mark.parametrize("name", ["pass", "fail"])
+def test_report_is_the_same_byte_for_byte(finished: Path, name: str) -> None:
+    """`UPDATE_GOLDEN=1 pytest` writes the files anew; look at the diff before committing it."""
+    if name == "fail":
+        with_rules(finished, **FAILING)
+    else:
+        gate.run(finished)
+    report.run(finished)
+    text = (finished / "reports/report.md").read_text(encoding="utf-8")
+    golden = GOLDEN / f"{name}.md"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+def test_the_failing_limit_and_by_how_much_come_first(finished: Path) -> None:
+    with_rules(finished, rate={"metric": "compression_ratio", "min": 50})
+    report.run(finished)
+    first, *_ = (finished / "reports/report.md").read_text(encoding="utf-8").splitlines()
+    assert first.startswith("# ❌ Fail.")
+    assert "10.0" in first
+    assert "50" in first
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_terminal_fits_its_width(finished: Path, width: int) -> None:
+    with_rules(finished, **FAILING)
+    console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115  # closed with the console
+    console.print(terminal.report(read_findings(finished), "fail", 1, ()))
+    lines = console.export_text().splitlines()
+    console.file.close()
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith("✘ Fail.")
+    assert lines[-1] == "exit code 1"
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "@maintainer",
+    "[x](http://evil)",
+    "a|b\n# title",
+    "`code`",
+    "![i](u)",
+    "**bold**",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_contributor_names_is_harmless(text: str) -> None:
+    shown = markdown.escaped(text)
+    assert "\n" not in shown
+    assert "<" not in shown
+    assert not re.search(r"(?<!\\)[|`*\[\]]", shown)
+    assert not re.search(r"@\w", shown)
+
+
+def test_a_long_report_is_cut_between_parts_and_says_so() -> None:
+    text = markdown.shortened(["a" * 30_000, "b" * 40_000, "c"])
+    assert len(text) <= markdown.LONGEST
+    assert "left out" in text
+    assert "b" * 10 not in text
+
+
+FIGURES = [
+    ("accuracy", 0.9133, "91.33"),
+    ("size_bytes", 85931, "85,931"),
+    ("latency_ms", 0.0335, "0.0335"),
+    ("compression_ratio", 14.678, "14.7"),
+    ("throughput_per_s", 8371.1, "8,371"),
+    ("accuracy", None, "–"),
+]
+
+
+@pytest.mark.parametrize(("metric", "value", "shown"), FIGURES)
+def test_figures_have_the_metric_s_own_form(metric: str, value: float | None, shown: str) -> None:
+    assert wording.figure(metric, value) == shown
+
+
+def test_a_change_of_nothing_has_no_sign() -> None:
+    assert wording.signed("accuracy", -0.0) == "0.00"
+
+
+def test_every_status_has_a_symbol_and_a_word() -> None:
+    statuses = set(Check.model_fields["status"].annotation.__args__)
+    assert statuses == set(wording.SYMBOLS) == set(wording.TITLES) == set(markdown.EMOJI) == set(terminal.COLOURS)
+
+
+WITHOUT = """
+import sys
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "dvc", "numpy", "scipy", "onnx", "onnxruntime"}:
+            raise ImportError(f"{name} is made unimportable here")
+sys.meta_path.insert(0, Nothing())
+from compression_gate.cli import main
+sys.argv = ["compression-gate", "check", "-C", sys.argv[1], *sys.argv[2:]]
+main()
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [([], 0), (["--json"], 0), (["--policy", "release"], 0)])
+def test_check_needs_neither_torch_nor_dvc_nor_numpy(finished: Path, words: list[str], code: int) -> None:
+    gate.run(finished)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(finished), *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
