@@ -16,7 +16,7 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize("kind, table", [("methods", METHODS), ("runtimes", RUNTIMES)])
+@pytest.mark.parametrize(("kind", "table"), [("methods", METHODS), ("runtimes", RUNTIMES)])
 def test_every_row_of_a_table_loads_or_says_what_to_install(kind, table):
     for name, row in table.items():
         try:

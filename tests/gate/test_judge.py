@@ -73,7 +73,7 @@ RULES = [  # rule, expected status
 ]
 
 
-@pytest.mark.parametrize("rule, expected", RULES)
+@pytest.mark.parametrize(("rule", "expected"), RULES)
 def test_each_kind_of_rule_is_judged_by_its_evidence(finished: Path, rule: dict, expected: str) -> None:
     edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))
     assert list(statuses(gate.run(finished)).values()) == [expected]

@@ -27,7 +27,7 @@ def one(status: str, level: str = "block") -> Check:
     return Check(rule="r", metric="accuracy", status=status, level=level)
 
 
-@pytest.mark.parametrize("status, level, policy, code", TABLE)
+@pytest.mark.parametrize(("status", "level", "policy", "code"), TABLE)
 def test_table(status: str, level: str, policy: str, code: int) -> None:
     assert decide([one(status, level)], policy).exit_code == code
 
@@ -54,7 +54,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("overrides, named", BAD)
+@pytest.mark.parametrize(("overrides", "named"), BAD)
 def test_a_bad_override_is_refused(overrides: dict, named: str) -> None:
     with pytest.raises(ParamsError, match=named):
         decide([], "pull_request", overrides)

@@ -36,13 +36,13 @@ def score_by_search(lost: int, won: int, n: int, drop: float) -> float:
     return (lost - won - n * drop) / math.sqrt(variance)
 
 
-@pytest.mark.parametrize("lost, won, n", COUNTS)
+@pytest.mark.parametrize(("lost", "won", "n"), COUNTS)
 @pytest.mark.parametrize("drop", [-0.3, -0.01, 0.02, 0.4])
 def test_score_uses_the_constrained_maximum_likelihood(lost: int, won: int, n: int, drop: float) -> None:
     assert score(lost, won, n, drop) == pytest.approx(score_by_search(lost, won, n, drop), rel=1e-3, abs=1e-3)
 
 
-@pytest.mark.parametrize("lost, won, n", COUNTS)
+@pytest.mark.parametrize(("lost", "won", "n"), COUNTS)
 def test_ends_are_where_the_score_test_stops_rejecting(lost: int, won: int, n: int) -> None:
     z = stats.norm.ppf(0.975)
     low, high = tango_interval(lost, won, n, 0.95)
@@ -88,7 +88,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("lost, won, n, confidence, named", BAD)
+@pytest.mark.parametrize(("lost", "won", "n", "confidence", "named"), BAD)
 def test_impossible_counts_are_named(lost: object, won: int, n: int, confidence: float, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         tango_interval(lost, won, n, confidence)  # type: ignore[arg-type]
@@ -113,14 +113,16 @@ def rates_at_the_margin(n: int, discordance: float, margin: float) -> tuple[floa
     return passed, failed
 
 
-@pytest.mark.parametrize("n, discordance, most_failed", [(200, 0.05, 0.075), (200, 0.1, 0.075), (5000, 0.03, 0.056)])
+@pytest.mark.parametrize(
+    ("n", "discordance", "most_failed"), [(200, 0.05, 0.075), (200, 0.1, 0.075), (5000, 0.03, 0.056)]
+)
 def test_error_rates_at_the_margin_by_exact_enumeration(n: int, discordance: float, most_failed: float) -> None:
     passed, failed = rates_at_the_margin(n, discordance, 0.01)
     assert passed <= 0.06
     assert failed <= most_failed
 
 
-@pytest.mark.parametrize("successes, n", [(0, 20), (20, 20), (7, 20), (980, 1000)])
+@pytest.mark.parametrize(("successes", "n"), [(0, 20), (20, 20), (7, 20), (980, 1000)])
 def test_clopper_pearson_bounds_leave_just_the_stated_chance(successes: int, n: int) -> None:
     low, high = clopper_pearson(successes, n, 0.95)
     if successes:

@@ -77,7 +77,7 @@ def test_a_custom_scorer_gives_its_names():
 
 
 @pytest.mark.parametrize(
-    "scorer, message",
+    ("scorer", "message"),
     [
         (lambda o, t: o, "expected a mapping"),
         (lambda o, t: {"a": o.sum()}, r"a: expected 2 finite scores"),

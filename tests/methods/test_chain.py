@@ -63,7 +63,7 @@ PROBLEMS = [  # step, message
 ]
 
 
-@pytest.mark.parametrize("step, message", PROBLEMS)
+@pytest.mark.parametrize(("step", "message"), PROBLEMS)
 def test_what_is_wrong_is_said_with_its_key_path(step, message):
     with pytest.raises(ParamsError, match=rf"(?m)^{WHERE}\.{message}$"):
         steps_of(params(step))
@@ -109,7 +109,7 @@ def test_orders_that_make_sense_are_taken(steps):
     assert len(steps_of(params(*steps))) == len(steps)
 
 
-@pytest.mark.parametrize("steps, later, earlier, reason", REFUSED)
+@pytest.mark.parametrize(("steps", "later", "earlier", "reason"), REFUSED)
 def test_orders_that_make_none_are_refused_with_both_steps_and_the_reason(steps, later, earlier, reason):
     with pytest.raises(
         ParamsError, match=rf"^{WHERE}\.{later}: .* cannot come after .* \(step {earlier}\): .*{reason}"

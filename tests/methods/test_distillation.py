@@ -128,7 +128,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("options, message", BAD)
+@pytest.mark.parametrize(("options", "message"), BAD)
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ParamsError, match=message):
         Distillation(**options)

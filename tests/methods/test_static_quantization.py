@@ -141,7 +141,7 @@ def test_activations_that_are_not_finite_are_refused_by_layer():
 
 
 @pytest.mark.parametrize(
-    "option, value",
+    ("option", "value"),
     [
         *[("bits", 1), ("bits", 9), ("bits", 4.5), ("granularity", "per_group"), ("calibration", "entropy")],
         *[("symmetric", False), ("percentile", 10)],

@@ -101,7 +101,7 @@ KEPT = [
 ]
 
 
-@pytest.mark.parametrize("channels, ratio, round_to, kept", KEPT)
+@pytest.mark.parametrize(("channels", "ratio", "round_to", "kept"), KEPT)
 def test_the_share_removed_never_exceeds_the_ratio_and_one_channel_stays(channels, ratio, round_to, kept):
     options = StructuredPruning(pruning_ratio=ratio, round_to=round_to)
     assert channels - len(chosen(torch.rand(channels), 1, options)) == kept
@@ -149,7 +149,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("options, message", BAD)
+@pytest.mark.parametrize(("options", "message"), BAD)
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ParamsError, match=message):
         StructuredPruning(**options)

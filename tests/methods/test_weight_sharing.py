@@ -16,7 +16,7 @@ from compression_gate.modules.surgery import state_digest, weights
 
 
 @pytest.mark.parametrize("init", ["linear", "density", "random"])
-@pytest.mark.parametrize("options, most", [({"bits": 3}, 8), ({"clusters": 5}, 5)])
+@pytest.mark.parametrize(("options", "most"), [({"bits": 3}, 8), ({"clusters": 5}, 5)])
 def test_no_layer_holds_more_values_than_asked(tiny, init, options, most):
     shared = tiny("lenet").apply(WeightSharing(**options, init=init))
     counts = [len(weight.unique()) for weight in weights(shared).values()]
@@ -106,7 +106,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("options, message", BAD)
+@pytest.mark.parametrize(("options", "message"), BAD)
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ParamsError, match=message):
         WeightSharing(**options)

@@ -155,7 +155,7 @@ MISFITS = [
 ]
 
 
-@pytest.mark.parametrize("change, expected", MISFITS)
+@pytest.mark.parametrize(("change", "expected"), MISFITS)
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
 def test_foreign_keys_and_shapes_are_named(tmp_path, name, change, expected):
     FORMS["state.safetensors" if name.endswith("safetensors") else "state.pt"](

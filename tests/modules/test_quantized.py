@@ -77,7 +77,7 @@ def test_bits_out_of_range_are_refused(bits):
         LAYER_TYPES["QuantizedLinear"](in_features=1, out_features=1, bias=True, bits=bits, per_channel=True)
 
 
-@pytest.mark.parametrize("low, high", [(-1.0, 3.0), (0.0, 5.0), (2.0, 5.0), (-4.0, -1.0), (0.0, 0.0)])
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (0.0, 5.0), (2.0, 5.0), (-4.0, -1.0), (0.0, 0.0)])
 def test_zero_is_represented_exactly(low, high):
     scale, zero_point = affine(low, high)
     assert 0 <= zero_point <= LEVELS

@@ -147,7 +147,7 @@ NO_DEFINITIONS = [
 ]
 
 
-@pytest.mark.parametrize("text, expected", NO_DEFINITIONS)
+@pytest.mark.parametrize(("text", "expected"), NO_DEFINITIONS)
 def test_file_that_is_no_definition_is_told(suite, text, expected):
     (suite.path / "dvc.yaml").write_text(text)
     with pytest.raises(ParamsError, match=expected):

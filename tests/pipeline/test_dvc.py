@@ -17,7 +17,7 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize("text, expected", CONFIGS)
+@pytest.mark.parametrize(("text", "expected"), CONFIGS)
 def test_remote_is_known_from_the_configuration(tmp_path, text, expected):
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text(text)

@@ -48,7 +48,7 @@ def test_what_is_written_reads_back_equal(tmp_path_factory, name, value, count):
     assert Figure.read(path) == record
 
 
-@pytest.mark.parametrize("text, expected", DAMAGED)
+@pytest.mark.parametrize(("text", "expected"), DAMAGED)
 def test_damaged_file_is_refused_by_name_and_field(tmp_path, text, expected):
     path = tmp_path / "figure.json"
     path.write_text(text)

@@ -93,14 +93,14 @@ def problems_of(folder, text):
     return caught.value.problems
 
 
-@pytest.mark.parametrize("text, expected", BAD_VALUES)
+@pytest.mark.parametrize(("text", "expected"), BAD_VALUES)
 def test_bad_value_is_told_with_line_path_and_what_was_expected(tmp_path, text, expected):
     problems = problems_of(tmp_path, TASK + text + "\n")
     assert any(re.search(expected, problem) for problem in problems), problems
     assert len(problems) == 1, problems
 
 
-@pytest.mark.parametrize("rule, expected", BAD_LIMITS)
+@pytest.mark.parametrize(("rule", "expected"), BAD_LIMITS)
 def test_impossible_limit_is_told_at_its_line(tmp_path, rule, expected):
     problems = problems_of(tmp_path, TASK + f"gate:\n  rules:\n    a: {rule}\n")
     assert len(problems) == 1, problems
@@ -108,7 +108,7 @@ def test_impossible_limit_is_told_at_its_line(tmp_path, rule, expected):
     assert re.search(expected, problems[0]), problems
 
 
-@pytest.mark.parametrize("text, expected", BAD_YAML)
+@pytest.mark.parametrize(("text", "expected"), BAD_YAML)
 def test_what_is_no_params_file_is_told_in_one_line(tmp_path, text, expected):
     problems = problems_of(tmp_path, text)
     assert any(re.search(expected, problem) for problem in problems), problems

@@ -48,7 +48,7 @@ BAD_FILES = [
 ]
 
 
-@pytest.mark.parametrize("text, message", BAD_FILES)
+@pytest.mark.parametrize(("text", "message"), BAD_FILES)
 def test_a_file_that_is_no_recipe_is_named_with_what_is_wrong(tmp_path, text, message):
     (tmp_path / "best.yaml").write_text(text)
     with pytest.raises(ParamsError, match=rf"best\.yaml: .*{message}"):

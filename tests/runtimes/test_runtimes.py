@@ -116,7 +116,7 @@ def test_a_damaged_file_is_named(runtime, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "dynamic, message",
+    ("dynamic", "message"),
     [({"pixels": {1: "time"}}, "expected names of inputs"), ({"input": {7: "time"}}, "expected axes 1 to 3, got 7")],
 )
 def test_a_free_axis_that_is_not_there_is_named(runtime, tmp_path, dynamic, message):

@@ -87,7 +87,7 @@ BAD_STEPS = [
 ]
 
 
-@pytest.mark.parametrize("steps, expected", BAD_STEPS)
+@pytest.mark.parametrize(("steps", "expected"), BAD_STEPS)
 def test_recipe_that_cannot_be_is_told_before_anything_is_done(trained, steps, expected):
     trained.edit("compress.steps", steps)
     with pytest.raises(ParamsError, match=expected):

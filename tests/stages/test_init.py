@@ -92,7 +92,9 @@ def test_too_few_options_are_told_and_nothing_is_written(bare, given):
     assert contents(bare.path) == before
 
 
-@pytest.mark.parametrize("model, expected", [("nowhere.at_all:Net", r"no module"), ("Net", r"expected a dotted path")])
+@pytest.mark.parametrize(
+    ("model", "expected"), [("nowhere.at_all:Net", r"no module"), ("Net", r"expected a dotted path")]
+)
 def test_path_that_leads_nowhere_is_told_and_nothing_is_left(bare, model, expected):
     before = contents(bare.path)
     with pytest.raises(ParamsError, match=rf"task\.model: {expected}"):

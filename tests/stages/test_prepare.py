@@ -58,7 +58,7 @@ def test_changed_label_changes_the_digest(suite):
     assert prepare.run(suite.path).digest != before
 
 
-@pytest.mark.parametrize("split, code, allow, expected", FINDINGS)
+@pytest.mark.parametrize(("split", "code", "allow", "expected"), FINDINGS)
 def test_finding_ends_the_stage_and_leaves_no_record(suite, split, code, allow, expected):
     spoil(suite, split, code)
     with pytest.raises(DataError, match=rf"task\.data: .*{expected}") as caught:
@@ -70,7 +70,7 @@ def test_finding_ends_the_stage_and_leaves_no_record(suite, split, code, allow, 
         assert f"`prepare: {{allow: [{allow}]}}`" in str(caught.value)
 
 
-@pytest.mark.parametrize("split, code, allow, expected", [case for case in FINDINGS if case[2]])
+@pytest.mark.parametrize(("split", "code", "allow", "expected"), [case for case in FINDINGS if case[2]])
 def test_finding_that_is_allowed_is_recorded_instead(suite, split, code, allow, expected):
     spoil(suite, split, code)
     suite.edit("prepare.allow", [allow])

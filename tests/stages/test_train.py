@@ -131,7 +131,7 @@ TRAINERS = [
 ]
 
 
-@pytest.mark.parametrize("code, error, expected", TRAINERS)
+@pytest.mark.parametrize(("code", "error", "expected"), TRAINERS)
 def test_loop_that_breaks_the_contract_is_told(prepared, code, error, expected):
     prepared.append("\n\n" + code)
     prepared.edit("task.trainer", f"{prepared.module}:fit")
@@ -151,7 +151,7 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize("answer, expected", ANSWERS)
+@pytest.mark.parametrize(("answer", "expected"), ANSWERS)
 def test_model_that_answers_wrongly_is_told_and_leaves_nothing(prepared, answer, expected):
     old = "return self.out(self.drop(torch.relu(self.hidden(maps.flatten(1)))))"
     prepared.replace(old, f"hidden = self.hidden(maps.flatten(1))\n        return {answer}")

@@ -45,7 +45,7 @@ BAD_PATHS = [
 ]
 
 
-@pytest.mark.parametrize("path, expected", BAD_PATHS)
+@pytest.mark.parametrize(("path", "expected"), BAD_PATHS)
 def test_dotted_path_that_does_not_import_is_told_with_its_key(path, expected):
     with pytest.raises(ParamsError, match=rf"params\.yaml: task\.model: .*{path}.*{expected}"):
         imported("task.model", path)
@@ -68,7 +68,7 @@ BAD_SIGNATURES = [
 ]
 
 
-@pytest.mark.parametrize("key, value, expected", BAD_SIGNATURES)
+@pytest.mark.parametrize(("key", "value", "expected"), BAD_SIGNATURES)
 def test_callable_with_the_wrong_signature_is_told_with_its_key(suite, key, value, expected):
     suite.append("\ndef no_split():\n    pass\n\n\ndef one_argument(outputs):\n    pass\n")
     suite.edit(key, value.format(module=suite.module) if isinstance(value, str) else value)
@@ -111,7 +111,7 @@ NO_DATASETS = [
 ]
 
 
-@pytest.mark.parametrize("body, expected", NO_DATASETS)
+@pytest.mark.parametrize(("body", "expected"), NO_DATASETS)
 def test_data_callable_that_returns_no_dataset_is_told(suite, body, expected):
     suite.append(f"\n\ndef load(split):\n    {body}\n")
     with pytest.raises(TaskError, match=rf"task\.data: .*{expected}"):
@@ -127,7 +127,7 @@ BAD_ITEMS = [
 ]
 
 
-@pytest.mark.parametrize("body, expected", BAD_ITEMS)
+@pytest.mark.parametrize(("body", "expected"), BAD_ITEMS)
 def test_dataset_that_yields_the_wrong_thing_is_told(suite, body, expected):
     suite.append(f"\n\ndef item(self, index):\n    {body}\n\n\nGratings.__getitem__ = item\n")
     with pytest.raises(TaskError, match=rf"task\.\w+: .*{expected}"):

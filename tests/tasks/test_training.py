@@ -170,7 +170,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("where, body, expected", FAULTS)
+@pytest.mark.parametrize(("where", "body", "expected"), FAULTS)
 @pytest.mark.filterwarnings("ignore:Using a target size:UserWarning")
 def test_fault_of_the_users_code_is_named(suite, where, body, expected):
     if where == "forward":
