@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +14,12 @@ from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
 from compression_gate.gate.judge import MENDING, judge
 from compression_gate.gate.policy import decide
 from compression_gate.records.artifact import Artifact
-from compression_gate.records.base import digest_of_file
+from compression_gate.records.base import digest_of_file, write_text
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.verdict import Check, Subject, Verdict
 
-VERDICT = Path("reports/verdict.json")
+VERDICT, METRICS = Path("reports/verdict.json"), Path("reports/metrics.json")
 REFERENCES = Path(".compression_gate/references")
 DEFAULT_POLICY = "pull_request"
 
@@ -37,8 +38,22 @@ def run(suite: Path) -> Verdict:
     except CompressionGateError:
         bindings = {}  # already an error check: the artifact's own record said so
     verdict = verdict_of(checks, facts, suite, bindings)
+    write_text(suite / METRICS, json.dumps(metrics_of(facts), indent=2) + "\n")
     verdict.write(suite / VERDICT)
     return verdict
+
+
+def metrics_of(facts: Facts) -> dict[str, dict[str, float | None]]:
+    """Each model's figures and nothing else: what `dvc metrics show` and `diff` read."""
+    figures: dict[str, dict[str, float | None]] = {}
+    for role in facts.artifacts:
+        quality = facts.evaluation.models.get(role) if facts.evaluation else None
+        cost = facts.benchmark.models.get(role) if facts.benchmark else None
+        figures[role] = {
+            **{name: value.value for name, value in (quality.metrics if quality else {}).items()},
+            **{name: value.value for name, value in (cost.figures if cost else {}).items()},
+        }
+    return figures
 
 
 def verdict_of(checks: list[Check], facts: Facts, suite: Path, bindings: dict[str, str]) -> Verdict:
