@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from compression_gate.records.metric_table import METRICS
 from compression_gate.records.metrics import Measurement, StepRecord
@@ -51,8 +51,7 @@ def name_of(check: Check) -> str:
 
 def metric_of(check: Check) -> str:
     """Metric with its unit."""
-    unit = unit_of(check.metric)
-    return f"{check.metric}, {unit}" if unit else check.metric
+    return with_unit(check.metric)
 
 
 def limit_of(check: Check) -> str:
@@ -205,8 +204,13 @@ def measured(metric: str, value: Measurement | None) -> str:
 
 
 def with_unit(metric: str) -> str:
-    """A metric's name with its unit."""
-    return f"{metric}, {unit_of(metric)}" if unit_of(metric) else metric
+    """A metric's name with its unit, unless the name ends in it."""
+    unit = unit_of(metric)
+    return (
+        metric
+        if not unit or any(metric.endswith(ending) for ending in UNITS if ending[0] == "_")
+        else f"{metric}, {unit}"
+    )
 
 
 def step_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
@@ -219,9 +223,11 @@ def step_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
     if quality:
         head.insert(5, f"{quality} (validation), {unit_of(quality)}".rstrip(", "))
     rows = []
-    for step in (record.reference, *record.steps):
+    given = [step.options for step in findings.params.compress.steps]
+    written = given if len(given) == len(record.steps) else [step.options for step in record.steps]
+    for step, options in zip((record.reference, *record.steps), ({}, *written), strict=True):
         row = [
-            described(step),
+            described(step, options),
             f"{step.state_bytes:,}",
             f"{step.parameters:,}",
             f"{step.nonzeros:,}",
@@ -234,9 +240,9 @@ def step_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def described(step: StepRecord) -> str:
-    """A step with the options that differ from nothing."""
-    shown = ", ".join(f"{name} {value}" for name, value in step.options.items() if value not in (None, (), [], {}))
+def described(step: StepRecord, options: Mapping[str, object]) -> str:
+    """A step with the options that were written down."""
+    shown = ", ".join(f"{name} {value}" for name, value in options.items() if value not in (None, (), [], {}))
     return f"{step.method} ({shown})" if shown else step.method
 
 
