@@ -10,12 +10,15 @@ import sys
 import traceback
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, ParamsError
+
+if TYPE_CHECKING:
+    from compression_gate.records.base import Record
 
 app = typer.Typer(
     name="compression-gate",
@@ -41,7 +44,7 @@ class Policy(StrEnum):
 PolicyOption = Annotated[Policy, typer.Option("--policy", help="What blocks: a pull request's rules, or a release's.")]
 
 
-def guarded(word: str, suite: Path) -> Any:
+def guarded(word: str, suite: Path, **options: Any) -> Any:
     """Call a stage; a failure is told on stderr, written to `failure.json`, and sets the exit code.
 
     DVC turns every code into 255, so `run` learns what happened from that file. What the stage writes is gone then:
@@ -50,7 +53,7 @@ def guarded(word: str, suite: Path) -> Any:
     from compression_gate.pipeline.state import Failure, failure_path, remove_outputs
 
     try:
-        return importlib.import_module(f"compression_gate.stages.{word}").run(suite)
+        return importlib.import_module(f"compression_gate.stages.{word}").run(suite, **options)
     except CompressionGateError as error:
         code, message = error.exit_code, str(error)
     except Exception as error:  # noqa: BLE001  # whatever a user's code raises ends as "could not measure", not as a pass
@@ -63,6 +66,11 @@ def guarded(word: str, suite: Path) -> Any:
     raise typer.Exit(code)
 
 
+def tell(record: Record, text: str, *, as_json: bool) -> None:
+    """Print what a stage found: a line for people, or its whole record."""
+    typer.echo(record.model_dump_json(indent=2, by_alias=True) if as_json else text)
+
+
 @app.callback(invoke_without_command=True)
 def common(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Model compression as a gated, repeatable part of a PyTorch repository."""
@@ -72,45 +80,45 @@ def common(version: Annotated[bool, typer.Option("--version", help="Print the ve
 
 
 @app.command()
-def prepare(suite: Suite = HERE) -> None:
+def prepare(suite: Suite = HERE, json: Json = False) -> None:
     """Look at every example: counts, ranges, NaN, duplicates, leaks between splits."""
     record = guarded("prepare", suite)
-    typer.echo(", ".join(f"{name} {split.n:,}" for name, split in record.splits.items()) + " examples")
+    tell(record, ", ".join(f"{name} {split.n:,}" for name, split in record.splits.items()) + " examples", as_json=json)
 
 
 @app.command()
-def train(suite: Suite = HERE) -> None:
+def train(suite: Suite = HERE, json: Json = False) -> None:
     """Train the reference, or adopt the weights the task names."""
     artifact = guarded("train", suite)
-    typer.echo(f"reference: {artifact.parameters:,} parameters, {artifact.state_bytes:,} bytes")
+    tell(artifact, f"reference: {artifact.parameters:,} parameters, {artifact.state_bytes:,} bytes", as_json=json)
 
 
 @app.command()
-def compress(suite: Suite = HERE) -> None:
+def compress(suite: Suite = HERE, json: Json = False) -> None:
     """Apply the recipe to the reference and export the candidate."""
     record = guarded("compress", suite)
-    typer.echo(f"candidate: {record.size_bytes:,} bytes after {len(record.steps)} steps")
+    tell(record, f"candidate: {record.size_bytes:,} bytes after {len(record.steps)} steps", as_json=json)
 
 
 @app.command()
-def evaluate(suite: Suite = HERE) -> None:
+def evaluate(suite: Suite = HERE, json: Json = False) -> None:
     """Measure every model, as exported and reloaded, on the test split."""
     record = guarded("evaluate", suite)
-    typer.echo(f"evaluated {', '.join(record.models)} on {record.n:,} examples")
+    tell(record, f"evaluated {', '.join(record.models)} on {record.n:,} examples", as_json=json)
 
 
 @app.command()
-def benchmark(suite: Suite = HERE) -> None:
+def benchmark(suite: Suite = HERE, json: Json = False) -> None:
     """Measure bytes, memory, load time and latency of every model."""
     record = guarded("benchmark", suite)
-    typer.echo(f"measured {', '.join(record.models)} with {record.threads} thread(s)")
+    tell(record, f"measured {', '.join(record.models)} with {record.threads} thread(s)", as_json=json)
 
 
 @app.command()
-def gate(suite: Suite = HERE, policy: PolicyOption = Policy.pull_request) -> None:
+def gate(suite: Suite = HERE, policy: PolicyOption = Policy.pull_request, json: Json = False) -> None:
     """Judge the records by the rules and write the verdict; ends with 0 whatever it is, `check` sets the code."""
-    verdict = guarded("gate", suite)
-    typer.echo(f"verdict: {verdict.status}")
+    verdict = guarded("gate", suite, policy=policy.value)
+    tell(verdict, f"verdict: {verdict.status}", as_json=json)
 
 
 @app.command()

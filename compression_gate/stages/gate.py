@@ -24,7 +24,7 @@ REFERENCES = Path(".compression_gate/references")
 DEFAULT_POLICY = "pull_request"
 
 
-def run(suite: Path) -> Verdict:
+def run(suite: Path, policy: str = DEFAULT_POLICY) -> Verdict:
     """Judge the suite's records and write `reports/verdict.json`.
 
     Raises:
@@ -37,7 +37,7 @@ def run(suite: Path) -> Verdict:
         bindings = bindings_of(suite)
     except CompressionGateError:
         bindings = {}  # already an error check: the artifact's own record said so
-    verdict = verdict_of(checks, facts, suite, bindings)
+    verdict = verdict_of(checks, facts, suite, bindings, policy)
     write_text(suite / METRICS, json.dumps(metrics_of(facts), indent=2) + "\n")
     verdict.write(suite / VERDICT)
     return verdict
@@ -56,9 +56,9 @@ def metrics_of(facts: Facts) -> dict[str, dict[str, float | None]]:
     return figures
 
 
-def verdict_of(checks: list[Check], facts: Facts, suite: Path, bindings: dict[str, str]) -> Verdict:
-    """Put checks and identities together under the default policy."""
-    decision = decide(checks, DEFAULT_POLICY, facts.params.gate.policies)
+def verdict_of(checks: list[Check], facts: Facts, suite: Path, bindings: dict[str, str], policy: str) -> Verdict:
+    """Put checks and identities together under a policy; `check` may apply another."""
+    decision = decide(checks, policy, facts.params.gate.policies)
     sources = sources_of(suite)
     return Verdict(
         status=decision.status,
