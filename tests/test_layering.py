@@ -18,7 +18,7 @@ LAYERS = (
     ("errors", "progress"),
     ("registry",),
     ("records",),
-    ("gate", "reporters", "history"),
+    ("gate", "reporters", "history", "schemas"),
     ("tasks",),
     ("modules",),
     ("codec", "methods", "runtimes", "measurers"),
