@@ -98,8 +98,8 @@ def measure_pair(other: Path, candidate: Path, setting: Setting, budget_s: float
         turns += take_turns((other, candidate), setting, budget_s * (1 - CONTROL_SHARE), TURNS, seeds)
     except MeasurementError as error:
         reason = str(error)
-    found = estimate(turns) if reason is None else None
-    noise = estimate(control) if len(control) >= LEAST_TURNS else None
+    found = estimate(turns, threads=setting.threads) if reason is None else None
+    noise = estimate(control, threads=setting.threads) if len(control) >= LEAST_TURNS else None
     clock = "thread CPU time" if setting.threads == 1 else "wall time"
     timing = PairedTiming(
         procedure="interleaved pairs in fresh processes; sign interval of block medians, widened by turns",

@@ -80,6 +80,20 @@ def test_a_far_smaller_model_is_found_faster(files):
     assert len(samples.arrays("reference")) == 2 * (timing.turns + len(samples.control))
 
 
+@pytest.mark.parametrize(("threads", "clock", "expected"), [(1, "thread CPU time", 2.0), (2, "wall time", 0.5)])
+def test_the_ratio_is_by_the_clock_that_the_record_names(monkeypatch, tmp_path, threads, clock, expected):
+    """With a pool of threads the calling thread's clock sees only a part of the work."""
+    one = np.full(50, 1e-3)
+    made = Turn(cpu=np.array([one, 2 * one]), wall=np.array([one, one / 2]))
+    monkeypatch.setattr(latency, "take_turns", lambda *_: [made] * 3)
+    setting = Setting(runtime="onnxruntime", threads=threads, inputs={})
+    timing = measure_pair(tmp_path / "other", tmp_path / "candidate", setting, 1).timing
+    assert timing.clock == clock
+    assert timing.ratio == pytest.approx(expected)
+    assert timing.control_ratio == pytest.approx(expected)
+    assert timing.wall_ratio == pytest.approx(0.5)
+
+
 def test_a_file_that_cannot_be_loaded_leaves_a_reason_and_no_ratio(files, tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
