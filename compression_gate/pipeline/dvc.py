@@ -13,6 +13,9 @@ from pathlib import Path
 from compression_gate.errors import CompressionGateError, ParamsError
 from compression_gate.pipeline.definition import STAGES, STATE, read_definition
 
+# What DVC tells a person to do next; `run` has its own words for that, and nobody commits dvc.lock.
+ADVICE = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
+
 
 def dvc_root(suite: Path) -> Path | None:
     """The folder of the DVC repository around a suite."""
@@ -36,12 +39,22 @@ def environment() -> dict[str, str]:
     return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def dvc(arguments: Sequence[str], folder: Path, *, quiet: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run one DVC command in ``folder``; its words go to our stderr unless ``quiet``."""
+def dvc(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run one DVC command in ``folder`` and return what it said."""
     command = [sys.executable, "-m", "dvc", *arguments]
-    if quiet:
-        return subprocess.run(command, cwd=folder, env=environment(), text=True, capture_output=True, check=False)
-    return subprocess.run(command, cwd=folder, env=environment(), text=True, stdout=sys.stderr, check=False)
+    return subprocess.run(command, cwd=folder, env=environment(), text=True, capture_output=True, check=False)
+
+
+def repro(arguments: Sequence[str], folder: Path) -> int:
+    """Run `dvc repro`, pass its lines on to stderr as they come, less its advice, and return its exit code."""
+    command = [sys.executable, "-m", "dvc", "repro", *arguments]
+    with subprocess.Popen(command, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None  # asked for above
+        for line in process.stdout:
+            if line.strip() and not line.strip().startswith(ADVICE):
+                sys.stderr.write(line)
+                sys.stderr.flush()
+    return process.returncode
 
 
 def set_up(suite: Path) -> str | None:
@@ -91,11 +104,11 @@ def reproduce(suite: Path, *, begin: str | None = None, force: bool = False, dry
     if has_remote(suite) and not dry:
         flags += ["--pull", "--allow-missing"]
     if begin is None:
-        return dvc(["repro", *flags, *STAGES], suite, quiet=False).returncode
+        return repro([*flags, *STAGES], suite)
     before = STAGES[: STAGES.index(begin)]
-    if before and (code := dvc(["repro", *flags, *before], suite, quiet=False).returncode):
+    if before and (code := repro([*flags, *before], suite)):
         return code
-    return dvc(["repro", *flags, "--force", "--single-item", *STAGES[len(before) :]], suite, quiet=False).returncode
+    return repro([*flags, "--force", "--single-item", *STAGES[len(before) :]], suite)
 
 
 def missing_outputs(suite: Path) -> list[str]:
