@@ -111,10 +111,9 @@ def reading(check: Check) -> str:
     """A check in words: the figure, and what is allowed."""
     unit = unit_of(check.metric)
     if check.change is None:
-        return (
-            f"{check.metric} is {figure(check.metric, check.observed)} {unit}".rstrip()
-            + f"; {limit_of(check)} is allowed"
-        )
+        bound = "required" if check.limit.startswith("min") else "allowed"
+        value = f"{figure(check.metric, check.observed)} {unit}".rstrip()
+        return f"{check.metric} is {value}; {limit_of(check)} is {bound}"
     points = "points" if unit == "%" else unit
     change = f"{signed(check.metric, check.change)} {points}".rstrip()
     return f"{check.metric} changed by {change} against the {check.against}; {limit_of(check)} is allowed"
@@ -165,9 +164,9 @@ def step_for(check: Check) -> str:
     over = figure(check.metric, abs(check.headroom)) if check.headroom is not None else ""
     unit = "points" if unit_of(check.metric) == "%" else unit_of(check.metric)
     if check.status == "fail":
-        return (
-            f"Win back {over} {unit} of {check.metric}, or state the new limit in params.yaml: gate.rules.{check.rule}."
-        )
+        verb = "Win back" if check.change is not None else "Raise" if check.limit.startswith("min") else "Lower"
+        what = f"{over} {unit} of {check.metric}" if check.change is not None else f"{check.metric} by {over} {unit}"
+        return f"{verb} {what.strip()}, or state the new limit in params.yaml: gate.rules.{check.rule}."
     more = f"; n = {check.n:,} now" if check.n else ""
     return (
         f"The interval {interval_of(check)} holds the limit {limit_of(check)}: measure more{more}, or widen the limit."
