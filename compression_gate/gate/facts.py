@@ -18,12 +18,13 @@ PREDICTIONS = Path("reports/predictions.npz")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """Per-example outcomes by role, joined by id. Arrays are (N,)."""
+    """Per-example outcomes by role, joined by id, and the data's own columns as text. Arrays are (N,)."""
 
     ids: np.ndarray
     target: np.ndarray
     predicted: dict[str, np.ndarray] = field(default_factory=dict)
     scores: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(np.unique(self.ids)) != len(self.ids):
@@ -50,7 +51,9 @@ class Outcomes:
         outcomes = cls(ids=arrays.pop("ids"), target=arrays.pop("target"))
         for name, array in arrays.items():
             role, _, kind = name.partition("_")
-            if kind == "predicted":
+            if role == "column":
+                outcomes.columns[kind] = array.astype(np.str_)
+            elif kind == "predicted":
                 outcomes.predicted[role] = array
             elif kind.startswith("score_"):
                 outcomes.scores.setdefault(role, {})[kind.removeprefix("score_")] = array

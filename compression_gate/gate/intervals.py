@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from compression_gate.gate.limits import CHANGES, Bound
 
 CONTROL_HIGH = 1.02  # an identical copy that comes out further from 1 than this says that the clock cannot be trusted
 PROPORTIONS = ("accuracy", "agreement")
+REGRESSION = ("mae", "rmse", "r2")
+POWER = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +57,10 @@ def of_outcomes(question: Question, outcomes: Outcomes, confidence: float) -> Es
         return None
     other = question.against if rule.form in CHANGES else None
     if outcomes.predicted:
-        by_class = question.slice is not None and rule.metric == "recall"
-        if rule.metric in PROPORTIONS or by_class:
+        by_class = question.slice is not None and column_of(question.slice, outcomes) == "class"
+        if rule.metric in PROPORTIONS or (by_class and rule.metric == "recall"):
             return of_proportion(rule.metric, outcomes, inside, other, confidence)
-        if question.slice is not None:
+        if by_class and question.slice is not None:
             return of_class(rule.metric, question.slice, outcomes, other, confidence)
     return of_composite(rule.metric, outcomes, inside, other, confidence)
 
@@ -66,8 +69,17 @@ def inside_slice(name: str | None, outcomes: Outcomes) -> np.ndarray | None:
     """Which examples a slice holds, (N,) of booleans."""
     if name is None:
         return np.ones(len(outcomes.target), dtype=bool)
-    column, _, value = name.partition("=")
-    return outcomes.target == float(value) if column == "class" and outcomes.predicted else None
+    column = column_of(name, outcomes)
+    if column is None:
+        return None
+    value = name.removeprefix(f"{column}=")
+    return np.asarray(outcomes.target == float(value) if column == "class" else outcomes.columns[column] == value)
+
+
+def column_of(part: str, outcomes: Outcomes) -> str | None:
+    """The column a slice ``column=value`` is of; both may hold an equals sign."""
+    known = [*(["class"] if outcomes.predicted else []), *outcomes.columns]
+    return max((name for name in known if part.startswith(f"{name}=")), key=len, default=None)
 
 
 def of_proportion(
@@ -117,7 +129,7 @@ def of_composite(
     def metric_of(role: str) -> resampling.Metric:
         if outcomes.predicted:
             return resampling.classwise(metric, values["target"], values[role], classes)
-        if metric in ("mae", "rmse", "r2"):
+        if "error" in outcomes.scores.get(role, {}) and metric in REGRESSION:
             return resampling.weighted(metric, values["target"], values[role])
         return resampling.mean_of(values[role])
 
@@ -131,7 +143,8 @@ def columns_of(metric: str, outcomes: Outcomes, inside: np.ndarray, other: str |
         if metric not in ("precision", "recall", "f1"):
             return None
         return {"target": outcomes.target[inside], **{role: outcomes.predicted[role][inside] for role in roles}}
-    name = "error" if metric in ("mae", "rmse", "r2") else metric
+    held = outcomes.scores.get("candidate", {})
+    name = "error" if metric in REGRESSION and "error" in held else metric
     if any(name not in outcomes.scores.get(role, {}) for role in roles):
         return None
     target = outcomes.target[inside] if name == "error" else np.zeros(int(inside.sum()))
@@ -145,13 +158,15 @@ def of_class(metric: str, part: str, outcomes: Outcomes, other: str | None, conf
     label = float(part.partition("=")[2])
     roles = ["candidate", *([other] if other else [])]
     flags = {role: (outcomes.predicted[role] == label) for role in roles}
-    cells = resampling.cells_of(target=outcomes.target == label, **flags)
+    inside = outcomes.target == label
+    cells = resampling.cells_of(target=inside, **flags)
     one = np.array([1.0])
 
     def metric_of(role: str) -> resampling.Metric:
         return resampling.classwise(metric, cells.values["target"], cells.values[role], one)
 
-    return resampled(cells, metric_of("candidate"), metric_of(other) if other else None, confidence)
+    estimate = resampled(cells, metric_of("candidate"), metric_of(other) if other else None, confidence)
+    return replace(estimate, n=int(inside.sum()))
 
 
 def resampled(
@@ -228,17 +243,22 @@ def minimum_detectable_of(estimate: Estimate, bound: Bound) -> float | None:
     if estimate.discordance is not None and estimate.n and bound.is_change:
         return proportions.minimum_detectable(estimate.discordance, estimate.n, bound.margin, estimate.confidence)
     if estimate.statistical and bound.is_change and all(map(math.isfinite, estimate.interval)):
-        # Half the interval is z·SE at its confidence; 0.84 more SE give power 0.8.
+        # Half the interval is z·SE at the confidence of each of its bounds; 0.84 more SE give power 0.8.
         half = (estimate.interval[1] - estimate.interval[0]) / 2
-        return bound.margin + half * (1 + 0.8416 / 1.6449)
+        return bound.margin + half * (1 + quantile(POWER) / quantile(estimate.confidence))
     return None
 
 
-def ways_out(estimate: Estimate, bound: Bound) -> tuple[int, float]:
-    """How many examples, or which margin, would give the check enough power."""
+def ways_out(estimate: Estimate, bound: Bound) -> tuple[int | None, float]:
+    """How many examples (None: no number), or which margin, would give the check enough power."""
     assert estimate.discordance is not None  # only asked where power_of() answered
     assert estimate.n is not None
-    needed = proportions.examples_needed(estimate.discordance, bound.margin, estimate.confidence) if bound.margin else 0
-    z = 2.49  # z of 0.95 and of 0.8 together
+    z, confidence = quantile(estimate.confidence), estimate.confidence
+    needed = proportions.examples_needed(estimate.discordance, bound.margin, confidence) if bound.margin else None
     floor = z * z / (estimate.n + z * z)
-    return needed, max(floor, z * math.sqrt(estimate.discordance / estimate.n))
+    return needed, max(floor, (z + quantile(POWER)) * math.sqrt(estimate.discordance / estimate.n))
+
+
+def quantile(share: float) -> float:
+    """The standard normal's quantile."""
+    return NormalDist().inv_cdf(share)

@@ -11,11 +11,12 @@ from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES, Bound, bound_of, judged
 from compression_gate.records.metric_table import METRICS
-from compression_gate.records.metrics import ModelQuality, Value
+from compression_gate.records.metrics import Benchmark, ModelCost, ModelQuality, Value
 from compression_gate.records.params import Rule
 from compression_gate.records.verdict import Check
 
 ENOUGH_POWER, LEAST_POWER = 0.8, 0.5
+SAME = 1e-6  # two ways of reckoning one figure from the same answers, in float32 at worst
 MENDING = {
     "missing_metric": "add it to evaluate.metrics, or take the rule out",
     "not_finite": "look at the model's outputs and the data for NaN, then run again",
@@ -51,8 +52,8 @@ def checks_of(name: str, rule: Rule, facts: Facts) -> Iterator[Check]:
     try:
         for part in slices_of(rule, facts):
             yield answered(Question(name=name, rule=rule, slice=part, against=held_against(rule, facts)), facts)
-    except UnjudgeableError as error:
-        yield refused(Question(name=name, rule=rule, slice=rule.slice, against=rule.against), error)
+    except Exception as error:  # noqa: BLE001  # whatever a damaged record raises is an error of this rule
+        yield refused(Question(name=name, rule=rule, slice=rule.slice, against=rule.against), unjudgeable(error))
 
 
 def held_against(rule: Rule, facts: Facts) -> str:
@@ -72,7 +73,7 @@ def slices_of(rule: Rule, facts: Facts) -> list[str | None]:
         return [None]
     if facts.evaluation is None:
         raise UnjudgeableError("missing_metric", facts.missing.get("evaluation", "evaluation.json is missing"))
-    known = facts.evaluation.models["candidate"].slices.get(rule.metric)
+    known = quality_of("candidate", facts).slices.get(rule.metric)
     if known is None:
         raise UnjudgeableError("missing_metric", f"{rule.metric} was not produced by slice")
     wanted = [part for part in known if part == rule.slice or part.partition("=")[0] == rule.slice]
@@ -87,8 +88,15 @@ def answered(question: Question, facts: Facts) -> Check:
     try:
         estimate = ESTIMATORS[kind_of(question.rule.metric)](question, facts)
         return decided(question, estimate)
-    except UnjudgeableError as error:
-        return refused(question, error)
+    except Exception as error:  # noqa: BLE001  # whatever a damaged record raises is an error of this rule
+        return refused(question, unjudgeable(error))
+
+
+def unjudgeable(error: Exception) -> UnjudgeableError:
+    """The reason an error gives, or that judging crashed."""
+    if isinstance(error, UnjudgeableError):
+        return error
+    return UnjudgeableError("crashed", f"judging ended in {type(error).__name__}: {error}: a record is damaged")
 
 
 def kind_of(metric: str) -> str:
@@ -144,7 +152,8 @@ def with_power(check: Check, rule: Rule, estimate: Estimate, bound: Bound, value
     needed, wider = intervals.ways_out(estimate, bound)
     ways = (
         f"n = {estimate.n}: two equally good models would be proven so in {power:.0%} of cases. Three ways out: "
-        f"{needed:,} examples; a limit of {wider:.2g}; or accept_underpowered: true"
+        f"{'more examples (no number suffices for a limit of 0)' if needed is None else f'{needed:,} examples'}; "
+        f"a limit of {wider:.2g}; or accept_underpowered: true"
     )
     if rule.accept_underpowered:
         status = "pass" if bound.headroom(value) >= 0 else "fail"
@@ -221,31 +230,85 @@ def artifact_of(role: str, facts: Facts) -> Any:
 
 def measurement_of(metric: str, role: str, facts: Facts) -> Any:
     """A figure of the benchmark, or why there is none."""
-    artifact = artifact_of(role, facts)
+    figures = cost_of(role, facts).figures
+    if metric not in figures:
+        raise UnjudgeableError("missing_metric", f"{metric} of {role} was not measured")
+    return figures[metric]
+
+
+def benchmark_of(facts: Facts) -> Benchmark:
+    """The benchmark, taken as the params ask.
+
+    Raises:
+        UnjudgeableError: there is none, or it was taken with other threads, batch sizes or in another runtime.
+    """
     if facts.benchmark is None:
         raise UnjudgeableError("missing_metric", facts.missing.get("benchmark", "benchmark.json is missing"))
-    model = facts.benchmark.models.get(role)
-    if model is None or metric not in model.figures:
-        raise UnjudgeableError("missing_metric", f"{metric} of {role} was not measured")
-    if model.digest != artifact.digest:
+    found, params = facts.benchmark, facts.params
+    for name, got, expected in (
+        ("runtime", found.runtime, params.compress.runtime),
+        ("threads", found.threads, params.benchmark.threads),
+        ("batch_sizes", found.batch_sizes, params.benchmark.batch_sizes),
+    ):
+        if got != expected:
+            raise UnjudgeableError("stale", f"benchmark.json: {name}: expected {expected!r}, got {got!r}")
+    return found
+
+
+def cost_of(role: str, facts: Facts) -> ModelCost:
+    """What the benchmark found of one model, which is the one on disk.
+
+    Raises:
+        UnjudgeableError: it was not measured, or another was.
+    """
+    artifact, found = artifact_of(role, facts), benchmark_of(facts)
+    if role not in found.models:
+        raise unmeasured(role, found.absent, "benchmark.json")
+    if found.models[role].digest != artifact.digest:
         raise UnjudgeableError("stale", f"the benchmark measured another {role} than the one on disk")
-    return model.figures[metric]
+    return found.models[role]
+
+
+def quality_of(role: str, facts: Facts) -> ModelQuality:
+    """What the evaluation found of one model, which is the one on disk.
+
+    Raises:
+        UnjudgeableError: it was not measured, or another was, or as another kind of task, or in another runtime.
+    """
+    artifact, found, params = artifact_of(role, facts), facts.evaluation, facts.params
+    if found is None or facts.outcomes is None:
+        name = "evaluation" if found is None else "predictions"
+        raise UnjudgeableError("missing_metric", facts.missing.get(name, f"the record {name} is missing"))
+    for name, got, expected in (
+        ("kind", found.kind, params.task.kind),
+        ("runtime", found.runtime, params.compress.runtime),
+    ):
+        if got != expected:
+            raise UnjudgeableError("stale", f"evaluation.json: {name}: expected {expected!r}, got {got!r}")
+    if role not in found.models:
+        raise unmeasured(role, found.absent, "evaluation.json")
+    if found.models[role].digest != artifact.digest:
+        raise UnjudgeableError("stale", f"the evaluation measured another {role} than the one on disk")
+    return found.models[role]
+
+
+def unmeasured(role: str, absent: Mapping[str, str], record: str) -> UnjudgeableError:
+    """Why a model that is there is not in a record."""
+    if role in absent:
+        return UnjudgeableError("not_comparable", f"{role} was left out of {record}: {absent[role]}")
+    return UnjudgeableError("missing_metric", f"{role} is not in {record}")
 
 
 def quality(question: Question, facts: Facts) -> Estimate:
     """A metric over the test examples, its interval from the paired outcomes."""
     roles = ["candidate", *([question.against] if question.rule.form in CHANGES else [])]
-    for role in roles:
-        artifact = artifact_of(role, facts)
-        if facts.evaluation is None or facts.outcomes is None:
-            raise UnjudgeableError("missing_metric", facts.missing.get("evaluation", "evaluation.json is missing"))
-        if facts.evaluation.models[role].digest != artifact.digest:
-            raise UnjudgeableError("stale", f"the evaluation measured another {role} than the one on disk")
-        if value_of(question, facts.evaluation.models[role]).value is None:
+    recorded = {role: value_of(question, quality_of(role, facts)).value for role in roles}
+    for role, value in recorded.items():
+        if value is None:
             raise UnjudgeableError("not_finite", f"{question.rule.metric} of {role}: not a finite number")
     if facts.data is not None and facts.evaluation is not None and facts.evaluation.data_digest != facts.data.digest:
         raise UnjudgeableError("not_comparable", "the evaluation was made on other data than data.json describes")
-    assert facts.outcomes is not None  # the loop above saw it
+    assert facts.outcomes is not None  # quality_of() saw it
     estimate = intervals.of_outcomes(question, facts.outcomes, facts.params.gate.confidence)
     if estimate is None:
         raise UnjudgeableError(
@@ -254,6 +317,13 @@ def quality(question: Question, facts: Facts) -> Estimate:
     least = question.rule.min_n or 1
     if estimate.n is None or estimate.n < least:
         raise UnjudgeableError("too_few_examples", f"expected {least} examples or more, got {estimate.n}")
+    for role, found in zip(roles, (estimate.observed, estimate.compared_to), strict=False):
+        value = recorded[role]
+        if found is None or value is None or not math.isclose(found, value, rel_tol=SAME, abs_tol=SAME):
+            raise UnjudgeableError(
+                "not_comparable",
+                f"{question.rule.metric} of {role}: evaluation.json says {value}, the outcomes of its examples {found}",
+            )
     return estimate
 
 
@@ -278,11 +348,19 @@ def timed(question: Question, facts: Facts) -> Estimate:
     """A time: by pairs where the same call was timed side by side, else by the spread of this job's figures."""
     metric, rule = question.rule.metric, question.rule
     role = "reference" if metric == "speedup" else question.against
-    if metric == "speedup" or (rule.form in CHANGES and metric in ("latency_ms", "throughput_per_s")):
+    if metric == "speedup" and rule.form in CHANGES:
+        raise UnjudgeableError("not_comparable", "speedup is a comparison itself: write min, or limit latency_ms")
+    if metric == "speedup" or (rule.form in CHANGES and metric in paired_metrics(facts)):
         return intervals.of_pairs(metric, trusted_pair(role, facts), base_figure(metric, role, facts))
     observed = spread_of(metric, "candidate", facts)
     compared_to = spread_of(metric, role, facts) if rule.form in CHANGES else None
     return intervals.of_spreads(observed, compared_to)
+
+
+def paired_metrics(facts: Facts) -> tuple[str, ...]:
+    """What the pairs speak of: they are timed at the first batch size, throughput is of the largest."""
+    sizes = benchmark_of(facts).batch_sizes
+    return ("latency_ms", "throughput_per_s") if sizes[0] == max(sizes) else ("latency_ms",)
 
 
 def base_figure(metric: str, role: str, facts: Facts) -> float | None:
@@ -296,14 +374,16 @@ def trusted_pair(role: str, facts: Facts) -> Any:
     Raises:
         UnjudgeableError: there is none, or its control saw a difference where there can be none.
     """
-    artifact_of(role, facts)
-    if facts.benchmark is None:
-        raise UnjudgeableError("missing_metric", facts.missing.get("benchmark", "benchmark.json is missing"))
-    pair = facts.benchmark.pairs.get(role)
+    for measured in (role, "candidate"):
+        cost_of(measured, facts)
+    pair = benchmark_of(facts).pairs.get(role)
     if pair is None:
         raise UnjudgeableError("missing_metric", f"the candidate was not timed against the {role}")
     if pair.reason is not None or pair.ratio is None:
         raise UnjudgeableError("untrusted_timing", pair.reason or "no ratio was reached")
+    ends = pair.interval
+    if ends[0] is None or ends[1] is None or not 0 < ends[0] <= pair.ratio <= ends[1] or pair.pairs < 1:
+        raise UnjudgeableError("untrusted_timing", f"ratio {pair.ratio} with an interval of {ends} is none")
     low, high = pair.control_interval
     if low is None or high is None or low > intervals.CONTROL_HIGH or high < 1 / intervals.CONTROL_HIGH:
         raise UnjudgeableError(
@@ -317,6 +397,11 @@ def spread_of(metric: str, role: str, facts: Facts) -> Any:
     figure = measurement_of(metric, role, facts)
     if figure.value is None:
         raise UnjudgeableError("not_finite", f"{metric} of {role}: {figure.reason or 'no value'}")
+    if figure.low is None or figure.high is None or not figure.low <= figure.value <= figure.high:
+        raise UnjudgeableError(
+            "untrusted_timing",
+            f"{metric} of {role}: {figure.samples} samples do not say how sure it is: raise benchmark.budget_s",
+        )
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from compression_gate.records.params import Rule
@@ -62,6 +63,8 @@ def judged(bound: Bound, observed: float, interval: tuple[float, float]) -> str:
 
     ``interval`` is of the change (or of the value) in the metric's unit; NaN anywhere is never a pass.
     """
+    if not all(map(math.isfinite, interval)):
+        return "undecided"
     ends = sorted(bound.badness(value) for value in interval)
     if ends[1] <= bound.worst:
         return "pass"

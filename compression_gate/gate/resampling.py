@@ -71,8 +71,9 @@ def classwise(name: str, target: np.ndarray, predicted: np.ndarray, classes: np.
         bottom = {"recall": actual, "precision": guessed, "f1": (actual + guessed) / 2}[name]
         values = np.divide(right, bottom, out=np.zeros_like(right, dtype=np.float64), where=bottom > 0)
         present = actual > 0
-        mean: np.ndarray = (values * present).sum(1) / present.sum(1)
-        return mean
+        number = present.sum(1)
+        none = np.full(len(number), np.nan)
+        return np.asarray(np.divide((values * present).sum(1), number, out=none, where=number > 0))
 
     return metric
 
@@ -87,9 +88,9 @@ def weighted(name: str, target: np.ndarray, error: np.ndarray) -> Metric:
         squares = counts @ np.square(error) / total
         if name == "rmse":
             return np.asarray(np.sqrt(squares))
-        mean = counts @ target / total
-        variance = counts @ np.square(target) / total - np.square(mean)
-        return np.asarray(1 - squares / variance)
+        centred = target - target.mean()  # a target far from zero would lose its variance to rounding
+        variance = counts @ np.square(centred) / total - np.square(counts @ centred / total)
+        return np.asarray(1 - np.divide(squares, variance, out=np.full(len(squares), np.nan), where=variance > 0))
 
     return metric
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from compression_gate.errors import MeasurementError
 from compression_gate.measurers.latency import CONFIDENCE, sign_interval
@@ -128,5 +129,17 @@ def median_of(values: np.ndarray, unit: str) -> Measurement:
 
 
 def quantile_of(values: np.ndarray, share: float) -> Measurement:
-    """A quantile of the samples, as it is."""
-    return Measurement(value=finite(float(np.quantile(values, share))), unit="ms", samples=len(values))
+    """A quantile of the samples with its exact interval; no end where the samples are too few for one.
+
+    Source: W. J. Conover, Practical Nonparametric Statistics, 1999, §3.2: order statistics at binomial quantiles.
+    """
+    tail, count, ordered = (1 - CONFIDENCE) / 2, len(values), np.sort(values)
+    below = int(stats.binom.ppf(tail, count, share)) - 1
+    above = int(stats.binom.ppf(1 - tail, count, share)) + 1
+    return Measurement(
+        value=finite(float(np.quantile(values, share))),
+        unit="ms",
+        samples=count,
+        low=float(ordered[below]) if below >= 0 else None,
+        high=float(ordered[above - 1]) if above <= count else None,
+    )

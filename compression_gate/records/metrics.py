@@ -86,7 +86,8 @@ class Evaluation(Record):
     """`reports/evaluation.json`. Per-example outcomes lie in ``predictions.npz`` beside it.
 
     ``models`` is by role; ``absent`` says why a baseline or release is not among them.
-    ``predictions.npz`` holds ``ids`` (N,), ``target`` (N,) and for each role ``<role>_predicted`` (N,) labels
+    ``predictions.npz`` holds ``ids`` (N,), ``target`` (N,), ``column_<name>`` (N,) text, and for each
+    role ``<role>_predicted`` (N,) labels
     (classification) or ``<role>_score_<name>`` (N,) per-example scores (regression: ``error``; custom: the scorer's).
     """
 

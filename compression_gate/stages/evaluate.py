@@ -40,8 +40,9 @@ def run(suite: Path) -> Evaluation:
         answers[role] = quality.predict(session, task, "test", role)
     same_targets(answers)
     outcomes = {role: quality.outcomes_of(given, task, role) for role, given in answers.items()}
+    columns = columns_of(task)
     predictions = suite / "reports/predictions.npz"
-    write_predictions(predictions, ids, outcomes)
+    write_predictions(predictions, ids, outcomes, columns)
     write_confusion(suite / "reports/confusion.csv", outcomes["candidate"])
     evaluation = Evaluation(
         kind=params.task.kind,
@@ -50,7 +51,7 @@ def run(suite: Path) -> Evaluation:
         predictions_digest=digest_of_file(predictions),
         runtime=params.compress.runtime,
         models={
-            role: model_quality(artifact, answers[role], outcomes, role, params, columns_of(task))
+            role: model_quality(artifact, answers[role], outcomes, role, params, columns)
             for role, artifact in models.artifacts.items()
         },
         absent=models.absent,
@@ -93,7 +94,7 @@ def same_targets(answers: dict[str, Answers]) -> None:
 
 
 def columns_of(task: Task) -> dict[str, np.ndarray]:
-    """The test data's own columns that have few enough values to be slices."""
+    """The test data's own columns that have few enough values to be slices, as text ``(N,)``."""
     split = task.split("test")
     columns = {}
     for name, values in (getattr(split.dataset, "columns", None) or {}).items():
@@ -102,8 +103,10 @@ def columns_of(task: Task) -> dict[str, np.ndarray]:
             raise MeasurementError(
                 f"task.data: column {name!r}: expected {len(split.dataset)} values, one an example, got {array.shape}"
             )
-        if name != "class" and len(np.unique(array)) <= MOST_SLICES:
-            columns[str(name)] = array[split.indices]
+        # As text NaN equals itself, and values of several kinds can be sorted.
+        text = np.array([str(value) for value in array.tolist()], dtype=np.str_)
+        if name != "class" and len(np.unique(text)) <= MOST_SLICES:
+            columns[str(name)] = text[split.indices]
     return columns
 
 
@@ -139,9 +142,12 @@ def pairs_of(outcomes: dict[str, Outcomes], params: Params) -> dict[str, dict[st
     return {role: quality.pair_metrics(own, candidate) for role, own in outcomes.items() if role != "candidate"}
 
 
-def write_predictions(path: Path, ids: np.ndarray, outcomes: dict[str, Outcomes]) -> None:
+def write_predictions(
+    path: Path, ids: np.ndarray, outcomes: dict[str, Outcomes], columns: dict[str, np.ndarray]
+) -> None:
     """Write per-example outcomes; numpy dates every entry 1980, so the same outcomes give the same bytes."""
     arrays = {"ids": ids, "target": outcomes["candidate"].target}
+    arrays |= {f"column_{name}": values for name, values in columns.items()}
     for role, own in outcomes.items():
         if own.predicted is not None:
             arrays[f"{role}_predicted"] = own.predicted

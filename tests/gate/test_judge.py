@@ -63,6 +63,8 @@ RULES = [  # rule, expected status
     ({"metric": "latency_ms", "max_increase": "5%", "against": "baseline", "fallback": "reference"}, "pass"),
     ({"metric": "speedup", "min": 1.95}, "undecided"),
     ({"metric": "speedup", "min": 2.2}, "fail"),
+    ({"metric": "latency_ms", "max": 0.2}, "pass"),
+    ({"metric": "latency_ms", "max": 0.105}, "undecided"),
     ({"metric": "f1", "max_drop": 0.0001}, "fail"),
     ({"metric": "precision", "max_drop": 0.1}, "error"),
     ({"metric": "load_time_ms", "max": 5}, "error"),
@@ -92,7 +94,7 @@ def test_an_underpowered_rule_is_refused_with_three_ways_out(finished: Path) -> 
         finished / "params.yaml",
         lambda values: values["gate"].update(rules={"one": {"metric": "accuracy", "max_drop": 0.0001}}),
     )
-    rewrite(finished, lambda arrays: arrays.update(candidate_predicted=arrays["reference_predicted"]))
+    answer_alike(finished)
     one = gate.run(finished).checks[0]
     assert (one.status, one.reason) == ("error", "underpowered")
     assert "examples" in one.message
@@ -102,10 +104,27 @@ def test_an_underpowered_rule_is_refused_with_three_ways_out(finished: Path) -> 
 def test_an_accepted_underpowered_rule_is_judged_on_its_value_and_said_so(finished: Path) -> None:
     rule = {"metric": "accuracy", "max_drop": 0.0001, "accept_underpowered": True}
     edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))
-    rewrite(finished, lambda arrays: arrays.update(candidate_predicted=arrays["reference_predicted"]))
+    answer_alike(finished)
     one = gate.run(finished).checks[0]
     assert (one.status, one.proven) == ("pass", False)
     assert "not proven" in one.message
+
+
+def answer_alike(finished: Path) -> None:
+    """Let the candidate answer as the reference does."""
+    rewrite(finished, lambda arrays: arrays.update(candidate_predicted=arrays["reference_predicted"]))
+    evaluation(lambda v: v["models"]["candidate"].update(metrics=v["models"]["reference"]["metrics"]))(finished)
+
+
+def test_of_a_limit_of_zero_no_number_of_examples_is_promised(finished: Path) -> None:
+    edit(
+        finished / "params.yaml",
+        lambda values: values["gate"].update(rules={"one": {"metric": "accuracy", "max_drop": 0}}),
+    )
+    answer_alike(finished)
+    message = gate.run(finished).checks[0].message
+    assert "no number suffices" in message
+    assert "0 examples" not in message
 
 
 def rewrite(finished: Path, change: Callable[[dict], object]) -> None:
@@ -148,6 +167,23 @@ MUTATIONS: dict[str, Callable[[Path], object]] = {
     "pair deleted": benchmark(lambda v: v["pairs"].clear()),
     "pair without ratio": benchmark(lambda v: v["pairs"]["reference"].update(ratio=None)),
     "pair without interval": benchmark(lambda v: v["pairs"]["reference"].update(interval=[None, None])),
+    "pair turned round": benchmark(lambda v: v["pairs"]["reference"].update(interval=[0.52, 0.48])),
+    "pair of nothing": benchmark(lambda v: v["pairs"]["reference"].update(ratio=0, interval=[0, 0])),
+    "timed with other threads": benchmark(lambda v: v.update(threads=4)),
+    "timed in another runtime": benchmark(lambda v: v.update(runtime="torch")),
+    "timed at another batch size": benchmark(lambda v: v.update(batch_sizes=[8])),
+    "evaluated in another runtime": evaluation(lambda v: v.update(runtime="torch")),
+    "evaluated as another kind": evaluation(lambda v: v.update(kind="regression")),
+    "candidate not evaluated": evaluation(lambda v: v["models"].pop("candidate")),
+    "no model evaluated": evaluation(lambda v: v["models"].clear()),
+    "no model timed": benchmark(lambda v: v["models"].clear()),
+    "metric edited": evaluation(lambda v: v["models"]["candidate"]["metrics"]["accuracy"].update(value=0.99)),
+    "slice edited": evaluation(lambda v: v["models"]["candidate"]["slices"]["recall"]["class=1"].update(value=0.99)),
+    "half of the examples": lambda s: rewrite(s, lambda a: a.update({k: v[:1500] for k, v in a.items()})),
+    "role without outcomes": lambda s: rewrite(s, lambda a: a.pop("reference_predicted")),
+    "labels that are text": lambda s: rewrite(
+        s, lambda a: a.update(candidate_predicted=np.array(["x"] * 4000, dtype=np.str_))
+    ),
     "control alarms": benchmark(lambda v: v["pairs"]["reference"].update(control_interval=[1.05, 1.1])),
     "step without effect": lambda s: edit(
         s / "reports/compression.json", lambda v: v["steps"][0].update(effective=False)
@@ -179,6 +215,108 @@ def test_nothing_missing_or_broken_passes(finished: Path, name: str) -> None:
     verdict = gate.run(finished)
     assert verdict.exit_code == 4, statuses(verdict)
     assert all(one.mending for one in verdict.checks if one.status == "error")
+
+
+SPEED_ONLY = {
+    "other candidate timed": benchmark(lambda v: v["models"]["candidate"].update(digest="other")),
+    "other reference timed": benchmark(lambda v: v["models"]["reference"].update(digest="other")),
+    "candidate not timed": benchmark(lambda v: v["models"].pop("candidate")),
+}
+SPEED_RULES = [{"metric": "speedup", "min": 1.5}, {"metric": "latency_ms", "max_increase": "5%"}]
+
+
+@pytest.mark.parametrize("name", SPEED_ONLY)
+@pytest.mark.parametrize("rule", SPEED_RULES)
+def test_pairs_of_other_models_never_pass(finished: Path, name: str, rule: dict) -> None:
+    """Where nothing but a pair is judged, its models must still be the ones on disk."""
+    edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))
+    SPEED_ONLY[name](finished)
+    assert gate.run(finished).exit_code == 4
+
+
+def test_a_time_without_a_spread_is_not_trusted(finished: Path) -> None:
+    edit(finished / "params.yaml", lambda v: v["gate"].update(rules={"one": {"metric": "latency_ms", "max": 5}}))
+    benchmark(lambda v: v["models"]["candidate"]["figures"]["latency_ms"].update(low=None, high=None))(finished)
+    one = gate.run(finished).checks[0]
+    assert (one.status, one.reason) == ("error", "untrusted_timing")
+
+
+def test_throughput_at_a_larger_batch_is_not_judged_by_pairs_of_the_first(finished: Path) -> None:
+    rule = {"metric": "throughput_per_s", "max_drop": "5%"}
+    edit(finished / "params.yaml", lambda v: v.update(benchmark={"batch_sizes": [1, 8]}))
+    edit(finished / "params.yaml", lambda v: v["gate"].update(rules={"one": rule}))
+    for role, value in (("reference", 1000), ("candidate", 700)):
+        figure = {"value": value, "unit": "per_s", "samples": 50, "low": value - 9, "high": value + 9}
+        benchmark(lambda v, r=role, f=figure: v["models"][r]["figures"].update(throughput_per_s=f))(finished)
+    benchmark(lambda v: v.update(batch_sizes=[1, 8]))(finished)
+    assert statuses(gate.run(finished)) == {"one": "fail"}
+
+
+@pytest.mark.parametrize("level", ["block", "warn", "info"])
+def test_a_fault_while_judging_is_an_error_of_that_rule_and_leaves_a_verdict(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    from compression_gate.gate import judge
+
+    def fault(*_: object) -> None:
+        raise KeyError("nothing of the kind")
+
+    monkeypatch.setitem(judge.ESTIMATORS, "paired_proportion", fault)
+    edit(finished / "params.yaml", lambda v: v["gate"]["rules"]["accuracy"].update(level=level))
+    verdict = gate.run(finished)
+    one = verdict.checks[0]
+    assert (one.status, one.reason) == ("error", "crashed")
+    assert "KeyError" in one.message
+    assert verdict.exit_code == 4
+    assert statuses(verdict)["size"] == "pass"
+
+
+COLUMNS = {"half": np.array(["a", "b=c"])[np.arange(4000) // 4 % 2], "age": np.array([str(n % 3) for n in range(4000)])}
+BY_COLUMN = [  # metric, slice, status of each check
+    ("accuracy", "half", {"half=a": "pass", "half=b=c": "pass"}),
+    ("accuracy", "age=2", {"age=2": "pass"}),
+    ("f1", "half=a", {"half=a": "pass"}),
+    ("recall", "half=a", {"half=a": "pass"}),
+]
+
+
+def with_columns(finished: Path) -> None:
+    """Give the data columns, as `evaluate` would."""
+    rewrite(finished, lambda a: a.update({f"column_{name}": values for name, values in COLUMNS.items()}))
+    with np.load(finished / "reports/predictions.npz") as file:
+        target, predicted = file["target"], {r: file[f"{r}_predicted"] for r in ("reference", "candidate")}
+    for role, labels in predicted.items():
+        slices = {}
+        for column, values in COLUMNS.items():
+            for value in set(values):
+                inside = values == value
+                figure = {"value": float((labels == target)[inside].mean()), "n": int(inside.sum())}
+                slices[f"{column}={value}"] = figure
+        evaluation(lambda v, r=role, s=slices: v["models"][r].update(slices={"accuracy": s, "f1": s, "recall": s}))(
+            finished
+        )
+
+
+@pytest.mark.parametrize(("metric", "part", "expected"), BY_COLUMN)
+def test_slices_by_a_column_of_the_data_are_judged_by_pairs(
+    finished: Path, metric: str, part: str, expected: dict
+) -> None:
+    with_columns(finished)
+    rule = {"metric": metric, "slice": part, "max_drop": 0.05}
+    edit(finished / "params.yaml", lambda v: v["gate"].update(rules={"one": rule}))
+    checks = gate.run(finished).checks
+    assert {one.slice: one.status for one in checks} == expected, checks
+    assert all(one.n in (2000, 1333) for one in checks)
+
+
+def test_a_slice_whose_column_is_not_in_the_outcomes_never_passes(finished: Path) -> None:
+    with_columns(finished)
+    rewrite(finished, lambda a: a.pop("column_half"))
+    edit(
+        finished / "params.yaml",
+        lambda v: v["gate"].update(rules={"one": {"metric": "accuracy", "slice": "half", "max_drop": 0.05}}),
+    )
+    assert gate.run(finished).exit_code == 4
 
 
 AFTER = [
@@ -252,5 +390,5 @@ def test_tightening_a_limit_never_turns_fail_into_pass(
 def test_a_value_that_is_not_finite_never_passes(form: str, end: float) -> None:
     bound = bound_of(Rule.model_validate({"metric": "mae", form: 1.0}), None)
     assert bound is not None
-    if math.isnan(end):
-        assert judged(bound, end, (end, end)) != "pass"
+    for interval in ((end, end), (end, 0.0), (0.0, end)):
+        assert judged(bound, 0.0, interval) != "pass"

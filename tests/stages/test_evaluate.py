@@ -10,6 +10,8 @@ import pytest
 from safetensors.torch import save_file
 
 from compression_gate.errors import MeasurementError, MetricsError, StaleError
+from compression_gate.gate.facts import Outcomes
+from compression_gate.gate.intervals import inside_slice
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import DataRecord, Evaluation
 from compression_gate.records.params import read_params
@@ -118,3 +120,22 @@ def test_columns_of_the_data_make_slices(suite):
     )
     record = evaluate.run(built(suite).path)
     assert record.models["candidate"].slices["accuracy"]["half=a"].n == 45
+    with np.load(suite.path / "reports/predictions.npz") as file:
+        assert file["column_half"].tolist() == ["a", "b"] * 45
+
+
+ODD_COLUMNS = [  # as a dataset may hold them, the slices they make
+    ("[1, 2] * (count // 2)", {"part=1", "part=2"}),
+    ("[float('nan'), 1.5] * (count // 2)", {"part=nan", "part=1.5"}),
+    ("[None, 'x'] * (count // 2)", {"part=None", "part=x"}),
+    ("torch.arange(count) % 2", {"part=0", "part=1"}),
+]
+
+
+@pytest.mark.parametrize(("values", "slices"), ODD_COLUMNS)
+def test_columns_of_any_kind_of_value_are_judged_as_text(suite, values, slices):
+    suite.replace("        self.targets = ", f"        self.columns = {{'part': {values}}}\n        self.targets = ")
+    record = evaluate.run(built(suite).path)
+    assert set(record.models["candidate"].slices["accuracy"]) == slices | {f"class={label}" for label in range(3)}
+    outcomes = Outcomes.read(suite.path / "reports/predictions.npz")
+    assert [inside_slice(part, outcomes).sum() for part in slices] == [45, 45]
