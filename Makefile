@@ -17,6 +17,8 @@ READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export DVC_NO_ANALYTICS := 1
+# Every stage is a process of its own: uncompiled libraries would cost each of them seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 # A Python that was upgraded or removed under the environment leaves links to nowhere.
 ifneq ($(wildcard $(READY)),)

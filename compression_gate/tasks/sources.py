@@ -45,21 +45,27 @@ def module_files(module: str, roots: Iterable[Path]) -> list[Path]:
 
 def imports_of(path: Path, roots: list[Path]) -> Iterator[str]:
     """Names of the modules that a file imports, anywhere in it; relative ones made absolute."""
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path}: not valid Python: {error}: mend it before the pipeline runs it") from error
     package = package_of(path, roots)
-    for node in ast.walk(tree):
+    for node in import_nodes(path, path.stat().st_mtime_ns):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = node.module or ""
             if node.level:
                 up = package[: len(package) - node.level + 1]
                 base = ".".join([*up, *([node.module] if node.module else [])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names if base)
+
+
+@cache
+def import_nodes(path: Path, changed_ns: int) -> list[ast.Import | ast.ImportFrom]:
+    """The import statements of a file as it was at ``changed_ns``: every stage asks for the same few files."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not valid Python: {error}: mend it before the pipeline runs it") from error
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
 def package_of(path: Path, roots: list[Path]) -> list[str]:
