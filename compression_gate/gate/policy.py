@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from compression_gate.errors import ParamsError
+from compression_gate.records.params import policy_problems
 from compression_gate.records.verdict import Check, Status
 from compression_gate.registry import nearest
 
@@ -18,7 +19,7 @@ POLICIES: dict[str, dict[str, tuple[str, ...]]] = {
     "pull_request": {"fail": ("block",), "undecided": (), "error": ("block", "warn"), "waived": ()},
     "release": {"fail": ("block",), "undecided": ("block",), "error": ("block", "warn"), "waived": ("block",)},
 }
-ACTIONS = ("block", "warn")
+DEFAULT_POLICY = "pull_request"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,35 +58,23 @@ def decide(checks: Iterable[Check], policy: str, overrides: Mapping[str, Any] | 
     )
 
 
+def told(checks: Iterable[Check]) -> list[str]:
+    """What does not block and should be known, one line a check."""
+    return [
+        f"{check.rule}{f' ({check.slice})' if check.slice else ''}: {check.status}"
+        f"{f', {check.reason}' if check.reason else ''}{f': {check.message}' if check.message else ''}"
+        for check in checks
+    ]
+
+
 def table_of(policy: str, overrides: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """A policy's table with the user's changes: ``{pull_request: {undecided: block}}``. Errors always block."""
     if policy not in POLICIES:
         raise ParamsError(f"--policy: expected one of {', '.join(POLICIES)}, got {policy!r}{nearest(policy, POLICIES)}")
-    if problems := problems_of(overrides):
-        raise ParamsError(problems)
+    if problems := policy_problems(overrides):
+        raise ParamsError(f"params.yaml: {'.'.join(('gate', 'policies', *path))}: {text}" for path, text in problems)
     changed = overrides.get(policy, {})
     return {
         status: levels if status not in changed else ("block",) if changed[status] == "block" else ()
         for status, levels in POLICIES[policy].items()
     }
-
-
-def problems_of(overrides: Mapping[str, Any]) -> list[str]:
-    """What is wrong with `gate.policies`."""
-    problems = []
-    for name, changes in overrides.items():
-        where = f"params.yaml: gate.policies.{name}"
-        if name not in POLICIES:
-            problems.append(f"{where}: expected one of {', '.join(POLICIES)}, got {name!r}{nearest(name, POLICIES)}")
-            continue
-        if not isinstance(changes, Mapping):
-            problems.append(f"{where}: expected a mapping of status to block or warn, got {changes!r}")
-            continue
-        for status, action in changes.items():
-            if status not in ("undecided", "waived", "fail"):
-                problems.append(
-                    f"{where}.{status}: expected undecided, waived or fail (an error always blocks), got {status!r}"
-                )
-            elif action not in ACTIONS:
-                problems.append(f"{where}.{status}: expected block or warn, got {action!r}")
-    return problems

@@ -68,4 +68,3 @@ DEFAULT_METRICS = {
     "regression": ("mae", "rmse", "r2"),
     "custom": (),
 }
-QUALITY_METRICS = tuple(name for name, metric in METRICS.items() if metric.kind.startswith("paired"))

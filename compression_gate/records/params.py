@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from compression_gate.errors import ParamsError
 from compression_gate.records.base import digest_of, write_text
-from compression_gate.records.metric_table import DEFAULT_METRICS, METRICS, QUALITY_METRICS
+from compression_gate.records.metric_table import DEFAULT_METRICS, METRICS
 from compression_gate.registry import nearest
 
 FILE_NAME = "params.yaml"
@@ -319,6 +320,8 @@ def read_params(folder: Path) -> Params:
     Raises:
         ParamsError: every problem at once, each ``file:line: key.path: expected …, got … (did you mean …?)``.
     """
+    if not folder.is_dir():
+        raise ParamsError(f"-C: {folder}: expected the folder of a suite, got none of that name: mend the path")
     document = Document(folder / FILE_NAME, FILE_NAME)
     values = document.values
     if not isinstance(values, dict):
@@ -334,6 +337,8 @@ def read_params(folder: Path) -> Params:
             document.problem(*described(item, values))
         params = None
     check_rules(values, document)
+    for path, text in policy_problems(values["gate"].get("policies") if isinstance(values.get("gate"), dict) else {}):
+        document.problem(("gate", "policies", *path), text)
     if document.problems:
         raise ParamsError(sorted(dict.fromkeys(document.problems), key=lambda text: int(text.split(":")[1])))
     assert params is not None  # a ValidationError always leaves a problem
@@ -402,6 +407,12 @@ def described(item: Any, values: Any) -> tuple[tuple[str, ...], str]:
     return path, f"{message}, got {got!r}"
 
 
+PRODUCED = {
+    "classification": (*DEFAULT_METRICS["classification"], "agreement"),
+    "regression": DEFAULT_METRICS["regression"],
+}
+
+
 def check_rules(values: dict[str, Any], document: Document) -> None:
     """Find limits that are impossible, contradict each other, or speak of what does not exist."""
     rules = values.get("gate", {}).get("rules", {}) if isinstance(values.get("gate"), dict) else {}
@@ -423,8 +434,9 @@ def check_rules(values: dict[str, Any], document: Document) -> None:
         document.problem(("gate", "rules", name), f"contradicts gate.rules.{other}: no value of the metric meets both")
     metrics = values["evaluate"].get("metrics") if isinstance(values.get("evaluate"), dict) else None
     for index, metric in enumerate(metrics if isinstance(metrics, list) else []):
-        if kind != "custom" and metric not in QUALITY_METRICS:
-            document.problem(("evaluate", "metrics", str(index)), unknown(str(metric), list(QUALITY_METRICS)))
+        produced = PRODUCED.get(str(kind))
+        if produced and metric not in produced:
+            document.problem(("evaluate", "metrics", str(index)), unknown(str(metric), list(produced)))
 
 
 def rule_problems(name: str, rule: Rule, kind: str) -> list[tuple[tuple[str, ...], str]]:
@@ -448,11 +460,43 @@ def rule_problems(name: str, rule: Rule, kind: str) -> list[tuple[tuple[str, ...
         problems.append(((form,), f"{rule.metric} is never negative: expected zero or more, got {limit}"))
     if form == "max_drop" and limit.relative and limit.value > 1:
         problems.append(((form,), f"nothing can drop by more than 100%, got {limit}"))
-    if metric and ((form == "max_drop") != (metric.better == "higher")) and change:
+    if rule.metric == "speedup" and change:
+        problems.append(((form,), "speedup is a comparison with the reference itself: write min, or limit latency_ms"))
+    elif metric and ((form == "max_drop") != (metric.better == "higher")) and change:
         right = "max_drop" if metric.better == "higher" else "max_increase"
         problems.append(((form,), f"{rule.metric} gets worse the other way: expected {right}, got {form}"))
     if not change and limit.relative:
         problems.append(((form,), f"an absolute limit is in the metric's own unit: expected a number, got {limit}"))
+    return problems
+
+
+POLICY_NAMES = ("pull_request", "release")
+MOVABLE, ACTIONS = ("undecided", "waived", "fail"), ("block", "warn")
+
+
+def policy_problems(overrides: Any) -> list[tuple[tuple[str, ...], str]]:
+    """What is wrong with `gate.policies`: (key below it, what)."""
+    if not isinstance(overrides, Mapping):
+        return []  # pydantic says so
+    problems: list[tuple[tuple[str, ...], str]] = []
+    for name, changes in overrides.items():
+        if name not in POLICY_NAMES:
+            problems.append(((name,), unknown(name, list(POLICY_NAMES))))
+        elif not isinstance(changes, Mapping):
+            problems.append(((name,), f"expected a mapping of status to block or warn, got {changes!r}"))
+        else:
+            problems += [((name, *key), text) for key, text in override_problems(changes)]
+    return problems
+
+
+def override_problems(changes: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    """What is wrong with one policy's changes."""
+    problems: list[tuple[tuple[str, ...], str]] = []
+    for status, action in changes.items():
+        if status not in MOVABLE:
+            problems.append(((status,), f"expected {', '.join(MOVABLE)} (an error always blocks), got {status!r}"))
+        elif action not in ACTIONS:
+            problems.append(((status,), f"expected block or warn, got {action!r}"))
     return problems
 
 

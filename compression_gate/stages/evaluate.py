@@ -121,6 +121,10 @@ def model_quality(
     """One model's metrics over all examples, by class and by the data's columns."""
     own, kind = outcomes[role], params.task.kind
     metrics = quality.metrics_of(own, answers, kind)
+    if absent := [name for name in params.evaluate.metrics or () if kind == "custom" and name not in metrics]:
+        raise MeasurementError(
+            f"evaluate.metrics: expected names that task.scorer gives ({', '.join(metrics)}), got {', '.join(absent)}"
+        )
     slices = quality.column_slices(own, answers, kind, columns)
     if kind == "classification":
         metrics["agreement"] = quality.agreement(outcomes["reference"], own)

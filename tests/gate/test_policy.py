@@ -47,7 +47,7 @@ def test_an_override_makes_undecided_block() -> None:
 
 
 BAD = [
-    ({"pull": {}}, "pull_request"),
+    ({"pull": {}}, "gate.policies.pull: expected one of pull_request, release"),
     ({"release": {"error": "warn"}}, "error always"),
     ({"release": {"fail": "no"}}, "block or warn"),
     ({"release": 3}, "mapping"),

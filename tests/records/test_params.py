@@ -15,6 +15,11 @@ TASK = "task: {model: 'm:Net', data: 'm:load'}\n"
 
 # What is written below the task's line, and what the message must hold; the task is line 1.
 BAD_VALUES = [
+    ("gate: {policies: {pull: {}}}", r":2: gate\.policies\.pull: expected one of pull_request, release, got 'pull'"),
+    ("gate: {policies: {release: {error: warn}}}", r"gate\.policies\.release\.error: .*an error always blocks"),
+    ("gate: {policies: {release: {fail: no}}}", r"gate\.policies\.release\.fail: expected block or warn, got False"),
+    ("gate: {policies: {release: 3}}", r"gate\.policies\.release: expected a mapping .*got 3"),
+    ("evaluate: {metrics: [mae]}", r"evaluate\.metrics\.0: expected one of accuracy, .*, got 'mae'"),
     ("train: {epocs: 3}", r"params\.yaml:2: train\.epocs: expected one of .*'epocs' \(did you mean 'epochs'\?\)"),
     ("trian: {epochs: 3}", r"params\.yaml:2: trian: expected one of .*'trian' \(did you mean 'train'\?\)"),
     ("train:\n  epochs: many", r"params\.yaml:3: train\.epochs: expected .*integer.*got 'many'"),
@@ -51,6 +56,7 @@ BAD_VALUES = [
 ]
 
 BAD_LIMITS = [
+    ("{metric: speedup, max_drop: 0.1}", r"max_drop: speedup is a comparison with the reference itself: write min"),
     ("{metric: accuracy, max_drop: 2}", r"max_drop: accuracy is a fraction: expected 0 to 1, got 2"),
     ("{metric: accuracy, max_drop: -0.01}", r"max_drop: expected zero or more, got -0\.01"),
     ("{metric: accuracy, max_drop: '120%'}", r"max_drop: nothing can drop by more than 100%, got 120%"),
