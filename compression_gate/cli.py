@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import traceback
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +32,7 @@ app = typer.Typer(
 Suite = Annotated[Path, typer.Option("-C", metavar="FOLDER", help="The suite: the folder that holds params.yaml.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 HERE = Path()
-CRASHED = 4
+CRASHED, INTERRUPTED = 4, 130
 
 
 class Policy(StrEnum):
@@ -56,13 +57,14 @@ def guarded(word: str, suite: Path, **options: Any) -> Any:
         return importlib.import_module(f"compression_gate.stages.{word}").run(suite, **options)
     except CompressionGateError as error:
         code, message = error.exit_code, str(error)
-    except Exception as error:  # noqa: BLE001  # whatever a user's code raises ends as "could not measure", not as a pass
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a user's code raises ends as "could not measure", not as a pass
         traceback.print_exc()
         code, message = CRASHED, f"{type(error).__name__}: {error}"
     typer.echo(f"compression-gate {word}: {message}", err=True)
     if code != ParamsError.exit_code:
         remove_outputs(suite, word)
-    Failure(stage=word, exit_code=code, message=message).write(failure_path(suite))
+    if suite.is_dir():
+        Failure(stage=word, exit_code=code, message=message).write(failure_path(suite))
     raise typer.Exit(code)
 
 
@@ -217,7 +219,7 @@ def checked(suite: Path, policy: Policy, *, as_json: bool) -> int:
         text = terminal.as_json(outcome.verdict, outcome.status, outcome.exit_code, outcome.policy, outcome.problems)
         typer.echo(text)
     else:
-        findings = read_findings(suite) if outcome.verdict else None
+        findings = replace(read_findings(suite), verdict=outcome.verdict) if outcome.verdict else None
         terminal.show(findings, outcome.status, outcome.exit_code, outcome.problems)
     return outcome.exit_code
 
@@ -232,6 +234,8 @@ def main() -> None:
     except CompressionGateError as error:
         typer.echo(f"compression-gate: {error}", err=True)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except Exception:  # noqa: BLE001  # a fault of ours must not end with 1, which says that a limit is proven broken
         traceback.print_exc()
         sys.exit(CRASHED)

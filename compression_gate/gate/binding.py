@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from compression_gate import __version__
-from compression_gate.errors import CompressionGateError, MetricsError, StaleError
+from compression_gate.errors import CompressionGateError, MetricsError
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, digest_of_file
 from compression_gate.records.params import read_params
@@ -14,6 +14,7 @@ from compression_gate.records.verdict import Verdict
 
 SOURCES = Path(".compression_gate/sources.json")
 MODELS = ("models/reference", "models/candidate")
+REFERENCES = (".compression_gate/references/baseline", ".compression_gate/references/release")
 RECORDS = (
     "reports/data.json",
     "reports/compression.json",
@@ -33,6 +34,7 @@ def bindings_of(suite: Path) -> dict[str, str]:
     """
     return {
         **{name: model_digest(suite / name) for name in MODELS},
+        **{name: reference_digest(suite / name) for name in REFERENCES},
         **{name: digest_of_file(suite / name) if (suite / name).is_file() else ABSENT for name in RECORDS},
     }
 
@@ -40,6 +42,16 @@ def bindings_of(suite: Path) -> dict[str, str]:
 def model_digest(folder: Path) -> str:
     """The digest of an artifact, over the files that really lie there."""
     return Artifact.open(folder).digest if folder.is_dir() else ABSENT
+
+
+def reference_digest(folder: Path) -> str:
+    """The digest of a baseline's or release's artifact; a folder that only says why there is none is absent."""
+    return model_digest(folder) if holds_model(folder) else ABSENT
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a reference folder holds anything but the word that there is none."""
+    return folder.is_dir() and any(path.name != ABSENT for path in folder.iterdir())
 
 
 def sources_of(suite: Path) -> dict[str, str]:
@@ -73,8 +85,9 @@ def stale_reasons(verdict: Verdict, suite: Path) -> list[str]:
         reasons.append("params.yaml: changed since")
     try:
         found = bindings_of(suite)
-    except (StaleError, MetricsError, CompressionGateError) as error:
+    except CompressionGateError as error:
         return [*reasons, str(error)]
+    reasons += [f"{name}: the verdict says nothing of it" for name in found if name not in verdict.bindings]
     reasons += [
         f"{name}: {'gone' if found.get(name) == ABSENT else 'changed'} since"
         for name, digest in verdict.bindings.items()

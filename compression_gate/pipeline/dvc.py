@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compression_gate.errors import CompressionGateError, ParamsError
 from compression_gate.pipeline.definition import STAGES, STATE, read_definition
 
+if TYPE_CHECKING:
+    import psutil
+
+PATIENCE_S = 2.0
 # What DVC tells a person to do next; `run` has its own words for that, and nobody commits dvc.lock.
 ADVICE = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
 
@@ -50,11 +57,42 @@ def repro(arguments: Sequence[str], folder: Path) -> int:
     command = [sys.executable, "-m", "dvc", "repro", *arguments]
     with subprocess.Popen(command, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None  # asked for above
-        for line in process.stdout:
-            if line.strip() and not line.strip().startswith(ADVICE):
-                sys.stderr.write(line)
-                sys.stderr.flush()
+        try:
+            for line in process.stdout:
+                if line.strip() and not line.strip().startswith(ADVICE):
+                    sys.stderr.write(line)
+                    sys.stderr.flush()
+        except BaseException:
+            stop(process.pid)
+            raise
     return process.returncode
+
+
+def stop(pid: int) -> None:
+    """See an interrupted DVC and its stages out: wait, ask, then end what is left, so that nothing writes any more."""
+    import psutil
+
+    try:
+        first = psutil.Process(pid)
+        family = [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    ways = ((psutil.Process.is_running, PATIENCE_S), (asked, 5 * PATIENCE_S), (psutil.Process.kill, PATIENCE_S))
+    for end, seconds in ways:
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                end(one)
+        _, family = psutil.wait_procs(family, timeout=seconds)
+        if not family:
+            return
+
+
+def asked(process: psutil.Process) -> None:
+    """Ask a process to end, as Ctrl-C does where there is such a thing."""
+    if os.name == "posix":
+        process.send_signal(signal.SIGINT)
+    else:
+        process.terminate()
 
 
 def set_up(suite: Path) -> str | None:

@@ -78,6 +78,22 @@ def prepare_state(suite: Path, params: Params) -> None:
             write_if_changed(folder / "absent", NO_RECORD + "\n")
 
 
+@contextmanager
+def state_kept(suite: Path) -> Iterator[None]:
+    """Put what :func:`prepare_state` writes back as it was when the block ends."""
+    paths = [suite / name for name in (PARAMS, PACKAGE, MACHINE, SOURCES)]
+    paths += [suite / REFERENCES / role / "absent" for role in ("baseline", "release")]
+    before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in paths}
+    try:
+        yield
+    finally:
+        for path, text in before.items():
+            if text is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_if_changed(path, text)
+
+
 def source_digests(suite: Path, params: Params) -> dict[str, str]:
     """SHA-256 of every source file of the suite.
 

@@ -25,6 +25,8 @@ Reason = Literal[
     "crashed",
 ]
 
+PIPELINE = "pipeline"  # the metric of the check of a run that did not get as far as judging
+
 
 class Check(Record):
     """One rule judged on one slice.

@@ -185,7 +185,8 @@ def model_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
     ]
     rows = []
     if evaluation:
-        for metric in findings.params.metrics or tuple(evaluation.models["candidate"].metrics):
+        candidate = evaluation.models.get("candidate")
+        for metric in findings.params.metrics or tuple(candidate.metrics if candidate else ()):
             values = [evaluation.models[role].metrics.get(metric) for role in roles if role in evaluation.models]
             if len(values) == len(roles) and all(values):
                 rows.append([with_unit(metric), *(figure(metric, value.value if value else None) for value in values)])

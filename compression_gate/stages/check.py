@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compression_gate.errors import MetricsError
 from compression_gate.gate.binding import stale_reasons
-from compression_gate.gate.policy import Code, Decision, decide
+from compression_gate.gate.policy import DEFAULT_POLICY, Code, Decision, decide, told
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.verdict import Status, Verdict
 
@@ -41,15 +41,45 @@ def check(suite: Path, policy: str) -> Outcome:
     except MetricsError as error:
         return Outcome(suite=suite, params=params, policy=policy, status="error", exit_code=4, problems=(str(error),))
     decision = decide(verdict.checks, policy, params.gate.policies)
-    crashed = any(one.reason == "crashed" for one in verdict.checks)
-    problems = () if crashed else tuple(stale_reasons(verdict, suite))
+    # An error that was reached without files to bind it to ends as it did; nothing on disk could make it a pass.
+    unbound = decision.status == "error" and not verdict.bindings
+    problems = () if unbound else (*edits_of(verdict, params), *stale_reasons(verdict, suite))
+    status: Status = "error" if problems else decision.status
+    code: Code = 4 if problems else decision.exit_code
+    if unbound and verdict.exit_code in (2, 3):
+        code = verdict.exit_code
     return Outcome(
         suite=suite,
         params=params,
         policy=policy,
-        status="error" if problems else decision.status,
-        exit_code=4 if problems else decision.exit_code,
-        verdict=verdict,
+        status=status,
+        exit_code=code,
+        verdict=seen(verdict, decision, params).model_copy(update={"status": status, "exit_code": code}),
         decision=decision,
         problems=problems,
     )
+
+
+def seen(verdict: Verdict, decision: Decision, params: Params) -> Verdict:
+    """The verdict under the policy of this call: its warnings are what does not block here."""
+    old = set(told(decide(verdict.checks, DEFAULT_POLICY, params.gate.policies).warnings))
+    rest = [text for text in verdict.warnings if text not in old]
+    return verdict.model_copy(update={"policy": decision.policy, "warnings": (*told(decision.warnings), *rest)})
+
+
+def edits_of(verdict: Verdict, params: Params) -> list[str]:
+    """What in a verdict contradicts itself or the rules, as `gate` never writes it."""
+    if params.digest != verdict.params_digest:
+        return []  # other rules: stale, and told as that
+    problems = []
+    decision = decide(verdict.checks, DEFAULT_POLICY, params.gate.policies)
+    written, follows = (verdict.status, verdict.exit_code), (decision.status, decision.exit_code)
+    if written != follows:
+        problems.append(f"{VERDICT}: its checks make {follows}, it says {written}: it was edited")
+    judged = {check.rule for check in verdict.checks}
+    problems += [
+        f"{VERDICT}: expected a check of gate.rules.{name}, got none: it was edited"
+        for name in params.gate.rules
+        if name not in judged
+    ]
+    return problems

@@ -9,19 +9,18 @@ from typing import Any, Literal
 
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError
-from compression_gate.gate.binding import bindings_of, sources_digest, sources_of
+from compression_gate.gate.binding import bindings_of, holds_model, sources_digest, sources_of
 from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
 from compression_gate.gate.judge import MENDING, judge
-from compression_gate.gate.policy import decide
+from compression_gate.gate.policy import DEFAULT_POLICY, decide, told
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of_file, write_text
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
 from compression_gate.records.params import Params, read_params
-from compression_gate.records.verdict import Check, Subject, Verdict
+from compression_gate.records.verdict import PIPELINE, Check, Subject, Verdict
 
 VERDICT, METRICS = Path("reports/verdict.json"), Path("reports/metrics.json")
 REFERENCES = Path(".compression_gate/references")
-DEFAULT_POLICY = "pull_request"
 
 
 def run(suite: Path, policy: str = DEFAULT_POLICY) -> Verdict:
@@ -65,7 +64,7 @@ def verdict_of(checks: list[Check], facts: Facts, suite: Path, bindings: dict[st
         exit_code=decision.exit_code,
         policy=decision.policy,
         checks=tuple(checks),
-        warnings=tuple(warnings_of(decision.warnings, facts)),
+        warnings=(*told(decision.warnings), *(facts.compression.warnings if facts.compression else ())),
         **{role: subject_of(role, facts) for role in ("candidate", "reference", "baseline", "release")},
         params_digest=facts.params.digest,
         sources_digest=sources_digest(sources),
@@ -74,16 +73,6 @@ def verdict_of(checks: list[Check], facts: Facts, suite: Path, bindings: dict[st
         sources=sources,
         environment=facts.benchmark.environment if facts.benchmark else {},
     )
-
-
-def warnings_of(checks: tuple[Check, ...], facts: Facts) -> list[str]:
-    """What does not block and should be known."""
-    told = [
-        f"{check.rule}{f' ({check.slice})' if check.slice else ''}: {check.status}"
-        f"{f', {check.reason}' if check.reason else ''}{f': {check.message}' if check.message else ''}"
-        for check in checks
-    ]
-    return [*told, *(facts.compression.warnings if facts.compression else ())]
 
 
 def subject_of(role: str, facts: Facts) -> Subject:
@@ -108,7 +97,7 @@ def read_facts(suite: Path, params: Params) -> Facts:
     artifacts = {role: read(role, Artifact.open, suite / "models" / role) for role in ("reference", "candidate")}
     for role in ("baseline", "release"):
         folder = suite / REFERENCES / role
-        if (folder / "artifact.json").exists():
+        if holds_model(folder):
             artifacts[role] = read(role, Artifact.open, folder)
     evaluation = read("evaluation", Evaluation.read, reports / "evaluation.json")
     facts: Mapping[str, Any] = {
@@ -131,13 +120,12 @@ def read_facts(suite: Path, params: Params) -> Facts:
     )
 
 
-def crashed_verdict(suite: Path, failure: Mapping[str, Any]) -> Verdict:
+def crashed_verdict(suite: Path, params: Params, failure: Mapping[str, Any]) -> Verdict:
     """Write the verdict of a run that did not get this far: an error that names the stage and what it said."""
-    params = read_params(suite)
     code: Literal[2, 3, 4] = failure["exit_code"] if failure["exit_code"] in (2, 3) else 4
     check = Check(
         rule=f"stage {failure['stage']}",
-        metric="pipeline",
+        metric=PIPELINE,
         status="error",
         reason="crashed",
         message=str(failure["message"]),

@@ -10,12 +10,21 @@ from pathlib import Path
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, ParamsError
 from compression_gate.pipeline.definition import STAGES, STATE, check_definition
-from compression_gate.pipeline.dvc import missing_outputs, reproduce, set_up
-from compression_gate.pipeline.state import Failure, failure_path, locked, prepare_state, source_digests, write_json
+from compression_gate.pipeline.dvc import dvc_root, missing_outputs, reproduce, set_up
+from compression_gate.pipeline.state import (
+    Failure,
+    failure_path,
+    locked,
+    prepare_state,
+    source_digests,
+    state_kept,
+    write_json,
+)
 from compression_gate.records.base import digest_of
 from compression_gate.records.params import Params, read_params
 
 log = logging.getLogger("compression_gate")
+VERDICT, REPORT = Path("reports/verdict.json"), Path("reports/report.md")
 UNEXPLAINED = 4
 
 
@@ -39,22 +48,56 @@ def run(suite: Path, request: Request) -> Failure | None:
     params = read_params(suite)
     source_digests(suite, params)
     check_definition(params, suite)
-    check_recipe(params, suite)
     with locked(suite):
+        if request.dry:
+            show(suite, params, request)
+            return None
+        failure = attempted(suite, params, request)
+        if failure is not None:
+            record_crash(suite, params, failure)
+        return failure
+
+
+def show(suite: Path, params: Params, request: Request) -> None:
+    """Let DVC say what would run; what `run` prepares for it is put back as it was.
+
+    Raises:
+        CompressionGateError: DVC could not say.
+    """
+    check_recipe(params, suite)
+    if dvc_root(suite) is None:
+        log.info("no DVC here yet: `compression-gate run` sets it up and runs every stage")
+        return
+    with state_kept(suite):
+        prepare_state(suite, params)
+        code = reproduce(suite, begin=request.begin, force=request.force, dry=True)
+    if code != 0:
+        raise CompressionGateError(f"DVC ended with code {code} before it could say what would run: see its output")
+
+
+def attempted(suite: Path, params: Params, request: Request) -> Failure | None:
+    """Take the road; whatever fails on it, DVC and the disk included, is returned.
+
+    Raises:
+        ParamsError: the recipe is wrong. Nothing was touched.
+    """
+    touched = False
+    try:
+        check_recipe(params, suite)
+        touched = True
+        failure_path(suite).unlink(missing_ok=True)
+        (suite / VERDICT).unlink(missing_ok=True)
         if done := set_up(suite):
             log.info("%s", done)
-        if request.dry:
-            prepare_state(suite, params)
-            reproduce(suite, begin=request.begin, force=request.force, dry=True)
-            return None
-        failure_path(suite).unlink(missing_ok=True)
-        (suite / "reports" / "verdict.json").unlink(missing_ok=True)
         prepare_state(suite, params)
-        code = reproduce(suite, begin=request.begin, force=request.force)
-        failure = failure_of(suite, code)
-        if failure is not None:
-            record_crash(suite, failure)
-        return failure
+        return failure_of(suite, reproduce(suite, begin=request.begin, force=request.force))
+    except CompressionGateError as error:
+        if isinstance(error, ParamsError) and not touched:
+            raise
+        return Failure.model_validate({"stage": "run", "exit_code": error.exit_code, "message": str(error)})
+    except Exception as error:
+        log.exception("the run could not go on")
+        return Failure(stage="run", exit_code=UNEXPLAINED, message=f"{type(error).__name__}: {error}")
 
 
 def check_recipe(params: Params, suite: Path) -> None:
@@ -93,9 +136,14 @@ def failure_of(suite: Path, code: int) -> Failure | None:
         return Failure(stage="dvc", exit_code=UNEXPLAINED, message=message)
 
 
-def record_crash(suite: Path, failure: Failure) -> None:
-    """Write a verdict `error: crashed` and render it, so that nobody reads an older one."""
+def record_crash(suite: Path, params: Params, failure: Failure) -> None:
+    """Write a verdict that says so and render it, so that nobody reads an older one; on a full disk there is none."""
     from compression_gate.stages import gate, report
 
-    gate.crashed_verdict(suite, failure.model_dump())
-    report.run(suite)
+    try:
+        for name in (VERDICT, REPORT):
+            (suite / name).unlink(missing_ok=True)
+        gate.crashed_verdict(suite, params, failure.model_dump())
+        report.run(suite)
+    except Exception:
+        log.exception("%s: the failure could not be written down whole: %s", failure.stage, failure.message)

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compression_gate.gate.limits import bound_of, judged
-from compression_gate.records.params import Rule
+from compression_gate.records.params import Rule, read_params
 from compression_gate.records.verdict import Verdict
-from compression_gate.stages import check, gate
+from compression_gate.stages import check, gate, report
 
 
 def edit(path: Path, change: Callable[[dict], object]) -> None:
@@ -340,6 +340,118 @@ def test_a_verdict_does_not_outlive_what_it_speaks_of(finished: Path, name: str)
     outcome = check.check(finished, "pull_request")
     assert outcome.exit_code == 4
     assert any(Path(name).name in text or "artifact.json" in text for text in outcome.problems), outcome.problems
+
+
+EDITS: dict[str, Callable[[dict], object]] = {
+    "bindings emptied": lambda v: v.update(bindings={}),
+    "one binding removed": lambda v: v["bindings"].pop("models/candidate"),
+    "status": lambda v: v.update(status="pass", exit_code=0),
+    "failing check removed": lambda v: v.update(
+        checks=[one for one in v["checks"] if one["status"] == "pass"], status="pass", exit_code=0
+    ),
+    "every check removed": lambda v: v.update(checks=[], status="pass", exit_code=0),
+    "crash of level info": lambda v: v.update(
+        checks=[{"rule": "r", "metric": "m", "status": "error", "reason": "crashed", "level": "info"}],
+        status="pass",
+        exit_code=0,
+        bindings={},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_verdict_is_not_believed(finished: Path, name: str) -> None:
+    edit(finished / "params.yaml", lambda values: values["gate"]["rules"]["rate"].update(min=50))
+    assert gate.run(finished).exit_code == 1
+    edit(finished / "reports/verdict.json", EDITS[name])
+    assert check.check(finished, "pull_request").exit_code == 4
+
+
+def test_a_crash_of_an_info_rule_does_not_hide_stale_files(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from compression_gate.gate import judge
+
+    monkeypatch.setitem(judge.ESTIMATORS, "paired_proportion", lambda *_: 1 / 0)
+    rule = {"metric": "accuracy", "max_drop": 0.01, "level": "info"}
+    edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))
+    assert gate.run(finished).exit_code == 0
+    (finished / "models/candidate/model.onnx").write_bytes(b"other")
+    assert check.check(finished, "pull_request").exit_code == 4
+
+
+def baseline(finished: Path) -> Path:
+    """Record the candidate as the baseline, measured by both stages."""
+    folder = finished / ".compression_gate/references/baseline"
+    shutil.copytree(finished / "models/candidate", folder)
+    for record in (evaluation, benchmark):
+        record(lambda v: v["models"].update(baseline=v["models"]["candidate"]))(finished)
+    benchmark(lambda v: v["pairs"].update(baseline=v["pairs"]["reference"]))(finished)
+    rewrite(finished, lambda a: a.update(baseline_predicted=a["candidate_predicted"]))
+    return folder
+
+
+AGAINST = [
+    ({"metric": "accuracy", "max_drop": 0.01}, "pass"),
+    ({"metric": "size_bytes", "max_increase": 0}, "pass"),
+    ({"metric": "compression_ratio", "max_drop": 0}, "pass"),
+    ({"metric": "latency_ms", "max_increase": "5%"}, "pass"),
+    ({"metric": "f1", "max_drop": 0.01}, "pass"),
+]
+
+
+@pytest.mark.parametrize(("rule", "expected"), AGAINST)
+def test_a_rule_is_held_against_a_baseline_that_is_there(finished: Path, rule: dict, expected: str) -> None:
+    baseline(finished)
+    edit(finished / "params.yaml", lambda v: v["gate"].update(rules={"one": rule | {"against": "baseline"}}))
+    one = gate.run(finished).checks[0]
+    assert (one.status, one.against) == (expected, "baseline"), one
+
+
+BROKEN_BASELINES: dict[str, Callable[[Path], object]] = {
+    "its record gone": lambda folder: (folder / "artifact.json").unlink(),
+    "a file gone": lambda folder: (folder / "model.onnx").unlink(),
+    "a file changed": lambda folder: (folder / "model.onnx").write_bytes(b"other"),
+    "everything gone": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_BASELINES)
+def test_a_broken_baseline_is_an_error_and_a_verdict_does_not_outlive_it(finished: Path, name: str) -> None:
+    folder = baseline(finished)
+    rule = {"metric": "accuracy", "max_drop": 0.01, "against": "baseline"}
+    edit(finished / "params.yaml", lambda v: v["gate"].update(rules={"one": rule}))
+    assert gate.run(finished).exit_code == 0
+    BROKEN_BASELINES[name](folder)
+    assert check.check(finished, "pull_request").exit_code == 4
+    if folder.exists():
+        assert gate.run(finished).exit_code == 4
+
+
+def test_a_baseline_that_could_not_be_measured_says_why(finished: Path) -> None:
+    baseline(finished)
+    why = {"baseline": "recorded for another runtime"}
+    evaluation(lambda v: (v["models"].pop("baseline"), v.update(absent=why)))(finished)
+    rule = {"metric": "accuracy", "max_drop": 0.01, "against": "baseline"}
+    edit(finished / "params.yaml", lambda v: v["gate"].update(rules={"one": rule}))
+    one = gate.run(finished).checks[0]
+    assert (one.status, one.reason) == ("error", "not_comparable")
+    assert "another runtime" in one.message
+
+
+@pytest.mark.parametrize("code", [2, 4])
+def test_check_ends_as_the_run_that_crashed(finished: Path, code: int) -> None:
+    params = read_params(finished)
+    gate.crashed_verdict(finished, params, {"stage": "train", "exit_code": code, "message": "the shop is closed"})
+    outcome = check.check(finished, "release")
+    assert (outcome.status, outcome.exit_code, outcome.problems) == ("error", code, ())
+
+
+def test_the_report_of_a_crash_shows_no_figures_of_an_older_run(finished: Path) -> None:
+    params = read_params(finished)
+    gate.crashed_verdict(finished, params, {"stage": "train", "exit_code": 4, "message": "the shop is closed"})
+    report.run(finished)
+    text = (finished / "reports/report.md").read_text(encoding="utf-8")
+    assert "the shop is closed" in text
+    assert "Models" not in text
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"schema": 99}', "null"])

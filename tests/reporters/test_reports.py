@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import Result
 from rich.console import Console
+from typer.testing import CliRunner
 
+from compression_gate.cli import app
 from compression_gate.records.verdict import Check
 from compression_gate.reporters import markdown, terminal, wording
 from compression_gate.stages import gate, report
@@ -124,6 +128,29 @@ def test_a_change_of_nothing_has_no_sign() -> None:
 def test_every_status_has_a_symbol_and_a_word() -> None:
     statuses = set(Check.model_fields["status"].annotation.__args__)
     assert statuses == set(wording.SYMBOLS) == set(wording.TITLES) == set(markdown.EMOJI) == set(terminal.COLOURS)
+
+
+def test_check_shows_the_policy_of_the_call_and_what_does_not_block_under_it(finished: Path) -> None:
+    with_rules(finished, floor={"metric": "accuracy", "min": 0.895})
+    mild, strict = (called("check", "-C", finished, "--policy", name) for name in ("pull_request", "release"))
+    assert (mild.exit_code, strict.exit_code) == (0, 3)
+    assert "policy pull_request" in mild.stdout
+    assert "policy release" in strict.stdout
+    assert "note: floor" in mild.stdout
+    assert "note: floor" not in strict.stdout
+
+
+def test_the_json_of_check_is_the_verdict_under_the_policy_of_the_call(finished: Path) -> None:
+    with_rules(finished, floor={"metric": "accuracy", "min": 0.895})
+    shown = json.loads(called("check", "-C", finished, "--policy", "release", "--json").stdout)
+    assert (shown["status"], shown["exit_code"], shown["policy"]) == ("undecided", 3, "release")
+    assert shown["warnings"] == []
+    assert json.loads(called("check", "-C", finished, "--json").stdout)["warnings"] != []
+
+
+def called(*words: object) -> Result:
+    """Type a command in this process."""
+    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 WITHOUT = """
