@@ -16,6 +16,8 @@ SOURCES = Path(".compression_gate/sources.json")
 MODELS = ("models/reference", "models/candidate")
 REFERENCES = (".compression_gate/references/baseline", ".compression_gate/references/release")
 RECORDS = (
+    "models/reference/artifact.json",
+    "models/candidate/artifact.json",
     "reports/data.json",
     "reports/compression.json",
     "reports/evaluation.json",

@@ -253,10 +253,9 @@ def ways_out(estimate: Estimate, bound: Bound) -> tuple[int | None, float]:
     """How many examples (None: no number), or which margin, would give the check enough power."""
     assert estimate.discordance is not None  # only asked where power_of() answered
     assert estimate.n is not None
-    z, confidence = quantile(estimate.confidence), estimate.confidence
+    confidence = estimate.confidence
     needed = proportions.examples_needed(estimate.discordance, bound.margin, confidence) if bound.margin else None
-    floor = z * z / (estimate.n + z * z)
-    return needed, max(floor, (z + quantile(POWER)) * math.sqrt(estimate.discordance / estimate.n))
+    return needed, proportions.margin_needed(estimate.discordance, estimate.n, confidence)
 
 
 def quantile(share: float) -> float:

@@ -13,7 +13,7 @@ from compression_gate.gate.limits import CHANGES, Bound, bound_of, judged
 from compression_gate.records.metric_table import METRICS
 from compression_gate.records.metrics import Benchmark, ModelCost, ModelQuality, Value
 from compression_gate.records.params import Rule
-from compression_gate.records.verdict import Check
+from compression_gate.records.verdict import Check, Level
 
 ENOUGH_POWER, LEAST_POWER = 0.8, 0.5
 SAME = 1e-6  # two ways of reckoning one figure from the same answers, in float32 at worst
@@ -73,8 +73,11 @@ def slices_of(rule: Rule, facts: Facts) -> list[str | None]:
         return [None]
     if facts.evaluation is None:
         raise UnjudgeableError("missing_metric", facts.missing.get("evaluation", "evaluation.json is missing"))
-    known = quality_of("candidate", facts).slices.get(rule.metric)
-    if known is None:
+    quality_of("candidate", facts)
+    # Of every model: a slice that only the candidate lacks must be missed, not skipped.
+    models = facts.evaluation.models.values()
+    known = dict.fromkeys(part for model in models for part in model.slices.get(rule.metric, {}))
+    if not known:
         raise UnjudgeableError("missing_metric", f"{rule.metric} was not produced by slice")
     wanted = [part for part in known if part == rule.slice or part.partition("=")[0] == rule.slice]
     if not wanted:
@@ -122,7 +125,7 @@ def decided(question: Question, estimate: Estimate) -> Check:
         metric=rule.metric,
         slice=question.slice,
         against=question.against if bound.is_change else None,
-        level=rule.level,
+        level=level_of(rule),
         status=status,
         observed=estimate.observed,
         compared_to=estimate.compared_to if bound.is_change else None,
@@ -136,6 +139,12 @@ def decided(question: Question, estimate: Estimate) -> Check:
         message=estimate.note,
     )
     return with_power(check, rule, estimate, bound, value)
+
+
+def level_of(rule: Rule) -> Level:
+    """The rule's level; figures that a second run would not repeat only warn unless the user says otherwise."""
+    noisy = kind_of(rule.metric) == "noisy_resource" and "level" not in rule.model_fields_set
+    return "warn" if noisy else rule.level
 
 
 def with_power(check: Check, rule: Rule, estimate: Estimate, bound: Bound, value: float) -> Check:
@@ -175,7 +184,7 @@ def refused(question: Question, error: UnjudgeableError) -> Check:
         slice=question.slice,
         against=question.against if rule.form in CHANGES else None,
         # While the target branch has never recorded a verdict there is nothing to lose: told, and not blocking.
-        level="info" if first_run else rule.level,
+        level="info" if first_run else level_of(rule),
         status="error",
         reason=error.reason,
         limit=f"{rule.form} {rule.limit}",
@@ -224,6 +233,9 @@ def artifact_of(role: str, facts: Facts) -> Any:
     if role in facts.artifacts:
         return facts.artifacts[role]
     if role in ("baseline", "release"):
+        reason, _, text = facts.absent[role].partition(": ")
+        if reason in MENDING:  # one was recorded, and whoever looked for it says why it is not here
+            raise UnjudgeableError(reason, f"no {role}: {text}")
         raise UnjudgeableError("no_baseline", f"no {role}: {facts.absent[role]}")
     raise UnjudgeableError("missing_metric", facts.missing.get(role, f"models/{role} is missing"))
 
@@ -308,7 +320,13 @@ def quality(question: Question, facts: Facts) -> Estimate:
             raise UnjudgeableError("not_finite", f"{question.rule.metric} of {role}: not a finite number")
     if facts.data is not None and facts.evaluation is not None and facts.evaluation.data_digest != facts.data.digest:
         raise UnjudgeableError("not_comparable", "the evaluation was made on other data than data.json describes")
-    assert facts.outcomes is not None  # quality_of() saw it
+    assert facts.evaluation is not None  # quality_of() saw both
+    assert facts.outcomes is not None
+    counts = {"predictions.npz": len(facts.outcomes.ids), "evaluation.json": facts.evaluation.n}
+    if facts.data is not None and "test" in facts.data.splits:
+        counts["data.json"] = facts.data.splits["test"].n
+    if len(set(counts.values())) > 1:
+        raise UnjudgeableError("not_comparable", f"expected one number of test examples, got {counts}")
     estimate = intervals.of_outcomes(question, facts.outcomes, facts.params.gate.confidence)
     if estimate is None:
         raise UnjudgeableError(

@@ -41,16 +41,21 @@ def tango_interval(lost: int, won: int, n: int, confidence: float) -> tuple[floa
 
 def score(lost: int, won: int, n: int, drop: float) -> float:
     """Tango's statistic for the hypothesis that the true drop is ``drop``; falls as ``drop`` rises."""
-    distance = lost - won - n * drop
+    distance = (lost - won) / n - drop
+    deviation = score_deviation(lost, won, n, drop)
+    if deviation <= 0:
+        return 0.0 if distance == 0 else math.copysign(math.inf, distance)
+    return distance / deviation
+
+
+def score_deviation(lost: float, won: float, n: int, drop: float) -> float:
+    """Deviation of the observed drop if the true one is ``drop``; with expected counts, what a test is planned with."""
     # The constrained maximum-likelihood estimate of the share of "won", equation 9.
     a = 2 * n
     b = -lost - won + (2 * n - lost + won) * drop
     c = -won * drop * (1 - drop)
     share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
-    variance = n * (2 * share + drop * (1 - drop))
-    if variance <= 0:
-        return 0.0 if distance == 0 else math.copysign(math.inf, distance)
-    return distance / math.sqrt(variance)
+    return math.sqrt(max(2 * share + drop * (1 - drop), 0.0) / n)
 
 
 def crossing(function: Callable[[float], float], low: float, high: float) -> float:
@@ -106,22 +111,38 @@ def mcnemar_p(lost: int, won: int) -> float:
 def power_of_pass(discordance: float, n: int, margin: float, confidence: float) -> float:
     """P(pass | no drop): how often two equally good models would be proven within ``margin``.
 
-    Normal approximation with the variance at the margin, where Tango's statistic takes it; zero where even identical
-    predictions could not prove it (their upper bound is z² / (n + z²)).
+    Source: Liu et al. 2002, Tests for equivalence or non-inferiority for paired binary data, Statistics in Medicine 21:
+        the score test's deviation under the constraint, at the expected counts, and the plain one under "no drop".
     """
-    z = float(stats.norm.ppf(confidence))
-    if margin <= 0 or z * z / (n + z * z) > margin:
+    if margin <= 0:
         return 0.0
+    z = float(stats.norm.ppf(confidence))
+    room = margin - z * score_deviation(n * discordance / 2, n * discordance / 2, n, margin)
     deviation = math.sqrt(max(discordance, 0.0) / n)
-    return float(stats.norm.cdf(margin / deviation - z)) if deviation else 1.0
+    return float(stats.norm.cdf(room / deviation)) if deviation else float(room >= 0)
 
 
 def examples_needed(discordance: float, margin: float, confidence: float, power: float = 0.8) -> int:
-    """How many examples give ``power`` to prove no drop over ``margin``."""
-    z = float(stats.norm.ppf(confidence))
-    least = z * z * (1 - margin) / margin
-    wanted = (z + float(stats.norm.ppf(power))) ** 2 * discordance / margin**2
-    return math.ceil(max(least, wanted))
+    """How many examples give ``power`` to prove no drop over ``margin``, which must be over zero.
+
+    Raises:
+        ValueError: no number of examples proves that nothing at all was lost.
+    """
+    if margin <= 0:
+        raise ValueError(f"margin: expected a number over zero, got {margin}")
+    low, high = 0, 1
+    while power_of_pass(discordance, high, margin, confidence) < power:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = power_of_pass(discordance, middle, margin, confidence) >= power
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def margin_needed(discordance: float, n: int, confidence: float, power: float = 0.8) -> float:
+    """The narrowest limit on a drop that ``n`` examples can prove with ``power`` where there is no drop."""
+    return crossing(lambda margin: power - power_of_pass(discordance, n, margin, confidence), 0.0, 1.0)
 
 
 def minimum_detectable(discordance: float, n: int, margin: float, confidence: float, power: float = 0.8) -> float:

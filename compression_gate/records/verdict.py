@@ -10,6 +10,7 @@ from compression_gate.records.base import Record
 
 CheckStatus = Literal["pass", "fail", "undecided", "error", "waived"]
 Status = Literal["pass", "fail", "undecided", "error"]
+Level = Literal["block", "warn", "info"]
 Reason = Literal[
     "missing_metric",
     "not_finite",
@@ -46,7 +47,7 @@ class Check(Record):
     metric: str
     slice: str | None = None
     against: str | None = None
-    level: Literal["block", "warn", "info"] = "block"
+    level: Level = "block"
     status: CheckStatus
     reason: Reason | None = None
     observed: float | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compression_gate.errors import MetricsError
 from compression_gate.gate.binding import stale_reasons
-from compression_gate.gate.policy import DEFAULT_POLICY, Code, Decision, decide, told
+from compression_gate.gate.policy import Code, Decision, decide, told
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.verdict import Status, Verdict
 
@@ -62,7 +62,7 @@ def check(suite: Path, policy: str) -> Outcome:
 
 def seen(verdict: Verdict, decision: Decision, params: Params) -> Verdict:
     """The verdict under the policy of this call: its warnings are what does not block here."""
-    old = set(told(decide(verdict.checks, DEFAULT_POLICY, params.gate.policies).warnings))
+    old = set(told(decide(verdict.checks, verdict.policy, params.gate.policies).warnings))
     rest = [text for text in verdict.warnings if text not in old]
     return verdict.model_copy(update={"policy": decision.policy, "warnings": (*told(decision.warnings), *rest)})
 
@@ -72,7 +72,7 @@ def edits_of(verdict: Verdict, params: Params) -> list[str]:
     if params.digest != verdict.params_digest:
         return []  # other rules: stale, and told as that
     problems = []
-    decision = decide(verdict.checks, DEFAULT_POLICY, params.gate.policies)
+    decision = decide(verdict.checks, verdict.policy, params.gate.policies)
     written, follows = (verdict.status, verdict.exit_code), (decision.status, decision.exit_code)
     if written != follows:
         problems.append(f"{VERDICT}: its checks make {follows}, it says {written}: it was edited")

@@ -58,7 +58,7 @@ def metrics_of(facts: Facts) -> dict[str, dict[str, float | None]]:
 def verdict_of(checks: list[Check], facts: Facts, suite: Path, bindings: dict[str, str], policy: str) -> Verdict:
     """Put checks and identities together under a policy; `check` may apply another."""
     decision = decide(checks, policy, facts.params.gate.policies)
-    sources = sources_of(suite)
+    sources = {} if "sources" in facts.missing else sources_of(suite)
     return Verdict(
         status=decision.status,
         exit_code=decision.exit_code,
@@ -99,6 +99,9 @@ def read_facts(suite: Path, params: Params) -> Facts:
         folder = suite / REFERENCES / role
         if holds_model(folder):
             artifacts[role] = read(role, Artifact.open, folder)
+    read("sources", sources_of, suite)
+    if not (reports / "timings.npz").is_file():
+        missing["timings"] = f"{reports / 'timings.npz'}: missing: run benchmark again"
     evaluation = read("evaluation", Evaluation.read, reports / "evaluation.json")
     facts: Mapping[str, Any] = {
         "data": read("data", DataRecord.read, reports / "data.json"),

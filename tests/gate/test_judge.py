@@ -202,6 +202,10 @@ MUTATIONS: dict[str, Callable[[Path], object]] = {
     "columns of two lengths": lambda s: rewrite(
         s, lambda a: a.update(candidate_predicted=a["candidate_predicted"][:9])
     ),
+    "one class deleted": evaluation(lambda v: v["models"]["candidate"]["slices"]["recall"].pop("class=2")),
+    "other number of examples": evaluation(lambda v: v.update(n=5)),
+    "timings gone": lambda s: (s / "reports/timings.npz").unlink(),
+    "sources damaged": lambda s: ((s / ".compression_gate").mkdir(), (s / ".compression_gate/sources.json").touch()),
     "candidate gone": lambda s: shutil.rmtree(s / "models/candidate"),
     "weights moved to a side file": lambda s: (s / "models/candidate/model.onnx.data").write_bytes(b"weights"),
     "candidate edited": lambda s: (s / "models/candidate/model.onnx").write_bytes(b"x" * 1000),
@@ -319,7 +323,47 @@ def test_a_slice_whose_column_is_not_in_the_outcomes_never_passes(finished: Path
     assert gate.run(finished).exit_code == 4
 
 
+def test_a_recorded_baseline_that_is_lost_blocks(finished: Path) -> None:
+    rule = {"metric": "accuracy", "max_drop": 0.05, "against": "baseline"}
+    edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))
+    evaluation(lambda v: v["absent"].update(baseline="data_unreachable: the model of 2f90ab3 is in no cache"))(finished)
+    verdict = gate.run(finished)
+    assert (verdict.exit_code, verdict.checks[0].reason) == (4, "data_unreachable")
+
+
+def test_peak_memory_warns_unless_the_level_is_written(finished: Path) -> None:
+    rule = {"metric": "peak_memory_bytes", "max": 10}
+    both = {"unsaid": rule, "said": rule | {"level": "block"}}
+    edit(finished / "params.yaml", lambda values: values["gate"].update(rules=both))
+    figure = {"value": 100.0, "unit": "bytes"}
+    benchmark(lambda v: v["models"]["candidate"]["figures"].update(peak_memory_bytes=figure))(finished)
+    assert {one.rule: one.level for one in gate.run(finished).checks} == {"unsaid": "warn", "said": "block"}
+
+
+@pytest.mark.parametrize("change", [lambda v: v["checks"].pop(0), lambda v: v["checks"].clear()])
+def test_a_verdict_without_a_check_of_every_rule_is_refused(finished: Path, change: Callable[[dict], object]) -> None:
+    gate.run(finished)
+    edit(finished / "reports/verdict.json", change)
+    assert check.check(finished, "pull_request").exit_code == 4
+
+
+def test_a_crash_while_judging_does_not_hide_that_files_changed(finished: Path) -> None:
+    verdict = gate.run(finished)
+    told = verdict.checks[0].model_copy(update={"rule": "x", "level": "info", "status": "error", "reason": "crashed"})
+    verdict.model_copy(update={"checks": (*verdict.checks, told)}).write(finished / "reports/verdict.json")
+    (finished / "models/candidate/model.onnx").write_bytes(b"another model")
+    assert check.check(finished, "pull_request").exit_code == 4
+
+
+def test_check_ends_with_the_code_of_the_stage_that_failed(finished: Path) -> None:
+    gate.crashed_verdict(
+        finished, read_params(finished), {"stage": "train", "exit_code": 2, "message": "task.model: no such module"}
+    )
+    assert check.check(finished, "pull_request").exit_code == 2
+
+
 AFTER = [
+    "models/candidate/artifact.json",
     "params.yaml",
     "models/candidate/model.onnx",
     "models/reference/model.safetensors",
