@@ -72,7 +72,10 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The records of one run. A record that could not be read is None, with the reason in ``missing``."""
+    """The records of one run. A record that could not be read is None, with the reason in ``missing``.
+
+    ``machine_digest`` is of this machine, as `run` found it; None where a stage is called by hand.
+    """
 
     params: Params
     data: DataRecord | None = None
@@ -80,6 +83,7 @@ class Facts:
     evaluation: Evaluation | None = None
     outcomes: Outcomes | None = None
     benchmark: Benchmark | None = None
+    machine_digest: str | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 

@@ -44,7 +44,7 @@ class UnjudgeableError(Exception):
 def judge(facts: Facts) -> list[Check]:
     """Judge every rule on each of its slices, in the order of the rules, then the recipe's steps."""
     checks = [check for name, rule in facts.params.gate.rules.items() for check in checks_of(name, rule, facts)]
-    return [*checks, *broken_records(facts), *ineffective_steps(facts)]
+    return [*checks, *broken_records(facts), *other_parents(facts), *ineffective_steps(facts)]
 
 
 def checks_of(name: str, rule: Rule, facts: Facts) -> Iterator[Check]:
@@ -365,6 +365,10 @@ def value_of(question: Question, model: ModelQuality) -> Value:
 def timed(question: Question, facts: Facts) -> Estimate:
     """A time: by pairs where the same call was timed side by side, else by the spread of this job's figures."""
     metric, rule = question.rule.metric, question.rule
+    if facts.machine_digest not in (None, benchmark_of(facts).machine_digest):
+        raise UnjudgeableError(
+            "not_comparable", "benchmark.json was measured on another machine, or on this one changed"
+        )
     role = "reference" if metric == "speedup" else question.against
     if metric == "speedup" and rule.form in CHANGES:
         raise UnjudgeableError("not_comparable", "speedup is a comparison itself: write min, or limit latency_ms")
@@ -438,6 +442,25 @@ def broken_records(facts: Facts) -> Iterator[Check]:
         reason = "stale" if "run again" in message and "expected the files" in message else "missing_metric"
         yield Check(
             rule=f"record {name}", metric=name, status="error", reason=reason, message=message, mending=MENDING[reason]
+        )
+
+
+def other_parents(facts: Facts) -> Iterator[Check]:
+    """A candidate that was made of another reference, or by another recipe than compression.json tells of."""
+    reference, candidate = facts.artifacts.get("reference"), facts.artifacts.get("candidate")
+    found = []
+    if reference and candidate and candidate.parent_digest != reference.digest:
+        found.append("the candidate was made of another reference than the one on disk")
+    if candidate and facts.compression and candidate.recipe_digest != facts.compression.recipe_digest:
+        found.append("the candidate was made by another recipe than compression.json tells of")
+    for message in found:
+        yield Check(
+            rule="record candidate",
+            metric="candidate",
+            status="error",
+            reason="stale",
+            message=message,
+            mending=MENDING["stale"],
         )
 
 

@@ -14,13 +14,14 @@ from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
 from compression_gate.gate.judge import MENDING, judge
 from compression_gate.gate.policy import DEFAULT_POLICY, decide, told
 from compression_gate.records.artifact import Artifact
-from compression_gate.records.base import digest_of_file, write_text
+from compression_gate.records.base import digest_of, digest_of_file, write_text
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.verdict import PIPELINE, Check, Subject, Verdict
 
 VERDICT, METRICS = Path("reports/verdict.json"), Path("reports/metrics.json")
 REFERENCES = Path(".compression_gate/references")
+MACHINE = Path(".compression_gate/machine.json")
 
 
 def run(suite: Path, policy: str = DEFAULT_POLICY) -> Verdict:
@@ -119,8 +120,22 @@ def read_facts(suite: Path, params: Params) -> Facts:
             f"{PREDICTIONS}: expected the files that evaluation.json speaks of, got others: run again"
         )
     return Facts(
-        params=params, artifacts={role: one for role, one in artifacts.items() if one}, missing=missing, **facts
+        params=params,
+        machine_digest=machine_of(suite),
+        artifacts={role: one for role, one in artifacts.items() if one},
+        missing=missing,
+        **facts,
     )
+
+
+def machine_of(suite: Path) -> str | None:
+    """The digest of this machine as `run` wrote it down; None where a stage is called by hand."""
+    try:
+        return digest_of(json.loads((suite / MACHINE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return "damaged"
 
 
 def crashed_verdict(suite: Path, params: Params, failure: Mapping[str, Any]) -> Verdict:

@@ -147,6 +147,12 @@ def benchmark(change: Callable[[dict], object]) -> Callable[[Path], None]:
     return lambda suite: edit(suite / "reports/benchmark.json", change)
 
 
+def write_machine(suite: Path, text: str) -> None:
+    """Say which machine this is, as `run` does."""
+    (suite / ".compression_gate").mkdir(exist_ok=True)
+    (suite / ".compression_gate/machine.json").write_text(text)
+
+
 RECORDS = ("data.json", "compression.json", "evaluation.json", "predictions.npz", "benchmark.json")
 
 
@@ -184,6 +190,14 @@ MUTATIONS: dict[str, Callable[[Path], object]] = {
     "labels that are text": lambda s: rewrite(
         s, lambda a: a.update(candidate_predicted=np.array(["x"] * 4000, dtype=np.str_))
     ),
+    "candidate of another reference": lambda s: edit(
+        s / "models/candidate/artifact.json", lambda v: v.update(parent_digest="other")
+    ),
+    "candidate of another recipe": lambda s: edit(
+        s / "reports/compression.json", lambda v: v.update(recipe_digest="other")
+    ),
+    "timed on another machine": lambda s: write_machine(s, '{"processor": "another"}'),
+    "machine file damaged": lambda s: write_machine(s, "{"),
     "control alarms": benchmark(lambda v: v["pairs"]["reference"].update(control_interval=[1.05, 1.1])),
     "step without effect": lambda s: edit(
         s / "reports/compression.json", lambda v: v["steps"][0].update(effective=False)

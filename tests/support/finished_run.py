@@ -76,6 +76,9 @@ def finished(tmp_path: Path) -> Path:
         role: artifact(suite / "models" / role, role, size)
         for role, size in (("reference", 10_000), ("candidate", 1000))
     }
+    made = {"parent_digest": models["reference"].digest, "recipe_digest": "r"}
+    models["candidate"] = models["candidate"].model_copy(update=made)
+    models["candidate"].write(suite / "models/candidate/artifact.json")
     reports = suite / "reports"
     reports.mkdir()
     write_records(reports, models)
