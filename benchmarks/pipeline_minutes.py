@@ -46,9 +46,7 @@ def main() -> None:
             shutil.copytree(ROOT / "data", clone / "data")
         rows: dict[str, object] = {"cold_s": timed(run, clone)}
         rows["no_op_s"] = min(timed(run, clone) for _ in range(REPEATS))
-        rows["bare_dvc_repro_no_op_s"] = min(
-            timed(repro, clone) for _ in range(REPEATS)
-        )
+        rows["bare_dvc_repro_no_op_s"] = min(timed(repro, clone) for _ in range(REPEATS))
         params = clone / "params.yaml"
         text = params.read_text()
         params.write_text(text.replace("min: 10}", "min: 1000}"))
