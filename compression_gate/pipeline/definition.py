@@ -186,6 +186,29 @@ def missing_deps(params: Params, suite: Path) -> dict[str, list[str]]:
     return missing
 
 
+def missing_params(suite: Path) -> dict[str, list[str]]:
+    """For each stage of the suite's `dvc.yaml`, the params it reads and does not declare.
+
+    They may be declared of the resolved file, or of `params.yaml` itself where that holds every section.
+    """
+    stages = read_definition(suite)
+    missing: dict[str, list[str]] = {}
+    for name, stage in DEFINITION.items():
+        declared = {key for entry in stages[name].get("params", []) for key in declared_keys(entry)}
+        absent = [key for key in stage.params if not declared & {key, key.partition(".")[0], "*"}]
+        if absent:
+            missing[name] = absent
+    return missing
+
+
+def declared_keys(entry: Any) -> list[str]:
+    """The keys of one entry of a stage's `params`: a key of `params.yaml`, or a file with keys (none: all of them)."""
+    if not isinstance(entry, dict):
+        return [str(entry)]
+    keys = [key for file, keys in entry.items() if file in (PARAMS, "params.yaml") for key in keys or ["*"]]
+    return [str(key) for key in keys]
+
+
 def dep_path(dep: Any) -> str:
     """The path of a dep, written plainly or with options."""
     return str(next(iter(dep))) if isinstance(dep, dict) else str(dep)
@@ -197,15 +220,20 @@ def covered(path: Path, declared: list[Path]) -> bool:
 
 
 def check_definition(params: Params, suite: Path) -> None:
-    """Refuse a `dvc.yaml` under which a change of a source would go unseen.
+    """Refuse a `dvc.yaml` under which a change of a source or of a param would go unseen.
 
     Raises:
-        ParamsError: a stage does not declare a file it reads, or calls something else than its word.
+        ParamsError: a stage does not declare a file or a param it reads, or calls something else than its word.
     """
     problems = [
         f"{FILE_NAME}: stages.{name}.deps: expected {', '.join(files)}, which the stage reads, got no such line: "
         "`compression-gate init --refresh` adds it"
         for name, files in missing_deps(params, suite).items()
+    ]
+    problems += [
+        f"{FILE_NAME}: stages.{name}.params: expected {', '.join(keys)} of {PARAMS}, which the stage reads, got no "
+        "such line: `compression-gate init --refresh` adds it"
+        for name, keys in missing_params(suite).items()
     ]
     problems += [
         f"{FILE_NAME}: stages.{name}.cmd: expected 'compression-gate {name}', got {stage.get('cmd')!r}"

@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from compression_gate.errors import ParamsError
-from compression_gate.pipeline.definition import DEFINITION, FILE_NAME, as_dvc_yaml, dep_path, missing_deps
+from compression_gate.pipeline.definition import (
+    DEFINITION,
+    FILE_NAME,
+    PARAMS,
+    as_dvc_yaml,
+    dep_path,
+    missing_deps,
+    missing_params,
+)
 from compression_gate.pipeline.dvc import git_root
 from compression_gate.records.base import write_text
 from compression_gate.records.params import read_params
-from compression_gate.stages.templates import IGNORED, PARAMS, WORKFLOW
+from compression_gate.stages.templates import IGNORED, PARAMS_TEXT, WORKFLOW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +111,7 @@ def params_text(request: Request) -> str:
     kind = request.kind or "classification"
     limit = {"classification": "max_accuracy_drop: 0.01", "regression": 'max_rmse_increase: "5%"'}.get(kind)
     quality = f"  {limit}\n" if limit else "  # max_<score>_drop: 0.01           # a name your scorer returns\n"
-    return PARAMS.format(
+    return PARAMS_TEXT.format(
         model=request.model,
         data=request.data,
         optional=optional,
@@ -136,7 +144,7 @@ def ignore(suite: Path, written: list[Path]) -> None:
 
 
 def refresh(suite: Path) -> str:
-    """Add the deps that `dvc.yaml` lacks, drop sources that are gone, keep all else; returns the diff.
+    """Add the deps and params that `dvc.yaml` lacks, drop sources that are gone, keep all else; returns the diff.
 
     Raises:
         ParamsError: there is no `dvc.yaml` of a suite here.
@@ -144,7 +152,7 @@ def refresh(suite: Path) -> str:
     from ruamel.yaml import YAML
 
     params = read_params(suite)
-    missing = missing_deps(params, suite)
+    missing, unread = missing_deps(params, suite), missing_params(suite)
     path = suite / FILE_NAME
     old = path.read_text(encoding="utf-8")
     yaml = YAML()
@@ -159,10 +167,12 @@ def refresh(suite: Path) -> str:
                 del deps[index]
         for file in reversed(missing.get(name, [])):
             deps.insert(0, file)
+        if keys := unread.get(name):
+            stage.setdefault("params", []).append({PARAMS: keys})
     buffer = io.StringIO()
     yaml.dump(document, buffer)
     new = buffer.getvalue()
     diff = list(difflib.unified_diff(old.splitlines(), new.splitlines(), FILE_NAME, FILE_NAME, lineterm=""))
-    if missing or any(line.startswith("-  ") for line in diff):
+    if missing or unread or any(line.startswith("-  ") for line in diff):
         write_text(path, new)
     return "\n".join(diff)

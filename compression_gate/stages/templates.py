@@ -2,7 +2,7 @@
 
 IGNORED = ("/models/reference/", "/models/candidate/", "/models/.*", "/reports/", ".compression_gate/")
 
-PARAMS = """\
+PARAMS_TEXT = """\
 # What is compressed, how, and what it may cost. `compression-gate list` names every method, metric and rule.
 task:
   model: {model}

@@ -15,6 +15,7 @@ from compression_gate.pipeline.definition import (
     sources_of,
 )
 from compression_gate.records.params import read_params
+from compression_gate.stages.init import refresh
 
 
 def definition(suite):
@@ -158,3 +159,21 @@ def test_missing_definition_names_the_command_that_writes_it(suite):
     (suite.path / "dvc.yaml").unlink()
     with pytest.raises(ParamsError, match=r"dvc\.yaml: missing: `compression-gate init` writes it"):
         read_definition(suite.path)
+
+
+@pytest.mark.parametrize("section", ["      - train\n", "      - compress\n"])
+def test_a_param_that_no_stage_declares_is_refused_and_refresh_adds_it(suite, section):
+    """Without the line, a changed option would leave the old model under the new params."""
+    path = suite.path / "dvc.yaml"
+    text = path.read_text()
+    path.write_text(text.replace(section, ""))
+    with pytest.raises(ParamsError, match=r"stages\.\w+\.params: expected .*init --refresh"):
+        check_definition(read_params(suite.path), suite.path)
+    refresh(suite.path)
+    check_definition(read_params(suite.path), suite.path)
+
+
+def test_params_may_be_declared_of_params_yaml_itself(suite):
+    path = suite.path / "dvc.yaml"
+    path.write_text(path.read_text().replace(".compression_gate/params.yaml:", "params.yaml:"))
+    check_definition(read_params(suite.path), suite.path)
