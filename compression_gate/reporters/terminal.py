@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
 COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "error": "red", "waived": "magenta"}
-NARROWEST = 100
+NARROWEST = 112
 
 
 def show(findings: Findings | None, status: str, exit_code: int, problems: Sequence[str] = ()) -> None:
