@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "error": "red", "waived": "magenta"}
 NARROWEST = 112
+LEAST_USED = ("held against", "n", "non-zero", "MACs")
 
 
 def show(findings: Findings | None, status: str, exit_code: int, problems: Sequence[str] = ()) -> None:
@@ -34,11 +35,14 @@ def show(findings: Findings | None, status: str, exit_code: int, problems: Seque
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=max(console.width, NARROWEST))
-    console.print(report(findings, status, exit_code, problems))
+    narrow = console.width < NARROWEST
+    console.print(report(findings, status, exit_code, problems, narrow=narrow))
 
 
-def report(findings: Findings | None, status: str, exit_code: int, problems: Sequence[str]) -> RenderableType:
-    """Everything that is printed, in the order of urgency."""
+def report(
+    findings: Findings | None, status: str, exit_code: int, problems: Sequence[str], *, narrow: bool = False
+) -> RenderableType:
+    """Everything that is printed, in the order of urgency; ``narrow`` leaves out the columns of least use."""
     parts: list[RenderableType] = []
     if problems or findings is None:
         parts.append(head("error", "Error. The verdict cannot be believed, so nothing passes."))
@@ -47,7 +51,7 @@ def report(findings: Findings | None, status: str, exit_code: int, problems: Seq
     else:
         parts.append(head(status, wording.headline(findings, status)))
     if findings is not None and not problems:
-        parts += body(findings)
+        parts += body(findings, narrow=narrow)
     parts.append(Text(f"exit code {exit_code}", style="dim"))
     return Group(*parts)
 
@@ -57,12 +61,12 @@ def head(status: str, text: str) -> Text:
     return Text(f"{wording.SYMBOLS[status]} {text}", style=f"bold {COLOURS[status]}")
 
 
-def body(findings: Findings) -> list[RenderableType]:
+def body(findings: Findings, *, narrow: bool) -> list[RenderableType]:
     """Checks, what to do, models and steps."""
     verdict = findings.verdict
     parts: list[RenderableType] = [
         Text(f"  {findings.suite}: {wording.counts_of(verdict)}; policy {verdict.policy}", style="dim"),
-        check_table(shown_checks(verdict)),
+        check_table(shown_checks(verdict), without=LEAST_USED if narrow else ()),
     ]
     steps = wording.next_steps(verdict)
     if steps:
@@ -74,7 +78,7 @@ def body(findings: Findings) -> list[RenderableType]:
         ("What each step did", wording.step_table(findings)),
     ):
         if rows:
-            parts += [Text(title, style="bold"), table(names, rows)]
+            parts += [Text(title, style="bold"), table(names, rows, without=LEAST_USED if narrow else ())]
     return parts
 
 
@@ -90,7 +94,7 @@ def shown_checks(verdict: Verdict) -> list[Check]:
     return wording.ordered([*kept, *worst.values()])
 
 
-def check_table(checks: Sequence[Check]) -> Table:
+def check_table(checks: Sequence[Check], without: Sequence[str] = ()) -> Table:
     """One row per check."""
     rows = [
         [
@@ -104,17 +108,21 @@ def check_table(checks: Sequence[Check]) -> Table:
         ]
         for check in checks
     ]
-    return table(["check", "metric", "held against", "this commit", "interval", "limit", "n"], rows, left=2)
+    return table(
+        ["check", "metric", "held against", "this commit", "interval", "limit", "n"], rows, left=2, without=without
+    )
 
 
-def table(names: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
-    """A light table; the first ``left`` columns are words, the rest numbers."""
+def table(names: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, without: Sequence[str] = ()) -> Table:
+    """A light table; the first ``left`` columns are words, the rest numbers; columns ``without`` are left out."""
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for index, name in enumerate(names):
+    shown = [index for index, name in enumerate(names) if name not in without]
+    for index in shown:
+        name = names[index]
         side: JustifyMethod = "left" if index < left else "right"
-        result.add_column(name, justify=side, overflow="fold")
+        result.add_column(name, justify=side, overflow="fold", no_wrap=name == "metric")
     for row in rows:
-        result.add_row(*row)
+        result.add_row(*(row[index] for index in shown))
     return result
 
 

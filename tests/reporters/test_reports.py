@@ -71,7 +71,7 @@ def test_the_failing_limit_and_by_how_much_come_first(finished: Path) -> None:
 def test_the_terminal_fits_its_width(finished: Path, width: int) -> None:
     with_rules(finished, **FAILING)
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(terminal.report(read_findings(finished), "fail", 1, ()))
+    console.print(terminal.report(read_findings(finished), "fail", 1, (), narrow=width < 112))
     lines = console.export_text().splitlines()
 
     assert max(map(len, lines)) <= width
