@@ -1,8 +1,8 @@
 """Accuracy of the default suite's reference in float32 and bfloat16, over seeds: `python benchmarks/default_task.py`.
 
 Trains the model of `params.yaml` as it says, for each precision and seed, and reads the test split once for each. The
-rows go to `benchmarks/results/default_task.json` with the machine and its load; the table in docs/benchmarks.md is made
-of them. `--seeds 1 --precisions float32` is the short form.
+rows go to `benchmarks/results/default_task.json` with the machine and its load; what is there already is not measured
+again. `--seeds 1 --precisions float32` is the short form.
 """
 
 from __future__ import annotations
