@@ -10,8 +10,9 @@ from typing import Any, Literal
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError
 from compression_gate.gate.binding import bindings_of, holds_model, sources_digest, sources_of
+from compression_gate.gate.evidence import MENDING
 from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
-from compression_gate.gate.judge import MENDING, judge
+from compression_gate.gate.judge import judge
 from compression_gate.gate.policy import DEFAULT_POLICY, decide, told
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, digest_of_file, write_text

@@ -1,0 +1,282 @@
+"""From a rule's metric and the facts to an estimate, one function for each kind of evidence; or why there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from compression_gate.gate import intervals
+from compression_gate.gate.facts import Facts, Question
+from compression_gate.gate.intervals import Estimate
+from compression_gate.gate.limits import CHANGES
+from compression_gate.records.metrics import Benchmark, ModelCost, ModelQuality, Value
+
+SAME = 1e-6  # two ways of reckoning one figure from the same answers, in float32 at worst
+
+
+MENDING = {
+    "missing_metric": "add it to evaluate.metrics, or take the rule out",
+    "not_finite": "look at the model's outputs and the data for NaN, then run again",
+    "missing_slice": "name a column or value that the test data have",
+    "too_few_examples": "add test examples of this slice, or lower min_n",
+    "no_baseline": "merge once: the target branch's run records the first baseline",
+    "not_comparable": "run every stage on this machine with these data: `compression-gate run --force`",
+    "untrusted_timing": "run the benchmark again on a quieter machine, or raise benchmark.budget_s",
+    "underpowered": "see the three ways out in the message",
+    "no_effect": "take the step out, or strengthen its options",
+    "stale": "run again: `compression-gate run`",
+    "data_unreachable": "give this job access to the data, or let a maintainer run it",
+    "crashed": "mend what the message names, then `compression-gate run`",
+}
+
+
+class UnjudgeableError(Exception):
+    """A rule that cannot be judged: the reason, and what exactly was found."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
+def exact(question: Question, facts: Facts) -> Estimate:
+    """A count: the artifact's own figure, which the benchmark must have found too."""
+    metric = question.rule.metric
+    observed = counted(metric, "candidate", facts)
+    compared_to = counted(metric, question.against, facts) if question.rule.form in CHANGES else None
+    return Estimate.exact(observed, compared_to)
+
+
+def counted(metric: str, role: str, facts: Facts) -> float:
+    """A count of one model's artifact, agreed on by the benchmark.
+
+    Raises:
+        UnjudgeableError: the model or the benchmark is missing, or they disagree.
+    """
+    artifact = artifact_of(role, facts)
+    counts: Mapping[str, Callable[[], float]] = {
+        "size_bytes": lambda: artifact.size_bytes,
+        "parameters": lambda: artifact.parameters,
+        "nonzeros": lambda: artifact.nonzeros,
+        "macs": lambda: artifact.macs,
+        "sparsity": lambda: 1 - artifact.nonzeros / artifact.parameters if artifact.parameters else 0.0,
+        "compression_ratio": lambda: artifact_of("reference", facts).state_bytes / artifact.size_bytes,
+    }
+    try:
+        value = float(counts[metric]())
+    except ZeroDivisionError as error:
+        raise UnjudgeableError("not_finite", f"{role}: its file has no bytes") from error
+    again = measurement_of(metric, role, facts).value
+    if again is None or not math.isclose(value, again, rel_tol=1e-9):
+        raise UnjudgeableError(
+            "not_comparable", f"{metric} of {role}: the artifact says {value}, the benchmark {again}"
+        )
+    return value
+
+
+def artifact_of(role: str, facts: Facts) -> Any:
+    """A role's artifact, or why there is none."""
+    if role in facts.artifacts:
+        return facts.artifacts[role]
+    if role in ("baseline", "release"):
+        reason, _, text = facts.absent[role].partition(": ")
+        if reason in MENDING:  # one was recorded, and whoever looked for it says why it is not here
+            raise UnjudgeableError(reason, f"no {role}: {text}")
+        raise UnjudgeableError("no_baseline", f"no {role}: {facts.absent[role]}")
+    raise UnjudgeableError("missing_metric", facts.missing.get(role, f"models/{role} is missing"))
+
+
+def measurement_of(metric: str, role: str, facts: Facts) -> Any:
+    """A figure of the benchmark, or why there is none."""
+    figures = cost_of(role, facts).figures
+    if metric not in figures:
+        raise UnjudgeableError("missing_metric", f"{metric} of {role} was not measured")
+    return figures[metric]
+
+
+def benchmark_of(facts: Facts) -> Benchmark:
+    """The benchmark, taken as the params ask.
+
+    Raises:
+        UnjudgeableError: there is none, or it was taken with other threads, batch sizes or in another runtime.
+    """
+    if facts.benchmark is None:
+        raise UnjudgeableError("missing_metric", facts.missing.get("benchmark", "benchmark.json is missing"))
+    found, params = facts.benchmark, facts.params
+    for name, got, expected in (
+        ("runtime", found.runtime, params.compress.runtime),
+        ("threads", found.threads, params.benchmark.threads),
+        ("batch_sizes", found.batch_sizes, params.benchmark.batch_sizes),
+    ):
+        if got != expected:
+            raise UnjudgeableError("stale", f"benchmark.json: {name}: expected {expected!r}, got {got!r}")
+    return found
+
+
+def cost_of(role: str, facts: Facts) -> ModelCost:
+    """What the benchmark found of one model, which is the one on disk.
+
+    Raises:
+        UnjudgeableError: it was not measured, or another was.
+    """
+    artifact, found = artifact_of(role, facts), benchmark_of(facts)
+    if role not in found.models:
+        raise unmeasured(role, found.absent, "benchmark.json")
+    if found.models[role].digest != artifact.digest:
+        raise UnjudgeableError("stale", f"the benchmark measured another {role} than the one on disk")
+    return found.models[role]
+
+
+def quality_of(role: str, facts: Facts) -> ModelQuality:
+    """What the evaluation found of one model, which is the one on disk.
+
+    Raises:
+        UnjudgeableError: it was not measured, or another was, or as another kind of task, or in another runtime.
+    """
+    artifact, found, params = artifact_of(role, facts), facts.evaluation, facts.params
+    if found is None or facts.outcomes is None:
+        name = "evaluation" if found is None else "predictions"
+        raise UnjudgeableError("missing_metric", facts.missing.get(name, f"the record {name} is missing"))
+    for name, got, expected in (
+        ("kind", found.kind, params.task.kind),
+        ("runtime", found.runtime, params.compress.runtime),
+    ):
+        if got != expected:
+            raise UnjudgeableError("stale", f"evaluation.json: {name}: expected {expected!r}, got {got!r}")
+    if role not in found.models:
+        raise unmeasured(role, found.absent, "evaluation.json")
+    if found.models[role].digest != artifact.digest:
+        raise UnjudgeableError("stale", f"the evaluation measured another {role} than the one on disk")
+    return found.models[role]
+
+
+def unmeasured(role: str, absent: Mapping[str, str], record: str) -> UnjudgeableError:
+    """Why a model that is there is not in a record."""
+    if role in absent:
+        return UnjudgeableError("not_comparable", f"{role} was left out of {record}: {absent[role]}")
+    return UnjudgeableError("missing_metric", f"{role} is not in {record}")
+
+
+def quality(question: Question, facts: Facts) -> Estimate:
+    """A metric over the test examples, its interval from the paired outcomes."""
+    roles = ["candidate", *([question.against] if question.rule.form in CHANGES else [])]
+    recorded = {role: value_of(question, quality_of(role, facts)).value for role in roles}
+    for role, value in recorded.items():
+        if value is None:
+            raise UnjudgeableError("not_finite", f"{question.rule.metric} of {role}: not a finite number")
+    if facts.data is not None and facts.evaluation is not None and facts.evaluation.data_digest != facts.data.digest:
+        raise UnjudgeableError("not_comparable", "the evaluation was made on other data than data.json describes")
+    assert facts.evaluation is not None  # quality_of() saw both
+    assert facts.outcomes is not None
+    counts = {"predictions.npz": len(facts.outcomes.ids), "evaluation.json": facts.evaluation.n}
+    if facts.data is not None and "test" in facts.data.splits:
+        counts["data.json"] = facts.data.splits["test"].n
+    if len(set(counts.values())) > 1:
+        raise UnjudgeableError("not_comparable", f"expected one number of test examples, got {counts}")
+    estimate = intervals.of_outcomes(question, facts.outcomes, facts.params.gate.confidence)
+    if estimate is None:
+        raise UnjudgeableError(
+            "missing_slice", f"{question.slice}: no per-example outcomes for {question.rule.metric} there"
+        )
+    least = question.rule.min_n or 1
+    if estimate.n is None or estimate.n < least:
+        raise UnjudgeableError("too_few_examples", f"expected {least} examples or more, got {estimate.n}")
+    for role, found in zip(roles, (estimate.observed, estimate.compared_to), strict=False):
+        value = recorded[role]
+        if found is None or value is None or not math.isclose(found, value, rel_tol=SAME, abs_tol=SAME):
+            raise UnjudgeableError(
+                "not_comparable",
+                f"{question.rule.metric} of {role}: evaluation.json says {value}, the outcomes of its examples {found}",
+            )
+    return estimate
+
+
+def value_of(question: Question, model: ModelQuality) -> Value:
+    """The figure that evaluate wrote down for the question.
+
+    Raises:
+        UnjudgeableError: it did not.
+    """
+    metric, part = question.rule.metric, question.slice
+    found = model.metrics.get(metric) if part is None else model.slices.get(metric, {}).get(part)
+    if found is not None:
+        return found
+    if part is not None and metric in model.slices:
+        raise UnjudgeableError(
+            "missing_slice", f"{metric} has no slice {part}: {', '.join(model.slices[metric])} were measured"
+        )
+    raise UnjudgeableError("missing_metric", f"{metric} was not produced: {', '.join(model.metrics)} were")
+
+
+def timed(question: Question, facts: Facts) -> Estimate:
+    """A time: by pairs where the same call was timed side by side, else by the spread of this job's figures."""
+    metric, rule = question.rule.metric, question.rule
+    if facts.machine_digest not in (None, benchmark_of(facts).machine_digest):
+        raise UnjudgeableError(
+            "not_comparable", "benchmark.json was measured on another machine, or on this one changed"
+        )
+    role = "reference" if metric == "speedup" else question.against
+    if metric == "speedup" and rule.form in CHANGES:
+        raise UnjudgeableError("not_comparable", "speedup is a comparison itself: write min, or limit latency_ms")
+    if metric == "speedup" or (rule.form in CHANGES and metric in paired_metrics(facts)):
+        return intervals.of_pairs(metric, trusted_pair(role, facts), base_figure(metric, role, facts))
+    observed = spread_of(metric, "candidate", facts)
+    compared_to = spread_of(metric, role, facts) if rule.form in CHANGES else None
+    return intervals.of_spreads(observed, compared_to)
+
+
+def paired_metrics(facts: Facts) -> tuple[str, ...]:
+    """What the pairs speak of: they are timed at the first batch size, throughput is of the largest."""
+    sizes = benchmark_of(facts).batch_sizes
+    return ("latency_ms", "throughput_per_s") if sizes[0] == max(sizes) else ("latency_ms",)
+
+
+def base_figure(metric: str, role: str, facts: Facts) -> float | None:
+    """What a ratio of pairs is a share of: the other model's own figure; 1 for a speedup."""
+    return 1.0 if metric == "speedup" else measurement_of(metric, role, facts).value
+
+
+def trusted_pair(role: str, facts: Facts) -> Any:
+    """The paired timing against a role.
+
+    Raises:
+        UnjudgeableError: there is none, or its control saw a difference where there can be none.
+    """
+    for measured in (role, "candidate"):
+        cost_of(measured, facts)
+    pair = benchmark_of(facts).pairs.get(role)
+    if pair is None:
+        raise UnjudgeableError("missing_metric", f"the candidate was not timed against the {role}")
+    if pair.reason is not None or pair.ratio is None:
+        raise UnjudgeableError("untrusted_timing", pair.reason or "no ratio was reached")
+    ends = pair.interval
+    if ends[0] is None or ends[1] is None or not 0 < ends[0] <= pair.ratio <= ends[1] or pair.pairs < 1:
+        raise UnjudgeableError("untrusted_timing", f"ratio {pair.ratio} with an interval of {ends} is none")
+    low, high = pair.control_interval
+    if low is None or high is None or low > intervals.CONTROL_HIGH or high < 1 / intervals.CONTROL_HIGH:
+        raise UnjudgeableError(
+            "untrusted_timing", f"a model timed against its own copy came out at {low} to {high}, not 1"
+        )
+    return pair
+
+
+def spread_of(metric: str, role: str, facts: Facts) -> Any:
+    """A measurement that has a value."""
+    figure = measurement_of(metric, role, facts)
+    if figure.value is None:
+        raise UnjudgeableError("not_finite", f"{metric} of {role}: {figure.reason or 'no value'}")
+    if figure.low is None or figure.high is None or not figure.low <= figure.value <= figure.high:
+        raise UnjudgeableError(
+            "untrusted_timing",
+            f"{metric} of {role}: {figure.samples} samples do not say how sure it is: raise benchmark.budget_s",
+        )
+    return figure
+
+
+ESTIMATORS: dict[str, Callable[[Question, Facts], Estimate]] = {
+    "exact": exact,
+    "paired_proportion": quality,
+    "paired_composite": quality,
+    "timed": timed,
+    "noisy_resource": timed,
+}
