@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -207,7 +208,11 @@ def interrupted(suite, monkeypatch):
 
 def test_killed_training_continues_and_ends_with_the_weights_of_an_unbroken_one(prepared):
     """The process dies by SIGKILL in its second epoch, as a runner that is reclaimed would."""
-    answer = subprocess.run([sys.executable, "-c", SCRIPT, str(prepared.path)], capture_output=True, check=False)
+    # The same weights to the bit need the same number of threads, which tests before this one may have changed here.
+    same = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    answer = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(prepared.path)], capture_output=True, check=False, env=same
+    )
     assert answer.returncode == -signal.SIGKILL, answer.stderr.decode()
     assert not (prepared.path / REFERENCE).exists()
     checkpoint = prepared.path / ".compression_gate" / "checkpoints" / "train.pt"
