@@ -230,6 +230,12 @@ class Params(Section):
         return digest_of(self.as_dict())
 
 
+DEFAULT_GATE: dict[str, float | str] = {
+    "max_accuracy_drop": 0.01,
+    "max_size_bytes": 400_000,
+    "min_compression_ratio": 4,
+    "max_latency_increase": "5%",
+}
 SHORT_NAMES = {"accuracy": "accuracy", "size_bytes": "size", "compression_ratio": "rate", "latency_ms": "latency"}
 SHORT_METRICS = {"latency": "latency_ms", "size": "size_bytes"}
 
@@ -265,7 +271,8 @@ def read_params(folder: Path) -> Params:
     if not isinstance(values, dict):
         raise ParamsError(f"{FILE_NAME}:1: expected a mapping with the key 'task', got {type(values).__name__}")
     values = json.loads(json.dumps(values, default=str))
-    gate = values.get("gate")
+    values.setdefault("gate", default_gate(values))
+    gate = values["gate"]
     if isinstance(gate, dict):
         values["gate"] = expanded_gate(gate, document)
     try:
@@ -281,6 +288,13 @@ def read_params(folder: Path) -> Params:
         raise ParamsError(sorted(dict.fromkeys(document.problems), key=lambda text: int(text.split(":")[1])))
     assert params is not None  # a ValidationError always leaves a problem
     return params
+
+
+def default_gate(values: dict[str, Any]) -> dict[str, Any]:
+    """The limits of a suite that sets none, in the short form; a task without classes has no accuracy to hold."""
+    task = values.get("task")
+    kind = task.get("kind", "classification") if isinstance(task, dict) else "classification"
+    return {key: limit for key, limit in DEFAULT_GATE.items() if kind == "classification" or "accuracy" not in key}
 
 
 def expanded_gate(gate: dict[str, Any], document: Document) -> dict[str, Any]:

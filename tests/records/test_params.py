@@ -303,3 +303,18 @@ def test_any_value_is_taken_or_refused_with_file_and_line(tmp_path_factory, sect
         problems = list(error.problems)
     assert problems
     assert all(re.match(r"params\.yaml:\d+: ", problem) for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("kind", "rules"),
+    [("classification", ["accuracy", "size", "rate", "latency"]), ("regression", ["size", "rate", "latency"])],
+)
+def test_a_suite_without_a_gate_is_held_to_the_default_limits(tmp_path, kind, rules):
+    """Saying nothing must not let everything pass."""
+    (tmp_path / "params.yaml").write_text(f"task: {{model: 'a:B', data: 'c:d', kind: {kind}}}\n")
+    assert list(read_params(tmp_path).gate.rules) == rules
+
+
+def test_a_gate_that_is_written_empty_stays_empty(tmp_path):
+    (tmp_path / "params.yaml").write_text("task: {model: 'a:B', data: 'c:d'}\ngate: {rules: {}}\n")
+    assert read_params(tmp_path).gate.rules == {}
