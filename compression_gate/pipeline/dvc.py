@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compression_gate.errors import CompressionGateError, ParamsError
-from compression_gate.pipeline.definition import STAGES, STATE, read_definition
+from compression_gate.pipeline.definition import STAGES, read_definition
 
 if TYPE_CHECKING:
     import psutil
@@ -162,8 +162,3 @@ def missing_outputs(suite: Path) -> list[str]:
                 if not (suite / path).exists():
                     missing.append(path)
     return missing
-
-
-def state_folder(suite: Path) -> Path:
-    """The suite's `.compression_gate` folder."""
-    return suite / STATE

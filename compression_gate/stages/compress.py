@@ -16,7 +16,7 @@ from compression_gate.errors import CompressionError, CompressionGateError
 from compression_gate.measurers.cost import Costs, costs_of, weights_of
 from compression_gate.measurers.quality import validation_quality
 from compression_gate.methods.base import Context, Method, Notes
-from compression_gate.methods.chain import recipe_of, steps_of
+from compression_gate.methods.chain import name_of, recipe_of, steps_of
 from compression_gate.modules.checkpoints import build_reference, load_reference
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
@@ -93,7 +93,7 @@ def chained(
     """Apply the steps in order."""
     reference, records, sources = model, [], source_digests(suite, params)
     for number, step in enumerate(steps):
-        name, options = named_step(step)
+        name, options = name_of(step), dataclasses.asdict(step)  # type: ignore[call-overload]
         log.info("compress: step %d of %d: %s", number + 1, len(steps), name)
         # A checkpoint is continued only behind the very same steps, data and starting weights.
         key = digest_of([before.weights_digest, name, options, params.digest_of_task, sources])[:16]
@@ -125,16 +125,6 @@ def chained(
         )
         before = after
     return model, records
-
-
-def named_step(step: Method) -> tuple[str, dict[str, Any]]:
-    """The method's name in the table, and its options as plain values."""
-    from compression_gate.methods import METHODS
-
-    kind = type(step)
-    target = f"{kind.__module__}:{kind.__qualname__}"
-    name = next((name for name, row in METHODS.items() if row.target == target), target)
-    return name, dataclasses.asdict(step)  # type: ignore[call-overload]
 
 
 def has_effect(step: Method, before: Measured, after: Measured) -> bool:
