@@ -19,6 +19,7 @@ from compression_gate.records.base import digest_of, digest_of_file, write_text
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.verdict import PIPELINE, Check, Subject, Verdict
+from compression_gate.tasks.sources import head_commit
 
 VERDICT, METRICS = Path("reports/verdict.json"), Path("reports/metrics.json")
 REFERENCES = Path(".compression_gate/references")
@@ -67,7 +68,10 @@ def verdict_of(checks: list[Check], facts: Facts, suite: Path, bindings: dict[st
         policy=decision.policy,
         checks=tuple(checks),
         warnings=(*told(decision.warnings), *(facts.compression.warnings if facts.compression else ())),
-        **{role: subject_of(role, facts) for role in ("candidate", "reference", "baseline", "release")},
+        **{
+            role: subject_of(role, facts, head_commit(suite))
+            for role in ("candidate", "reference", "baseline", "release")
+        },
         params_digest=facts.params.digest,
         sources_digest=sources_digest(sources),
         package_version=__version__,
@@ -77,10 +81,11 @@ def verdict_of(checks: list[Check], facts: Facts, suite: Path, bindings: dict[st
     )
 
 
-def subject_of(role: str, facts: Facts) -> Subject:
-    """A model's identity, or why there is none."""
+def subject_of(role: str, facts: Facts, head: str | None) -> Subject:
+    """A model's identity, or why there is none. This run's own models are of the commit checked out."""
     if role in facts.artifacts:
-        return Subject(digest=facts.artifacts[role].digest, commit=facts.artifacts[role].commit)
+        own = head if role in ("reference", "candidate") else None
+        return Subject(digest=facts.artifacts[role].digest, commit=facts.artifacts[role].commit or own)
     return Subject(absent=facts.absent.get(role) or facts.missing.get(role, "missing"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -562,3 +563,15 @@ def test_a_value_that_is_not_finite_never_passes(form: str, end: float) -> None:
     assert bound is not None
     for interval in ((end, end), (end, 0.0), (0.0, end)):
         assert judged(bound, 0.0, interval) != "pass"
+
+
+def test_the_verdict_names_the_commit_it_was_reached_at(finished: Path) -> None:
+    """Informative only: what binds it is content, so a later commit does not make it stale."""
+    git = ["git", "-C", str(finished), "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "params.yaml"], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], check=True, capture_output=True)
+    verdict = gate.run(finished)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert verdict.candidate.commit == verdict.reference.commit == head
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "two"], check=True, capture_output=True)
+    assert check.check(finished, "pull_request").exit_code == 0
