@@ -11,6 +11,7 @@ from compression_gate.errors import MetricsError, StaleError
 from compression_gate.records.base import Record, digest_of, digest_of_file
 
 FILE_NAME = "artifact.json"
+RUN_FILE_NAME = "run.json"  # beside a baseline or a release: the record of the run that made it
 Role = Literal["reference", "candidate", "baseline", "release"]
 
 
@@ -83,11 +84,11 @@ class Artifact(Record):
 
 
 def entries(folder: Path) -> dict[str, FileEntry]:
-    """List every file of an artifact's folder but its record."""
+    """List every file of an artifact's folder but its records."""
     return {
         path.relative_to(folder).as_posix(): FileEntry(bytes=path.stat().st_size, sha256=digest_of_file(path))
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != FILE_NAME
+        if path.is_file() and path.name not in (FILE_NAME, RUN_FILE_NAME)
     }
 
 

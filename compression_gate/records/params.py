@@ -109,11 +109,44 @@ class CompressParams(Section):
         return self
 
 
+class Perturbation(Section):
+    """A disturbance of the test inputs, under which every model answers once more.
+
+    Args:
+        strength: share of the inputs' own spread (noise, brightness), of the first spatial or time axis (shift), or of
+            the pixels or frames (dropout); 0.1 where nothing is said.
+    """
+
+    name: Literal["gaussian_noise", "brightness", "shift", "dropout"]
+    strength: float = Field(0.1, gt=0, le=1)
+
+
+def parse_perturbation(value: Any) -> Any:
+    """Turn ``gaussian_noise`` or ``{gaussian_noise: 0.2}`` into a :class:`Perturbation`'s fields."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, dict) and len(value) == 1 and not value.keys() & Perturbation.model_fields.keys():
+        name, strength = next(iter(value.items()))
+        return {"name": name, "strength": strength}
+    return value
+
+
+PerturbationField = Annotated[Perturbation, BeforeValidator(parse_perturbation)]
+
+
 class EvaluateParams(Section):
     """What is measured on the test split."""
 
     metrics: tuple[str, ...] | None = None
-    perturbations: tuple[str, ...] = ()
+    perturbations: tuple[PerturbationField, ...] = ()
+
+    @model_validator(mode="after")
+    def one_of_each(self) -> EvaluateParams:
+        """A perturbation is a slice by its name, so that no name may stand twice."""
+        names = [one.name for one in self.perturbations]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"perturbations: {', '.join(twice)}: named twice: keep one of them")
+        return self
 
 
 class BenchmarkParams(Section):
