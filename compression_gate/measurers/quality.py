@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compression_gate.errors import MeasurementError, TaskError
+from compression_gate.measurers.robustness import Disturbance
 from compression_gate.progress import tracked
 from compression_gate.records.base import finite
 from compression_gate.records.metrics import Value
@@ -19,6 +20,7 @@ from compression_gate.tasks.calling import call, named
 from compression_gate.tasks.task import Task
 
 BATCH_SIZE = 256
+PAIRED = ("agreement", "flips")  # what compares a model's answers with another's
 Kind = Literal["classification", "regression", "custom"]
 Metrics = dict[str, Value]
 Slices = dict[str, Metrics]
@@ -48,9 +50,25 @@ class Outcomes:
     scores: dict[str, np.ndarray] = field(default_factory=dict)
     classes: int = 0
 
+    def of_examples(self, inside: np.ndarray) -> Outcomes:
+        """Return the outcomes of the examples at positions ``inside`` alone."""
+        return Outcomes(
+            target=self.target[inside],
+            predicted=None if self.predicted is None else self.predicted[inside],
+            scores={name: score[inside] for name, score in self.scores.items()},
+            classes=self.classes,
+        )
 
-def predict(session: Session, task: Task, split: str, label: str, batch_size: int = BATCH_SIZE) -> Answers:
-    """Let a loaded file answer every example of a split once.
+
+def predict(
+    session: Session,
+    task: Task,
+    split: str,
+    label: str,
+    batch_size: int = BATCH_SIZE,
+    disturbance: Disturbance | None = None,
+) -> Answers:
+    """Let a loaded file answer every example of a split once, as it is or disturbed.
 
     Raises:
         MeasurementError: an answer for fewer or more examples than asked, or one that is not finite.
@@ -58,7 +76,10 @@ def predict(session: Session, task: Task, split: str, label: str, batch_size: in
     outputs, targets = [], []
     batches = -(-len(task.split(split)) // batch_size)
     for batch in tracked(task.batches(split, batch_size), batches, label):
-        output = session({name: value.numpy() for name, value in named(batch.inputs).items()})
+        inputs = named(batch.inputs)
+        if disturbance is not None:
+            inputs = disturbance(inputs, batch.positions)
+        output = session({name: value.numpy() for name, value in inputs.items()})
         outputs.append(output)
         targets.append(batch.targets.numpy())
         if output.ndim == 0 or len(output) != len(batch.targets):
@@ -236,12 +257,7 @@ def column_slices(outcomes: Outcomes, answers: Answers, kind: Kind, columns: dic
     for column, values in columns.items():
         for value in sorted(set(values.tolist()), key=str):
             inside = np.flatnonzero(values == value)
-            part = Outcomes(
-                target=outcomes.target[inside],
-                predicted=None if outcomes.predicted is None else outcomes.predicted[inside],
-                scores={name: score[inside] for name, score in outcomes.scores.items()},
-                classes=outcomes.classes,
-            )
+            part = outcomes.of_examples(inside)
             some = Answers(outputs=answers.outputs[inside], targets=answers.targets[inside])
             for metric, figure in metrics_of(part, some, kind).items():
                 slices.setdefault(metric, {})[f"{column}={value}"] = figure
@@ -254,22 +270,40 @@ def agreement(first: Outcomes, second: Outcomes) -> Value:
     return Value(value=float(same.mean()), n=len(first.target))
 
 
-def pair_metrics(other: Outcomes, candidate: Outcomes) -> Metrics:
-    """How the candidate's answers differ from another model's, as shares of all examples.
+def pair_metrics(other: Outcomes, own: Outcomes) -> Metrics:
+    """How a model's answers differ from another model's, as shares of all examples.
 
-    ``lost``: the other was right and the candidate is not; ``won`` the reverse; ``flips`` their sum.
+    ``lost``: the other was right and this one is not; ``won`` the reverse; ``flips`` their sum.
 
     Source: A. Dutta et al., Accuracy is Not All You Need, NeurIPS 2024, §3 (flips).
     """
-    before, after = other.target == other.predicted, candidate.target == candidate.predicted
+    before, after = other.target == other.predicted, own.target == own.predicted
     count = len(before)
     lost, won = int((before & ~after).sum()), int((~before & after).sum())
     return {
-        "agreement": agreement(other, candidate),
+        "agreement": agreement(other, own),
         "flips": Value(value=(lost + won) / count, n=count),
         "lost": Value(value=lost / count, n=count),
         "won": Value(value=won / count, n=count),
     }
+
+
+def pair_slices(other: Outcomes, own: Outcomes, columns: dict[str, np.ndarray]) -> Slices:
+    """Agreement and flips within every class and every value of the data's own columns.
+
+    A class without examples in the test data has no figure, and a reason, as in :func:`class_metrics`.
+    """
+    parts = {f"class={label}": own.target == label for label in range(own.classes)}
+    for column, values in columns.items():
+        parts |= {f"{column}={value}": values == value for value in np.unique(values).tolist()}
+    slices: Slices = {metric: {} for metric in PAIRED}
+    for name, inside in parts.items():
+        nobody = Value(value=None, n=0, reason=f"no test example of {name.replace('=', ' ', 1)}")
+        both = (one.of_examples(np.flatnonzero(inside)) for one in (other, own))
+        figures = pair_metrics(*both) if inside.any() else dict.fromkeys(PAIRED, nobody)
+        for metric in PAIRED:
+            slices[metric][name] = figures[metric]
+    return slices
 
 
 class TorchSession:

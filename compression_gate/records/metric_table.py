@@ -32,6 +32,12 @@ METRICS: dict[str, Metric] = {
     "agreement": Metric(
         kind="paired_proportion", better="higher", fraction=True, summary="share predicted as the other model does"
     ),
+    "flips": Metric(
+        kind="paired_proportion",
+        better="lower",
+        fraction=True,
+        summary="share of examples whose rightness differs from the other model's",
+    ),
     "precision": Metric(
         kind="paired_composite", better="higher", fraction=True, summary="precision, mean over classes; per class"
     ),
@@ -68,3 +74,8 @@ DEFAULT_METRICS = {
     "regression": ("mae", "rmse", "r2"),
     "custom": (),
 }
+
+
+def kind_of(metric: str) -> Kind:
+    """The kind of evidence a metric is; a custom scorer's are composites."""
+    return METRICS[metric].kind if metric in METRICS else "paired_composite"

@@ -75,7 +75,12 @@ class Value(Record):
 
 
 class ModelQuality(Record):
-    """One model's figures on the test split; ``slices`` is metric -> slice (``class=3``) -> figure."""
+    """One model's figures on the test split; ``slices`` is metric -> slice -> figure.
+
+    A slice is a class (``class=3``), a value of one of the data's columns (``light=dim``), or all examples disturbed
+    (``perturbation=shift``). ``agreement`` and ``flips`` are against the reference: where the slice is a
+    perturbation, against the reference's answers to the same disturbed inputs.
+    """
 
     digest: str
     metrics: dict[str, Value]
@@ -89,6 +94,12 @@ class Evaluation(Record):
     ``predictions.npz`` holds ``ids`` (N,), ``target`` (N,), ``column_<name>`` (N,) text, and for each
     role ``<role>_predicted`` (N,) labels
     (classification) or ``<role>_score_<name>`` (N,) per-example scores (regression: ``error``; custom: the scorer's).
+    Outcomes under a perturbation lie beside them, as ``<perturbation>@<role>_predicted`` and
+    ``<perturbation>@<role>_score_<name>``.
+
+    Args:
+        pairs: the candidate against each other role: agreement, flips, and what these are made of, lost and won.
+        pair_slices: role -> ``agreement`` and ``flips`` -> slice -> the candidate against that role.
     """
 
     schema_number: Literal[1] = Field(1, alias="schema")
@@ -100,6 +111,7 @@ class Evaluation(Record):
     models: dict[str, ModelQuality]
     absent: dict[str, str] = {}
     pairs: dict[str, dict[str, Value]] = {}
+    pair_slices: dict[str, dict[str, dict[str, Value]]] = {}
     classes: tuple[str, ...] = ()
 
 

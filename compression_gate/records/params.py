@@ -393,7 +393,7 @@ def described(item: Any, values: Any) -> tuple[tuple[str, ...], str]:
 
 
 PRODUCED = {
-    "classification": (*DEFAULT_METRICS["classification"], "agreement"),
+    "classification": (*DEFAULT_METRICS["classification"], "agreement", "flips"),
     "regression": DEFAULT_METRICS["regression"],
 }
 

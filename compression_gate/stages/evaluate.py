@@ -1,24 +1,56 @@
-"""``evaluate``: every model's answers to the test split, given by its exported file, reloaded."""
+"""``evaluate``: every model's answers to the test split, given by its exported file, reloaded.
+
+Answers and outcomes are kept by role, and those to disturbed inputs by ``<perturbation>@<role>``.
+"""
 
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from compression_gate.errors import DataError, MeasurementError
 from compression_gate.measurers import quality
-from compression_gate.measurers.quality import Answers, Outcomes
+from compression_gate.measurers.quality import PAIRED, Answers, Kind, Metrics, Outcomes, Slices
+from compression_gate.measurers.robustness import Disturbance, disturbances_of
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of_file, replacing
-from compression_gate.records.metrics import DataRecord, Evaluation, ModelQuality, Value
+from compression_gate.records.metrics import DataRecord, Evaluation, ModelQuality
 from compression_gate.records.params import Params, read_params
+from compression_gate.runtimes.base import Session
 from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.models import open_models
 from compression_gate.tasks.task import Task, open_task
 
 MOST_SLICES = 50
+PERTURBATION = "perturbation"  # the slices of all examples, disturbed, are named as if this were a column
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What all models answered, and what was made of it; keys as the module says.
+
+    Args:
+        columns: the data's own columns that make slices, as text ``(N,)``.
+        perturbations: the names of those the models were asked under.
+    """
+
+    kind: Kind
+    answers: dict[str, Answers]
+    outcomes: dict[str, Outcomes]
+    columns: dict[str, np.ndarray]
+    perturbations: tuple[str, ...] = ()
+
+    def conditions(self, role: str) -> dict[str, str]:
+        """The slices that are perturbations: name of the slice -> key of what ``role`` answered there."""
+        return {f"{PERTURBATION}={name}": under(name, role) for name in self.perturbations}
+
+
+def under(perturbation: str, role: str) -> str:
+    """The key of what a role answered to disturbed inputs."""
+    return f"{perturbation}@{role}"
 
 
 def run(suite: Path) -> Evaluation:
@@ -34,32 +66,46 @@ def run(suite: Path) -> Evaluation:
     models = open_models(suite, runtime.file_name)
     data = DataRecord.read(suite / "reports/data.json")
     ids = unique_ids(task)
+    columns = columns_of(task, params)
+    disturbances = disturbances_of(params.evaluate.perturbations, task, "test")
     answers: dict[str, Answers] = {}
     for role, path in models.files.items():
-        session = runtime.load(path, params.benchmark.threads)
-        answers[role] = quality.predict(session, task, "test", role)
+        answers |= answers_of(runtime.load(path, params.benchmark.threads), task, role, disturbances)
     same_targets(answers)
-    outcomes = {role: quality.outcomes_of(given, task, role) for role, given in answers.items()}
-    columns = columns_of(task)
+    measured = Measured(
+        kind=params.task.kind,
+        answers=answers,
+        outcomes={key: quality.outcomes_of(given, task, key) for key, given in answers.items()},
+        columns=columns,
+        perturbations=tuple(disturbances),
+    )
     predictions = suite / "reports/predictions.npz"
-    write_predictions(predictions, ids, outcomes, columns)
-    write_confusion(suite / "reports/confusion.csv", outcomes["candidate"])
+    write_predictions(predictions, ids, measured)
+    write_confusion(suite / "reports/confusion.csv", measured.outcomes["candidate"])
+    others = [role for role in models.artifacts if role != "candidate"] if params.task.kind == "classification" else []
     evaluation = Evaluation(
         kind=params.task.kind,
         n=len(ids),
         data_digest=data.digest,
         predictions_digest=digest_of_file(predictions),
         runtime=params.compress.runtime,
-        models={
-            role: model_quality(artifact, answers[role], outcomes, role, params, columns)
-            for role, artifact in models.artifacts.items()
-        },
+        models={role: model_quality(artifact, measured, role, params) for role, artifact in models.artifacts.items()},
         absent=models.absent,
-        pairs=pairs_of(outcomes, params),
-        classes=tuple(str(label) for label in range(outcomes["candidate"].classes)),
+        pairs={role: quality.pair_metrics(measured.outcomes[role], measured.outcomes["candidate"]) for role in others},
+        pair_slices={role: paired_slices(measured, role, "candidate") for role in others},
+        classes=tuple(str(label) for label in range(measured.outcomes["candidate"].classes)),
     )
     evaluation.write(suite / "reports/evaluation.json")
     return evaluation
+
+
+def answers_of(session: Session, task: Task, role: str, disturbances: dict[str, Disturbance]) -> dict[str, Answers]:
+    """Ask a loaded model for the test split as it is, then once more under each perturbation."""
+    answers = {role: quality.predict(session, task, "test", role)}
+    for name, disturbance in disturbances.items():
+        key = under(name, role)
+        answers[key] = quality.predict(session, task, "test", key, disturbance=disturbance)
+    return answers
 
 
 def unique_ids(task: Task) -> np.ndarray:
@@ -93,8 +139,12 @@ def same_targets(answers: dict[str, Answers]) -> None:
             )
 
 
-def columns_of(task: Task) -> dict[str, np.ndarray]:
-    """The test data's own columns that have few enough values to be slices, as text ``(N,)``."""
+def columns_of(task: Task, params: Params) -> dict[str, np.ndarray]:
+    """The test data's own columns that have few enough values to be slices, as text ``(N,)``.
+
+    Raises:
+        MeasurementError: a column of another length, or one named as the slices of perturbations are.
+    """
     split = task.split("test")
     columns = {}
     for name, values in (getattr(split.dataset, "columns", None) or {}).items():
@@ -105,32 +155,28 @@ def columns_of(task: Task) -> dict[str, np.ndarray]:
             )
         # As text NaN equals itself, and values of several kinds can be sorted.
         text = np.array([str(value) for value in array.tolist()], dtype=np.str_)
+        if name == PERTURBATION and params.evaluate.perturbations:
+            raise MeasurementError(
+                f"task.data: column {name!r}: expected another name, since evaluate.perturbations makes slices of this "
+                "one: rename the column, or leave the perturbations out"
+            )
         if name != "class" and len(np.unique(text)) <= MOST_SLICES:
             columns[str(name)] = text[split.indices]
     return columns
 
 
-def model_quality(
-    artifact: Artifact,
-    answers: Answers,
-    outcomes: dict[str, Outcomes],
-    role: str,
-    params: Params,
-    columns: dict[str, np.ndarray],
-) -> ModelQuality:
-    """One model's metrics over all examples, by class and by the data's columns."""
-    own, kind = outcomes[role], params.task.kind
-    metrics = quality.metrics_of(own, answers, kind)
-    if absent := [name for name in params.evaluate.metrics or () if kind == "custom" and name not in metrics]:
+def model_quality(artifact: Artifact, measured: Measured, role: str, params: Params) -> ModelQuality:
+    """One model's metrics over all examples, by class, by the data's columns and under each perturbation."""
+    metrics = quality.metrics_of(measured.outcomes[role], measured.answers[role], measured.kind)
+    if absent := [name for name in params.evaluate.metrics or () if measured.kind == "custom" and name not in metrics]:
         raise MeasurementError(
             f"evaluate.metrics: expected names that task.scorer gives ({', '.join(metrics)}), got {', '.join(absent)}"
         )
-    slices = quality.column_slices(own, answers, kind, columns)
-    if kind == "classification":
-        metrics["agreement"] = quality.agreement(outcomes["reference"], own)
-        for metric, figures in quality.class_metrics(own).items():
-            slices[metric] = {**figures, **slices.get(metric, {})}
-    wanted = {*params.metrics, "agreement"} if kind != "custom" or params.evaluate.metrics else {*metrics}
+    slices = task_slices(measured, role)
+    if measured.kind == "classification":
+        metrics |= compared(measured.outcomes["reference"], measured.outcomes[role])
+        slices |= paired_slices(measured, "reference", role)
+    wanted = {*params.metrics, *PAIRED} if measured.kind != "custom" or params.evaluate.metrics else {*metrics}
     return ModelQuality(
         digest=artifact.digest,
         metrics={name: value for name, value in metrics.items() if name in wanted},
@@ -138,24 +184,42 @@ def model_quality(
     )
 
 
-def pairs_of(outcomes: dict[str, Outcomes], params: Params) -> dict[str, dict[str, Value]]:
-    """How the candidate's answers differ from each other model's; labels only."""
-    if params.task.kind != "classification":
-        return {}
-    candidate = outcomes["candidate"]
-    return {role: quality.pair_metrics(own, candidate) for role, own in outcomes.items() if role != "candidate"}
+def task_slices(measured: Measured, role: str) -> Slices:
+    """The task's own metrics of one model, in every slice: metric -> slice -> figure."""
+    own, answers = measured.outcomes[role], measured.answers[role]
+    slices: Slices = quality.class_metrics(own) if measured.kind == "classification" else {}
+    for metric, figures in quality.column_slices(own, answers, measured.kind, measured.columns).items():
+        slices.setdefault(metric, {}).update(figures)
+    for part, key in measured.conditions(role).items():
+        for metric, figure in quality.metrics_of(measured.outcomes[key], measured.answers[key], measured.kind).items():
+            slices.setdefault(metric, {})[part] = figure
+    return slices
 
 
-def write_predictions(
-    path: Path, ids: np.ndarray, outcomes: dict[str, Outcomes], columns: dict[str, np.ndarray]
-) -> None:
+def paired_slices(measured: Measured, other: str, role: str) -> Slices:
+    """Agreement and flips of one model against another in every slice; both see the same disturbed inputs."""
+    slices = quality.pair_slices(measured.outcomes[other], measured.outcomes[role], measured.columns)
+    theirs = measured.conditions(other)
+    for part, key in measured.conditions(role).items():
+        for metric, figure in compared(measured.outcomes[theirs[part]], measured.outcomes[key]).items():
+            slices[metric][part] = figure
+    return slices
+
+
+def compared(other: Outcomes, own: Outcomes) -> Metrics:
+    """Agreement and flips of one model against another, over all examples."""
+    figures = quality.pair_metrics(other, own)
+    return {metric: figures[metric] for metric in PAIRED}
+
+
+def write_predictions(path: Path, ids: np.ndarray, measured: Measured) -> None:
     """Write per-example outcomes; numpy dates every entry 1980, so the same outcomes give the same bytes."""
-    arrays = {"ids": ids, "target": outcomes["candidate"].target}
-    arrays |= {f"column_{name}": values for name, values in columns.items()}
-    for role, own in outcomes.items():
+    arrays = {"ids": ids, "target": measured.outcomes["candidate"].target}
+    arrays |= {f"column_{name}": values for name, values in measured.columns.items()}
+    for key, own in measured.outcomes.items():
         if own.predicted is not None:
-            arrays[f"{role}_predicted"] = own.predicted
-        arrays |= {f"{role}_score_{name}": score for name, score in own.scores.items()}
+            arrays[f"{key}_predicted"] = own.predicted
+        arrays |= {f"{key}_score_{name}": score for name, score in own.scores.items()}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stubs take a keyword for allow_pickle
 

@@ -9,7 +9,8 @@ from typing import Any
 from compression_gate import registry
 from compression_gate.errors import ParamsError
 from compression_gate.records.metric_table import METRICS
-from compression_gate.records.params import LIMIT_NAMES, Rule
+from compression_gate.records.params import LIMIT_NAMES, Perturbation, Rule
+from compression_gate.records.perturbation_table import PERTURBATIONS
 from compression_gate.registry import Plugin, nearest
 
 Row = dict[str, str]
@@ -96,6 +97,15 @@ def augmentations() -> list[Row]:
     ]
 
 
+def perturbations() -> list[Row]:
+    """Disturbances of the test inputs, under which `evaluate` asks every model once more."""
+    default = Perturbation.model_fields["strength"].default
+    return [
+        {"name": name, "summary": summary, "options": f"strength={default!r}"}
+        for name, summary in PERTURBATIONS.items()
+    ]
+
+
 KINDS: dict[str, Callable[[], list[Row]]] = {
     "methods": methods,
     "metrics": metrics,
@@ -103,4 +113,5 @@ KINDS: dict[str, Callable[[], list[Row]]] = {
     "runtimes": runtimes,
     "reporters": reporters,
     "augmentations": augmentations,
+    "perturbations": perturbations,
 }

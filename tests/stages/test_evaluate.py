@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 
 from compression_gate.errors import MeasurementError, MetricsError, StaleError
 from compression_gate.gate.facts import Outcomes
-from compression_gate.gate.intervals import inside_slice
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import DataRecord, Evaluation
 from compression_gate.records.params import read_params
@@ -111,7 +110,7 @@ def test_a_baseline_is_measured_and_an_absent_release_says_why(suite):
 def test_only_the_metrics_asked_for_are_produced(suite):
     suite.edit("evaluate.metrics", ["accuracy"])
     record = evaluate.run(built(suite).path)
-    assert set(record.models["candidate"].metrics) == {"accuracy", "agreement"}
+    assert set(record.models["candidate"].metrics) == {"accuracy", "agreement", "flips"}
 
 
 def test_columns_of_the_data_make_slices(suite):
@@ -137,5 +136,5 @@ def test_columns_of_any_kind_of_value_are_judged_as_text(suite, values, slices):
     suite.replace("        self.targets = ", f"        self.columns = {{'part': {values}}}\n        self.targets = ")
     record = evaluate.run(built(suite).path)
     assert set(record.models["candidate"].slices["accuracy"]) == slices | {f"class={label}" for label in range(3)}
-    outcomes = Outcomes.read(suite.path / "reports/predictions.npz")
-    assert [inside_slice(part, outcomes).sum() for part in slices] == [45, 45]
+    column = Outcomes.read(suite.path / "reports/predictions.npz").columns["part"]
+    assert [(column == part.removeprefix("part=")).sum() for part in slices] == [45, 45]
