@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from compression_gate.errors import ParamsError
+
+
+class TextDates(yaml.SafeLoader):
+    """YAML whose dates stay as they were written: a day that the calendar lacks is then a value to complain of."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class Document:
@@ -26,13 +36,15 @@ class Document:
         except (OSError, UnicodeDecodeError) as error:
             raise ParamsError(f"{path}: cannot be read as text: {error}") from error
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            self.values = yaml.safe_load(text)
+            node = yaml.compose(text, Loader=TextDates)
+            self.values = values_of(text)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ParamsError(f"{name}:{line}: not YAML: {error.problem}: mend the indentation or quotes") from error
         except yaml.YAMLError as error:
             raise ParamsError(f"{name}:1: not YAML: {str(error).splitlines()[0]}") from error
+        except ValueError as error:  # of a value that says its own type, and of numbers of thousands of digits
+            raise ParamsError(f"{name}:1: not YAML: a value is not of its kind: {error}: write it otherwise") from error
         if node is not None:
             self.walk(node, ())
 
@@ -66,7 +78,20 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
+    def where(self, path: tuple[str, ...]) -> str:
+        """How a key path is written in a message."""
+        return ".".join(path)
+
     def problem(self, path: tuple[str, ...], text: str) -> None:
         """Remember one problem."""
-        where = ".".join(path)
+        where = self.where(path)
         self.problems.append(f"{self.name}:{self.line(path)}: {where + ': ' if where else ''}{text}")
+
+
+def values_of(text: str) -> Any:
+    """The values of one YAML document; dates are text."""
+    loader = TextDates(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
