@@ -138,3 +138,123 @@ def test_columns_of_any_kind_of_value_are_judged_as_text(suite, values, slices):
     assert set(record.models["candidate"].slices["accuracy"]) == slices | {f"class={label}" for label in range(3)}
     column = Outcomes.read(suite.path / "reports/predictions.npz").columns["part"]
     assert [(column == part.removeprefix("part=")).sum() for part in slices] == [45, 45]
+
+
+NAMES = ("gaussian_noise", "brightness", "shift", "dropout")
+TASK_METRICS = {"accuracy", "precision", "recall", "f1"}
+HALVES = "        self.columns = {'half': ['a', 'b'] * (count // 2)}\n        self.targets = "
+
+
+def coarser(model):
+    """Round a model's weights, so that it answers some examples in another way."""
+    for weights in model.parameters():
+        weights.data = (weights.data * 6).round() / 6
+
+
+def read_arrays(suite):
+    with np.load(suite.path / "reports/predictions.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.fixture
+def disturbed(suite):
+    """A suite whose models are asked under every perturbation, and whose data have a column."""
+    suite.edit("evaluate.perturbations", ["gaussian_noise", {"brightness": 0.3}, {"shift": 0.25}, "dropout"])
+    suite.replace("        self.targets = ", HALVES)
+    return built(suite, change=coarser)
+
+
+def test_every_model_is_measured_under_every_perturbation(disturbed):
+    references = disturbed.path / ".compression_gate/references"
+    shutil.copytree(disturbed.path / "models/candidate", references / "baseline")
+    record = evaluate.run(disturbed.path)
+    conditions = {f"perturbation={name}" for name in NAMES}
+    groups = {"class=0", "class=1", "class=2", "half=a", "half=b", *conditions}
+    for model in record.models.values():
+        assert set(model.slices) == {*TASK_METRICS, "agreement", "flips"}
+        assert all(set(figures) == groups for figures in model.slices.values())
+        assert all(figures["perturbation=shift"].n == 90 for figures in model.slices.values())
+    assert set(record.pair_slices) == set(record.pairs) == {"reference", "baseline"}
+    assert all(figures.keys() == groups for pair in record.pair_slices.values() for figures in pair.values())
+    roles = ("reference", "candidate", "baseline")
+    expected = {f"{name}@{role}_predicted" for name in NAMES for role in roles} | {
+        f"{role}_predicted" for role in roles
+    }
+    assert set(read_arrays(disturbed)) == expected | {"ids", "target", "column_half"}
+
+
+def test_slices_are_what_the_predictions_say(disturbed):
+    record = evaluate.run(disturbed.path)
+    arrays = read_arrays(disturbed)
+    target = arrays["target"]
+    parts = {f"class={label}": ("", target == label) for label in range(3)}
+    parts |= {f"half={value}": ("", arrays["column_half"] == value) for value in "ab"}
+    parts |= {f"perturbation={name}": (f"{name}@", target >= 0) for name in NAMES}
+    for part, (prefix, inside) in parts.items():
+        candidate, reference = (arrays[f"{prefix}{role}_predicted"][inside] for role in ("candidate", "reference"))
+        before, after = reference == target[inside], candidate == target[inside]
+        expected = {
+            "accuracy": after.mean(),
+            "agreement": (candidate == reference).mean(),
+            "flips": (before & ~after).mean() + (~before & after).mean(),
+        }
+        for metric, value in expected.items():
+            figure = record.models["candidate"].slices[metric][part]
+            assert (figure.value, figure.n) == (pytest.approx(value), inside.sum()), (metric, part)
+    assert record.pair_slices["reference"] == {
+        metric: record.models["candidate"].slices[metric] for metric in ("agreement", "flips")
+    }
+    assert any((arrays[f"{name}@candidate_predicted"] != arrays["candidate_predicted"]).any() for name in NAMES)
+
+
+def test_disturbed_inputs_are_the_same_in_every_run(disturbed):
+    before = evaluate.run(disturbed.path)
+    assert evaluate.run(disturbed.path) == before
+
+
+def test_a_model_never_flips_against_itself(disturbed):
+    record = evaluate.run(disturbed.path)
+    reference = record.models["reference"]
+    assert {figure.value for figure in reference.slices["flips"].values()} == {0}
+    assert {figure.value for figure in reference.slices["agreement"].values()} == {1}
+
+
+def test_flips_are_what_was_lost_and_won(suite):
+    record = evaluate.run(built(suite, change=coarser).path)
+    pair = record.pairs["reference"]
+    assert pair["flips"].value == pytest.approx(pair["lost"].value + pair["won"].value)
+    assert pair["flips"].value > 0
+    assert record.models["candidate"].metrics["flips"] == pair["flips"]
+    assert record.models["candidate"].metrics["agreement"] == pair["agreement"]
+
+
+def test_a_class_without_examples_has_no_flips_and_a_reason(suite):
+    suite.replace("% CLASSES", "% 2")
+    record = evaluate.run(built(suite).path)
+    figure = record.pair_slices["reference"]["flips"]["class=2"]
+    assert (figure.value, figure.n, figure.reason) == (None, 0, "no test example of class 2")
+
+
+def test_a_column_may_not_be_named_as_perturbations_are(disturbed):
+    disturbed.replace("'half'", "'perturbation'")
+    with pytest.raises(MeasurementError, match="column 'perturbation': expected another name"):
+        evaluate.run(disturbed.path)
+
+
+def test_scores_of_a_custom_task_are_taken_under_perturbations_too(suite):
+    suite.append("\n\ndef score(outputs, targets):\n    return {'margin': outputs.max(1).values}\n")
+    suite.edit("task.kind", "custom")
+    suite.edit("task.scorer", f"{suite.module}:score")
+    suite.edit("evaluate.perturbations", ["brightness"])
+    record = evaluate.run(built(suite).path)
+    scores = read_arrays(suite)["brightness@candidate_score_margin"]
+    assert record.models["candidate"].slices["margin"]["perturbation=brightness"].value == pytest.approx(scores.mean())
+    assert record.pairs == record.pair_slices == {}
+
+
+def test_token_ids_cannot_be_disturbed(suite):
+    suite.replace("return self.images[index]", "return (self.images[index] * 9).long()")
+    suite.replace("self.conv(images)", "self.conv(images.float())")
+    suite.edit("evaluate.perturbations", ["gaussian_noise"])
+    with pytest.raises(MeasurementError, match=r"evaluate\.perturbations: gaussian_noise: .* input torch\.int64"):
+        evaluate.run(built(suite).path)
