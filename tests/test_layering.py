@@ -39,6 +39,7 @@ TORCH_FREE = {
     "stages.check",
     "stages.gate",
     "stages.report",
+    "stages.waive",
     "tasks",
     "tasks.fashion_mnist_files",
     "tasks.sources",

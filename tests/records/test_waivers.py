@@ -67,6 +67,7 @@ BAD = [  # what is changed in a fine waiver (None: left out), what the message s
         r"expected 'class=3', as gate\.rules\.third has it, got 'cl",
     ),
     ({"ceiling": ".nan"}, r"\[0\]\.ceiling: expected a finite number, or a share like '5%', got nan"),
+    ({"ceiling": "9" * 400}, r"\[0\]\.ceiling: expected a finite number.*got 999"),
     ({"ceiling": ".inf"}, r"\[0\]\.ceiling: expected a finite number.*got inf"),
     ({"ceiling": "two points"}, r"\[0\]\.ceiling: expected a finite number.*got 'two points'"),
     ({"ceiling": "true"}, r"\[0\]\.ceiling: expected a finite number.*got True"),
