@@ -24,6 +24,8 @@ RECORDS = (
     "reports/predictions.npz",
     "reports/benchmark.json",
     "reports/timings.npz",
+    "waivers.yaml",
+    ".compression_gate/history.json",
 )
 ABSENT = "absent"
 

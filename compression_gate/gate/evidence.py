@@ -12,6 +12,7 @@ from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES
 from compression_gate.records.metrics import Benchmark, ModelCost, ModelQuality, Value
 
+BETWEEN_MODELS = ("agreement", "flips")
 SAME = 1e-6  # two ways of reckoning one figure from the same answers, in float32 at worst
 
 
@@ -32,11 +33,11 @@ MENDING = {
 
 
 class UnjudgeableError(Exception):
-    """A rule that cannot be judged: the reason, and what exactly was found."""
+    """A rule that cannot be judged: the reason, what was found, and whether nothing can have been lost by it."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, *, harmless: bool = False) -> None:
         super().__init__(message)
-        self.reason, self.message = reason, message
+        self.reason, self.message, self.harmless = reason, message, harmless
 
 
 def exact(question: Question, facts: Facts) -> Estimate:
@@ -82,7 +83,9 @@ def artifact_of(role: str, facts: Facts) -> Any:
         reason, _, text = facts.absent[role].partition(": ")
         if reason in MENDING:  # one was recorded, and whoever looked for it says why it is not here
             raise UnjudgeableError(reason, f"no {role}: {text}")
-        raise UnjudgeableError("no_baseline", f"no {role}: {facts.absent[role]}")
+        # While the target branch has never recorded a verdict that passed there is nothing to lose.
+        harmless = not any(role in found.models for found in (facts.benchmark, facts.evaluation) if found)
+        raise UnjudgeableError("no_baseline", f"no {role}: {facts.absent[role]}", harmless=harmless)
     raise UnjudgeableError("missing_metric", facts.missing.get(role, f"models/{role} is missing"))
 
 
@@ -160,7 +163,7 @@ def unmeasured(role: str, absent: Mapping[str, str], record: str) -> Unjudgeable
 def quality(question: Question, facts: Facts) -> Estimate:
     """A metric over the test examples, its interval from the paired outcomes."""
     roles = ["candidate", *([question.against] if question.rule.form in CHANGES else [])]
-    recorded = {role: value_of(question, quality_of(role, facts)).value for role in roles}
+    recorded = {role: value_of(question, quality_of(role, facts), facts).value for role in roles}
     for role, value in recorded.items():
         if value is None:
             raise UnjudgeableError("not_finite", f"{question.rule.metric} of {role}: not a finite number")
@@ -173,7 +176,7 @@ def quality(question: Question, facts: Facts) -> Estimate:
         counts["data.json"] = facts.data.splits["test"].n
     if len(set(counts.values())) > 1:
         raise UnjudgeableError("not_comparable", f"expected one number of test examples, got {counts}")
-    estimate = intervals.of_outcomes(question, facts.outcomes, facts.params.gate.confidence)
+    estimate = intervals.of_outcomes(question, facts.outcomes, facts.alpha)
     if estimate is None:
         raise UnjudgeableError(
             "missing_slice", f"{question.slice}: no per-example outcomes for {question.rule.metric} there"
@@ -191,13 +194,15 @@ def quality(question: Question, facts: Facts) -> Estimate:
     return estimate
 
 
-def value_of(question: Question, model: ModelQuality) -> Value:
+def value_of(question: Question, model: ModelQuality, facts: Facts) -> Value:
     """The figure that evaluate wrote down for the question.
 
     Raises:
         UnjudgeableError: it did not.
     """
     metric, part = question.rule.metric, question.slice
+    if metric in BETWEEN_MODELS and question.rule.form not in CHANGES:
+        return between(question, facts)
     found = model.metrics.get(metric) if part is None else model.slices.get(metric, {}).get(part)
     if found is not None:
         return found
@@ -206,6 +211,23 @@ def value_of(question: Question, model: ModelQuality) -> Value:
             "missing_slice", f"{metric} has no slice {part}: {', '.join(model.slices[metric])} were measured"
         )
     raise UnjudgeableError("missing_metric", f"{metric} was not produced: {', '.join(model.metrics)} were")
+
+
+def between(question: Question, facts: Facts) -> Value:
+    """Agreement or flips with the model that the rule is held against.
+
+    Raises:
+        UnjudgeableError: that model is not there, or evaluate did not compare the two.
+    """
+    quality_of(question.against, facts)
+    assert facts.evaluation is not None  # quality_of() saw it
+    metric, against, part = question.rule.metric, question.against, question.slice
+    pairs, slices = facts.evaluation.pairs.get(against, {}), facts.evaluation.pair_slices.get(against, {})
+    found = pairs.get(metric) if part is None else slices.get(metric, {}).get(part)
+    if found is None:
+        reason = "missing_metric" if part is None else "missing_slice"
+        raise UnjudgeableError(reason, f"{metric} with the {against} was not produced{f' for {part}' if part else ''}")
+    return found
 
 
 def timed(question: Question, facts: Facts) -> Estimate:

@@ -10,6 +10,7 @@ import numpy as np
 
 from compression_gate.errors import MetricsError
 from compression_gate.records.artifact import Artifact
+from compression_gate.records.history import History
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
 from compression_gate.records.params import Params, Rule
 
@@ -18,24 +19,24 @@ PREDICTIONS = Path("reports/predictions.npz")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """Per-example outcomes by role, joined by id, and the data's own columns as text. Arrays are (N,)."""
+    """Per-example outcomes by role, joined by id, and the data's own columns as text. Arrays are (N,).
+
+    ``disturbed`` holds, by perturbation, the outcomes of the same examples under it.
+    """
 
     ids: np.ndarray
     target: np.ndarray
     predicted: dict[str, np.ndarray] = field(default_factory=dict)
     scores: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     columns: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if len(np.unique(self.ids)) != len(self.ids):
-            raise MetricsError(f"{PREDICTIONS}: expected unique ids, got {len(self.ids)} with repeats: evaluate again")
+    disturbed: dict[str, Outcomes] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Outcomes:
         """Read `predictions.npz`.
 
         Raises:
-            MetricsError: missing, damaged, or columns of different lengths.
+            MetricsError: missing, damaged, columns of different lengths, or ids that repeat.
         """
         try:
             with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
@@ -48,16 +49,81 @@ class Outcomes:
             raise MetricsError(f"{path}: expected ids and target, got {', '.join(arrays)}: run evaluate again")
         if len({len(array) for array in arrays.values()}) != 1:
             raise MetricsError(f"{path}: expected columns of one length, got others: run evaluate again")
-        outcomes = cls(ids=arrays.pop("ids"), target=arrays.pop("target"))
+        ids, target = arrays.pop("ids"), arrays.pop("target")
+        if len(np.unique(ids)) != len(ids):
+            raise MetricsError(f"{path}: expected unique ids, got {len(ids)} with repeats: run evaluate again")
+        outcomes = cls(ids=ids, target=target)
         for name, array in arrays.items():
-            role, _, kind = name.partition("_")
-            if role == "column":
-                outcomes.columns[kind] = array.astype(np.str_)
-            elif kind == "predicted":
-                outcomes.predicted[role] = array
-            elif kind.startswith("score_"):
-                outcomes.scores.setdefault(role, {})[kind.removeprefix("score_")] = array
+            perturbation, at, rest = name.partition("@")
+            # A column of the user's may hold an @ itself; it starts with the word column.
+            if at and not name.startswith("column_"):
+                outcomes.disturbed.setdefault(perturbation, cls(ids=ids, target=target)).put(rest, array)
+            else:
+                outcomes.put(name, array)
         return outcomes
+
+    def put(self, name: str, array: np.ndarray) -> None:
+        """File one array under what its name says it is."""
+        role, _, kind = name.partition("_")
+        if role == "column":
+            self.columns[kind] = array.astype(np.str_)
+        elif kind == "predicted":
+            self.predicted[role] = array
+        elif kind.startswith("score_"):
+            self.scores.setdefault(role, {})[kind.removeprefix("score_")] = array
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[dict[str, int], np.ndarray]]:
+        """For each column that makes slices: the number of each value, and the number of each example (N,)."""
+        columns = {**({"class": self.target} if self.predicted else {}), **self.columns}
+        groups = {}
+        for name, values in columns.items():
+            distinct, codes = np.unique(values, return_inverse=True)
+            groups[name] = ({str(value): number for number, value in enumerate(distinct.tolist())}, codes)
+        return groups
+
+    @cached_property
+    def counted(self) -> dict[tuple[str, ...], np.ndarray]:
+        """Counts that many slices share, kept by whoever made them."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A slice of the test set: which outcomes, and which examples of them.
+
+    Args:
+        column: the column it is a value of, None for all examples. number: which value.
+    """
+
+    outcomes: Outcomes
+    column: str | None = None
+    number: int = 0
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Which examples it holds, (N,) of booleans."""
+        if self.column is None:
+            return np.ones(len(self.outcomes.target), dtype=bool)
+        return np.asarray(self.outcomes.groups[self.column][1] == self.number)
+
+
+PERTURBATION = "perturbation"
+NOBODY = "none was looked for, since the stage was called without `compression-gate run`"
+
+
+def part_of(name: str | None, outcomes: Outcomes) -> Part | None:
+    """The slice ``column=value`` (both may hold an equals sign), all examples for None; None if there is no such."""
+    if name is None:
+        return Part(outcomes=outcomes)
+    if (disturbed := outcomes.disturbed.get(name.removeprefix(f"{PERTURBATION}="))) is not None:
+        return Part(outcomes=disturbed)
+    column = max((column for column in outcomes.groups if name.startswith(f"{column}=")), key=len, default=None)
+    if column is None:
+        return None
+    number = outcomes.groups[column][0].get(name.removeprefix(f"{column}="))
+    # A class that no test example is of is a slice without examples, and not no slice.
+    return Part(outcomes=outcomes, column=column, number=-1 if number is None else number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +140,8 @@ class Question:
 class Facts:
     """The records of one run. A record that could not be read is None, with the reason in ``missing``.
 
-    ``machine_digest`` is of this machine, as `run` found it; None where a stage is called by hand.
+    ``machine_digest`` is of this machine, as `run` found it; None where a stage is called by hand. ``alpha`` is how
+    often each one-sided bound of a quality may be wrong.
     """
 
     params: Params
@@ -84,16 +151,21 @@ class Facts:
     outcomes: Outcomes | None = None
     benchmark: Benchmark | None = None
     machine_digest: str | None = None
+    history: History = field(default_factory=History)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    alpha: float = 0.05
 
     @cached_property
     def absent(self) -> dict[str, str]:
-        """Why a baseline or a release is not there."""
-        both = {
-            **(self.benchmark.absent if self.benchmark else {}),
-            **(self.evaluation.absent if self.evaluation else {}),
-        }
+        """Why a baseline or a release is not there; one that was measured and is gone is stale."""
+        records = [record for record in (self.benchmark, self.evaluation) if record]
+        found = {role: why for record in records for role, why in record.absent.items()}
+        measured = {role for record in records for role in record.models}
         return {
-            role: both.get(role, "no such reference") for role in ("baseline", "release") if role not in self.artifacts
+            role: "stale: it was measured, and its files are gone since"
+            if role in measured
+            else found.get(role, NOBODY)
+            for role in ("baseline", "release")
+            if role not in self.artifacts
         }

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from compression_gate.gate import proportions, resampling
-from compression_gate.gate.facts import Outcomes, Question
+from compression_gate.gate import power, proportions, resampling
+from compression_gate.gate.facts import Outcomes, Part, Question, part_of
 from compression_gate.gate.limits import CHANGES, Bound
 
 CONTROL_HIGH = 1.02  # an identical copy that comes out further from 1 than this says that the clock cannot be trusted
-PROPORTIONS = ("accuracy", "agreement")
+SHARES = ("accuracy", "agreement", "flips")
+CLASSWISE = ("precision", "recall", "f1")
 REGRESSION = ("mae", "rmse", "r2")
-POWER = 0.8
+Tail = Callable[[float, int], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,9 @@ class Estimate:
 
     Args:
         discordance: share of examples on which the two models differ in being right; None where there are no pairs.
-        confidence: of each one-sided bound.
+        alpha: how often each end of the interval may be wrong.
+        tail: (limit, sign) -> p-value that the true change (or figure) is not beyond the limit: not over it for sign 1,
+            not under it for -1. None where the evidence has none.
     """
 
     observed: float
@@ -34,7 +37,8 @@ class Estimate:
     statistical: bool = False
     n: int | None = None
     discordance: float | None = None
-    confidence: float = 0.95
+    alpha: float = 0.05
+    tail: Tail | None = None
     note: str = ""
 
     @property
@@ -49,142 +53,204 @@ class Estimate:
         return cls(observed=observed, compared_to=compared_to, interval=(value, value))
 
 
-def of_outcomes(question: Question, outcomes: Outcomes, confidence: float) -> Estimate | None:
+def of_outcomes(question: Question, outcomes: Outcomes, alpha: float) -> Estimate | None:
     """Estimate a quality metric from per-example outcomes, or None where there are none for it."""
     rule = question.rule
-    inside = inside_slice(question.slice, outcomes)
-    if inside is None:
+    part = part_of(question.slice, outcomes)
+    if part is None:
         return None
     other = question.against if rule.form in CHANGES else None
-    if outcomes.predicted:
-        by_class = question.slice is not None and column_of(question.slice, outcomes) == "class"
-        if rule.metric in PROPORTIONS or (by_class and rule.metric == "recall"):
-            return of_proportion(rule.metric, outcomes, inside, other, confidence)
+    if part.outcomes.predicted:
+        by_class = part.column == "class"
+        if rule.metric in SHARES or (by_class and rule.metric == "recall"):
+            return of_share(rule.metric, part, other, question.against, alpha)
         if by_class and question.slice is not None:
-            return of_class(rule.metric, question.slice, outcomes, other, confidence)
-    return of_composite(rule.metric, outcomes, inside, other, confidence)
+            return of_class(rule.metric, question.slice.removeprefix("class="), part, other, alpha)
+    return of_composite(rule.metric, part, other, alpha)
 
 
-def inside_slice(name: str | None, outcomes: Outcomes) -> np.ndarray | None:
-    """Which examples a slice holds, (N,) of booleans."""
-    if name is None:
-        return np.ones(len(outcomes.target), dtype=bool)
-    column = column_of(name, outcomes)
-    if column is None:
-        return None
-    value = name.removeprefix(f"{column}=")
-    return np.asarray(outcomes.target == float(value) if column == "class" else outcomes.columns[column] == value)
-
-
-def column_of(part: str, outcomes: Outcomes) -> str | None:
-    """The column a slice ``column=value`` is of; both may hold an equals sign."""
-    known = [*(["class"] if outcomes.predicted else []), *outcomes.columns]
-    return max((name for name in known if part.startswith(f"{name}=")), key=len, default=None)
-
-
-def of_proportion(
-    metric: str, outcomes: Outcomes, inside: np.ndarray, other: str | None, confidence: float
-) -> Estimate:
-    """Accuracy, recall of a class, or agreement with the reference."""
-    against = "reference" if metric == "agreement" else None
-    right = {
-        role: (labels == (outcomes.predicted[against] if against else outcomes.target))[inside]
-        for role, labels in outcomes.predicted.items()
-    }
-    n = int(inside.sum())
+def of_share(metric: str, part: Part, other: str | None, against: str, alpha: float) -> Estimate:
+    """Accuracy, recall of a class, agreement or flips: shares of examples of which something is true."""
+    # A change of agreement or flips is of those with the reference; a limit is on those with what it is held against.
+    both, lost, won, none = counts_of(metric, part, other, against if other is None else "reference")
+    n = both + lost + won + none
     if n == 0:
         return Estimate(observed=math.nan, compared_to=None, interval=(math.nan, math.nan), n=0)
-    observed = float(right["candidate"].mean())
+    true = both + won
     if other is None:
-        low, high = proportions.clopper_pearson(int(right["candidate"].sum()), n, confidence)
         return Estimate(
-            observed=observed, compared_to=None, interval=(low, high), statistical=True, n=n, confidence=confidence
+            observed=true / n,
+            compared_to=None,
+            interval=proportions.clopper_pearson(true, n, alpha),
+            statistical=True,
+            n=n,
+            alpha=alpha,
+            tail=lambda limit, sign: proportions.binomial_p(true, n, limit, sign),
         )
-    lost = int((right[other] & ~right["candidate"]).sum())
-    won = int((~right[other] & right["candidate"]).sum())
-    low, high = proportions.tango_interval(lost, won, n, 2 * confidence - 1)
+    low, high = proportions.tango_bounds(lost, won, n, alpha)
     return Estimate(
-        observed=observed,
-        compared_to=float(right[other].mean()),
+        observed=true / n,
+        compared_to=(both + lost) / n,
         interval=(-high, -low),
         statistical=True,
         n=n,
         discordance=(lost + won) / n,
-        confidence=confidence,
-        note=f"{lost:,} turned wrong, {won:,} turned right",
+        alpha=alpha,
+        # A change over the limit is a drop under its negative: losses and wins change places.
+        tail=lambda limit, sign: (
+            proportions.tango_p(lost, won, n, -limit) if sign < 0 else proportions.tango_p(won, lost, n, limit)
+        ),
+        note=churn(lost, won),
     )
 
 
-def of_composite(
-    metric: str, outcomes: Outcomes, inside: np.ndarray, other: str | None, confidence: float
-) -> Estimate | None:
-    """A metric that is no plain proportion, by bootstrap of the pairs."""
-    columns = columns_of(metric, outcomes, inside, other)
-    if columns is None:
-        return None
-    cells = resampling.cells_of(**columns)
-    values = cells.values
-    classes = np.unique(values["target"]) if outcomes.predicted else np.empty(0)
-
-    def metric_of(role: str) -> resampling.Metric:
-        if outcomes.predicted:
-            return resampling.classwise(metric, values["target"], values[role], classes)
-        if "error" in outcomes.scores.get(role, {}) and metric in REGRESSION:
-            return resampling.weighted(metric, values["target"], values[role])
-        return resampling.mean_of(values[role])
-
-    return resampled(cells, metric_of("candidate"), metric_of(other) if other else None, confidence)
+def churn(lost: int, won: int) -> str:
+    """What became of single examples, and whether one direction outweighs the other by more than chance."""
+    if lost + won == 0:
+        return "no example changed"
+    chance = proportions.mcnemar_p(lost, won)
+    return f"{lost:,} turned wrong, {won:,} turned right (McNemar p = {chance:.2g})"
 
 
-def columns_of(metric: str, outcomes: Outcomes, inside: np.ndarray, other: str | None) -> dict[str, np.ndarray] | None:
-    """What of each example a composite metric depends on: the target, and each model's answer or score."""
+def counts_of(metric: str, part: Part, other: str | None, against: str) -> tuple[int, int, int, int]:
+    """Examples of a part by whether a metric's claim is true: of both models, of the other only, the candidate's, none.
+
+    Where there is no other model, only the third and the fourth hold any. All slices of a column are counted at once.
+    """
+    outcomes, key = part.outcomes, (metric, other or "", against, part.column or "")
+    if key not in outcomes.counted:
+        pairs = 2 * true_of(metric, "candidate", against, outcomes).astype(np.int64)
+        if other is not None:
+            pairs += true_of(metric, other, against, outcomes)
+        codes = outcomes.groups[part.column][1] if part.column else np.zeros(len(pairs), dtype=np.int64)
+        rows = int(codes.max(initial=0)) + 1
+        outcomes.counted[key] = np.bincount(codes * 4 + pairs, minlength=4 * rows).reshape(rows, 4)
+    table = outcomes.counted[key]
+    none, lost, won, both = table[part.number].tolist() if part.number >= 0 else (0, 0, 0, 0)
+    return both, lost, won, none
+
+
+def true_of(metric: str, role: str, against: str, outcomes: Outcomes) -> np.ndarray:
+    """For each example, whether the metric counts it for a model, (N,) of booleans."""
+    predicted, target = outcomes.predicted, outcomes.target
+    if metric == "agreement":
+        return np.asarray(predicted[role] == predicted[against])
+    if metric == "flips":
+        return np.asarray((predicted[role] == target) != (predicted[against] == target))
+    return np.asarray(predicted[role] == target)
+
+
+def of_composite(metric: str, part: Part, other: str | None, alpha: float) -> Estimate | None:
+    """A metric that is no plain share, by bootstrap of the pairs."""
     roles = ["candidate", *([other] if other else [])]
+    outcomes, inside = part.outcomes, part.inside
+    if not inside.any():
+        return Estimate(observed=math.nan, compared_to=None, interval=(math.nan, math.nan), n=0)
     if outcomes.predicted:
-        if metric not in ("precision", "recall", "f1"):
+        if metric not in CLASSWISE:
             return None
-        return {"target": outcomes.target[inside], **{role: outcomes.predicted[role][inside] for role in roles}}
+        return of_classes(metric, outcomes.target[inside], [outcomes.predicted[role][inside] for role in roles], alpha)
     held = outcomes.scores.get("candidate", {})
     name = "error" if metric in REGRESSION and "error" in held else metric
     if any(name not in outcomes.scores.get(role, {}) for role in roles):
         return None
-    target = outcomes.target[inside] if name == "error" else np.zeros(int(inside.sum()))
-    return {"target": target, **{role: outcomes.scores[role][name][inside] for role in roles}}
+    scores = [outcomes.scores[role][name][inside] for role in roles]
+    return of_scores(metric, outcomes.target[inside] if name == "error" else None, scores, alpha)
 
 
-def of_class(metric: str, part: str, outcomes: Outcomes, other: str | None, confidence: float) -> Estimate | None:
+def of_classes(metric: str, target: np.ndarray, predicted: list[np.ndarray], alpha: float) -> Estimate:
+    """Precision, recall or F1, mean over the classes, from labels (n,)."""
+    roles = [str(index) for index in range(len(predicted))]
+    values, counts = resampling.grouped(target=target, **dict(zip(roles, predicted, strict=True)))
+    classes, sizes = np.unique(target, return_counts=True)
+    cells = [values[role] for role in roles]
+    differing = cells[0] != (cells[1] if len(cells) > 1 else values["target"])
+    return resampled(
+        lambda *answers: resampling.classwise(metric, classes, values["target"], *answers),
+        cells,
+        counts,
+        telling=int(counts[differing].sum()),
+        influence=1 / (len(classes) * int(sizes.min())),
+        alpha=alpha,
+    )
+
+
+def of_class(metric: str, label: str, part: Part, other: str | None, alpha: float) -> Estimate | None:
     """Precision or F1 of one class, by bootstrap over all examples."""
-    if metric not in ("precision", "f1"):
+    if metric not in CLASSWISE:
         return None
-    label = float(part.partition("=")[2])
     roles = ["candidate", *([other] if other else [])]
-    flags = {role: (outcomes.predicted[role] == label) for role in roles}
-    inside = outcomes.target == label
-    cells = resampling.cells_of(target=inside, **flags)
-    one = np.array([1.0])
-
-    def metric_of(role: str) -> resampling.Metric:
-        return resampling.classwise(metric, cells.values["target"], cells.values[role], one)
-
-    estimate = resampled(cells, metric_of("candidate"), metric_of(other) if other else None, confidence)
+    outcomes, inside = part.outcomes, part.inside
+    if not inside.any():
+        return Estimate(observed=math.nan, compared_to=None, interval=(math.nan, math.nan), n=0)
+    flags = {str(place): outcomes.predicted[role] == int(label) for place, role in enumerate(roles)}
+    values, counts = resampling.grouped(target=inside, **flags)
+    cells = [values[place].astype(np.int64) for place in flags]
+    target = values["target"].astype(np.int64)
+    differing = cells[0] != (cells[1] if len(cells) > 1 else target)
+    estimate = resampled(
+        lambda *answers: resampling.classwise(metric, np.array([1]), target, *answers),
+        cells,
+        counts,
+        telling=int(counts[differing].sum()),
+        influence=1 / int(inside.sum()),
+        alpha=alpha,
+    )
     return replace(estimate, n=int(inside.sum()))
 
 
+def of_scores(metric: str, target: np.ndarray | None, scores: list[np.ndarray], alpha: float) -> Estimate:
+    """A regression metric of signed errors (n,), or the mean of a custom scorer's scores (n,)."""
+    columns = {str(place): score for place, score in enumerate(scores)}
+    values, counts = resampling.grouped(target=np.zeros(len(scores[0])) if target is None else target, **columns)
+    cells = [values[place] for place in columns]
+    sizes = [np.abs(cell) if target is not None else cell for cell in cells]
+    spread = max(float(size.max()) for size in sizes) - min(float(size.min()) for size in sizes)
+    usual = cells[1] if len(cells) > 1 else cells[0][np.argmax(counts)]
+
+    def features(*answers: np.ndarray) -> tuple[np.ndarray, resampling.Statistic]:
+        if target is None:
+            return resampling.averaged(*answers)
+        return resampling.weighted(metric, values["target"], *answers)
+
+    telling = int(counts[cells[0] != usual].sum())
+    return resampled(features, cells, counts, telling=telling, influence=spread / len(scores[0]), alpha=alpha)
+
+
 def resampled(
-    cells: resampling.Cells, candidate: resampling.Metric, other: resampling.Metric | None, confidence: float
+    features: Callable[..., tuple[np.ndarray, resampling.Statistic]],
+    cells: list[np.ndarray],
+    counts: np.ndarray,
+    *,
+    telling: int,
+    influence: float,
+    alpha: float,
 ) -> Estimate:
-    """Bootstrap a figure, or the difference of two on the same resamples."""
-    once = cells.counts[None, :]
-    observed = float(candidate(once)[0])
-    compared_to = float(other(once)[0]) if other else None
-    # One metric for both: the pairs must be resampled together, or their common noise would count twice.
-    samples = resampling.bootstrap(cells, lambda counts: candidate(counts) - (other(counts) if other else 0.0))
+    """Bootstrap a figure, or the difference of two on the same resamples.
+
+    Args:
+        features: answers of one model, or of two -> features and statistic. cells: those answers, (K,) each.
+        counts: (K,) examples a cell stands for.
+        telling, influence: as in :class:`resampling.Sample`.
+    """
+
+    def sample_of(*answers: np.ndarray) -> resampling.Sample:
+        rows, statistic = features(*answers)
+        return resampling.Sample(
+            features=rows, counts=counts, statistic=statistic, telling=telling, influence=influence
+        )
+
+    figures = [float((one := sample_of(answers)).statistic(one.totals)[0]) for answers in cells]
+    found = resampling.resample(sample_of(*cells))
     return Estimate(
-        observed=observed,
-        compared_to=compared_to,
-        interval=resampling.one_sided_bounds(samples, confidence),
+        observed=figures[0],
+        compared_to=figures[1] if len(figures) > 1 else None,
+        interval=found.bounds(alpha),
         statistical=True,
-        n=int(cells.counts.sum()),
-        confidence=confidence,
+        n=found.sample.n,
+        alpha=alpha,
+        tail=found.p_value,
+        note=f"{resampling.RESAMPLES:,} resamples, {found.method(alpha)} bounds",
     )
 
 
@@ -197,15 +263,26 @@ def of_pairs(metric: str, pair: Any, base: float | None) -> Estimate:
     ratio, ends = (1 / pair.ratio, (1 / high, 1 / low)) if faster else (pair.ratio, (low, high))
     # A speedup is judged as a value, the others as a change of the other model's own figure.
     shift = 0.0 if metric == "speedup" else base
+    alpha = (1 - pair.confidence) / 2
     return Estimate(
         observed=ratio * base,
         compared_to=base,
         interval=(ends[0] * base - shift, ends[1] * base - shift),
         statistical=True,
         n=pair.pairs,
-        confidence=(1 + pair.confidence) / 2,
+        alpha=alpha,
+        tail=lambda limit, sign: ratio_p(ratio, ends, (limit + shift) / base, sign, alpha),
         note=f"{pair.pairs:,} pairs in {pair.turns} processes, {pair.clock}",
     )
+
+
+def ratio_p(ratio: float, ends: tuple[float, float], limit: float, sign: int, alpha: float) -> float:
+    """P-value that a ratio of times is not beyond ``limit``, as if its logarithm were normal with those ends."""
+    if limit <= 0:
+        return 0.0 if sign > 0 else 1.0
+    deviation = math.log(ends[1] / ends[0]) / 2 / proportions.upper_quantile(alpha)
+    distance = math.log(ratio / limit) * sign
+    return proportions.upper_tail(distance / deviation) if deviation > 0 else float(distance <= 0)
 
 
 def of_spreads(observed: Any, compared_to: Any | None) -> Estimate:
@@ -235,29 +312,40 @@ def power_of(estimate: Estimate, bound: Bound) -> float | None:
     """P(pass | no drop) of a paired proportion; None for other evidence."""
     if estimate.discordance is None or estimate.n is None or not bound.is_change:
         return None
-    return proportions.power_of_pass(estimate.discordance, estimate.n, bound.margin, estimate.confidence)
+    return power.power_of_pass(estimate.discordance, estimate.n, bound.margin, estimate.alpha)
 
 
 def minimum_detectable_of(estimate: Estimate, bound: Bound) -> float | None:
-    """The smallest degradation the check would have failed with probability 0.8."""
+    """The smallest degradation the check would have failed with probability 0.8.
+
+    For an absolute limit: the figure that would have.
+    """
+    if not estimate.statistical:
+        return None
     if estimate.discordance is not None and estimate.n and bound.is_change:
-        return proportions.minimum_detectable(estimate.discordance, estimate.n, bound.margin, estimate.confidence)
-    if estimate.statistical and bound.is_change and all(map(math.isfinite, estimate.interval)):
-        # Half the interval is z·SE at the confidence of each of its bounds; 0.84 more SE give power 0.8.
-        half = (estimate.interval[1] - estimate.interval[0]) / 2
-        return bound.margin + half * (1 + quantile(POWER) / quantile(estimate.confidence))
-    return None
+        return power.minimum_detectable(estimate.discordance, estimate.n, bound.margin, estimate.alpha)
+    if not all(map(math.isfinite, estimate.interval)):
+        return None
+    # Half the interval is z·SE at the error of each of its bounds; 0.84 more SE give power 0.8.
+    half = (estimate.interval[1] - estimate.interval[0]) / 2
+    reach = half * (1 + proportions.upper_quantile(1 - power.DETECTED) / proportions.upper_quantile(estimate.alpha))
+    return bound.margin + (reach if bound.is_change else bound.sign * reach)
 
 
 def ways_out(estimate: Estimate, bound: Bound) -> tuple[int | None, float]:
     """How many examples (None: no number), or which margin, would give the check enough power."""
     assert estimate.discordance is not None  # only asked where power_of() answered
     assert estimate.n is not None
-    confidence = estimate.confidence
-    needed = proportions.examples_needed(estimate.discordance, bound.margin, confidence) if bound.margin else None
-    return needed, proportions.margin_needed(estimate.discordance, estimate.n, confidence)
+    needed = power.examples_needed(estimate.discordance, bound.margin, estimate.alpha) if bound.margin else None
+    return needed, power.margin_needed(estimate.discordance, estimate.n, estimate.alpha)
 
 
-def quantile(share: float) -> float:
-    """The standard normal's quantile."""
-    return NormalDist().inv_cdf(share)
+def settling(estimate: Estimate, bound: Bound) -> int | None:
+    """How many examples would settle an undecided check if the figures stay what they are."""
+    value = estimate.change if bound.is_change else estimate.observed
+    distance = abs(bound.headroom(value))
+    if not estimate.statistical or not estimate.n or not distance or not all(map(math.isfinite, estimate.interval)):
+        return None
+    half = (estimate.interval[1] - estimate.interval[0]) / 2
+    reach = half * (1 + proportions.upper_quantile(1 - power.DETECTED) / proportions.upper_quantile(estimate.alpha))
+    return math.ceil(estimate.n * (reach / distance) ** 2)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from compression_gate.gate import intervals
-from compression_gate.gate.evidence import ESTIMATORS, MENDING, UnjudgeableError, quality_of
+from compression_gate.gate import intervals, power
+from compression_gate.gate.evidence import BETWEEN_MODELS, ESTIMATORS, MENDING, UnjudgeableError, quality_of
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
-from compression_gate.gate.limits import CHANGES, Bound, bound_of, judged
-from compression_gate.records.metric_table import METRICS
+from compression_gate.gate.limits import CHANGES, ENOUGH_POWER, LEAST_POWER, Bound, bound_of, judged
+from compression_gate.records.metric_table import kind_of
 from compression_gate.records.params import Rule
 from compression_gate.records.verdict import Check, Level
-
-ENOUGH_POWER, LEAST_POWER = 0.8, 0.5
 
 
 def judge(facts: Facts) -> list[Check]:
@@ -78,13 +76,8 @@ def unjudgeable(error: Exception) -> UnjudgeableError:
     return UnjudgeableError("crashed", f"judging ended in {type(error).__name__}: {error}: a record is damaged")
 
 
-def kind_of(metric: str) -> str:
-    """The kind of evidence a metric is; a custom scorer's are composites."""
-    return METRICS[metric].kind if metric in METRICS else "paired_composite"
-
-
 def decided(question: Question, estimate: Estimate) -> Check:
-    """Hold an estimate against its limit."""
+    """Hold an estimate against its limit, at its own level: a policy may correct it for the number of checks."""
     rule = question.rule
     bound = bound_of(rule, estimate.compared_to)
     if bound is None:
@@ -100,7 +93,7 @@ def decided(question: Question, estimate: Estimate) -> Check:
         rule=question.name,
         metric=rule.metric,
         slice=question.slice,
-        against=question.against if bound.is_change else None,
+        against=question.against if bound.is_change or rule.metric in BETWEEN_MODELS else None,
         level=level_of(rule),
         status=status,
         observed=estimate.observed,
@@ -112,9 +105,12 @@ def decided(question: Question, estimate: Estimate) -> Check:
         headroom=bound.headroom(value),
         n=estimate.n,
         minimum_detectable=intervals.minimum_detectable_of(estimate, bound),
+        alpha=estimate.alpha if estimate.statistical else None,
+        p_value=estimate.tail(bound.allowed, bound.sign) if estimate.tail else None,
+        settled_by=None if status == "pass" else intervals.settling(estimate, bound),
         message=estimate.note,
     )
-    return with_power(check, rule, estimate, bound, value)
+    return with_power(check, rule, estimate, bound)
 
 
 def level_of(rule: Rule) -> Level:
@@ -123,44 +119,44 @@ def level_of(rule: Rule) -> Level:
     return "warn" if noisy else rule.level
 
 
-def with_power(check: Check, rule: Rule, estimate: Estimate, bound: Bound, value: float) -> Check:
-    """Refuse a blocking rule that could hardly ever be proven with these data, unless it is proven broken."""
-    power = intervals.power_of(estimate, bound)
-    if power is None or check.status == "fail":
+def with_power(check: Check, rule: Rule, estimate: Estimate, bound: Bound) -> Check:
+    """Say what these examples can prove, and judge on the observed value where the user accepts that they cannot."""
+    probability = intervals.power_of(estimate, bound)
+    if probability is None:
         return check
-    check = check.model_copy(update={"power": power})
-    if power >= LEAST_POWER:
-        if power < ENOUGH_POWER:
-            note = f"equally good models would be proven so in {power:.0%} of cases only"
-            return check.model_copy(update={"message": "; ".join(filter(None, [check.message, note]))})
+    check = check.model_copy(update={"power": probability})
+    if probability >= ENOUGH_POWER:
         return check
+    if probability >= LEAST_POWER or check.status == "pass":
+        note = f"equally good models would be proven so in {probability:.0%} of cases only"
+        return check.model_copy(update={"message": "; ".join(filter(None, [check.message, note]))})
+    assert estimate.n is not None  # power_of() saw it
+    assert estimate.discordance is not None
     needed, wider = intervals.ways_out(estimate, bound)
-    ways = (
-        f"n = {estimate.n}: two equally good models would be proven so in {power:.0%} of cases. Three ways out: "
-        f"{'more examples (no number suffices for a limit of 0)' if needed is None else f'{needed:,} examples'}; "
-        f"a limit of {wider:.2g}; or accept_underpowered: true"
-    )
-    if rule.accept_underpowered:
-        status = "pass" if bound.headroom(value) >= 0 else "fail"
-        return check.model_copy(update={"status": status, "proven": False, "message": f"not proven: {ways}"})
-    if rule.level != "block":
+    if not rule.accept_underpowered:
+        ways = (
+            f"n = {estimate.n:,}: two equally good models would be proven so in {probability:.0%} of cases. "
+            "Three ways out: "
+            f"{'more examples (no number suffices for a limit of 0)' if needed is None else f'{needed:,} examples'}; "
+            f"a limit of {wider:.2g}; or accept_underpowered: true"
+        )
         return check.model_copy(update={"message": ways})
-    return check.model_copy(
-        update={"status": "error", "reason": "underpowered", "message": ways, "mending": MENDING["underpowered"]}
-    )
+    wrong = power.wrong_pass_at_limit(estimate.discordance, estimate.n, bound.margin)
+    status = "pass" if (check.headroom or 0.0) >= 0 else "fail"
+    told = f"not proven: n = {estimate.n:,}, wrong decision in {wrong:.0%} at the limit"
+    return check.model_copy(update={"status": status, "proven": False, "message": told})
 
 
 def refused(question: Question, error: UnjudgeableError) -> Check:
     """The check of a rule that could not be judged."""
     rule = question.rule
-    first_run = error.reason == "no_baseline"
     return Check(
         rule=question.name,
         metric=rule.metric,
         slice=question.slice,
         against=question.against if rule.form in CHANGES else None,
         # While the target branch has never recorded a verdict there is nothing to lose: told, and not blocking.
-        level="info" if first_run else level_of(rule),
+        level="info" if error.harmless else level_of(rule),
         status="error",
         reason=error.reason,
         limit=f"{rule.form} {rule.limit}",

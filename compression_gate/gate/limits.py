@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from compression_gate.records.params import Rule
 
 CHANGES = ("max_drop", "max_increase")
+# Under the first a rule is told to be weak, under the second a blocking one is refused.
+ENOUGH_POWER, LEAST_POWER = 0.8, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

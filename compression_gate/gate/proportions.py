@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from numbers import Integral
 
-from scipy import stats
+from scipy import special, stats
 
 ITERATIONS = 200
 
@@ -30,13 +30,38 @@ def tango_interval(lost: int, won: int, n: int, confidence: float) -> tuple[floa
         paired-sample design, Statistics in Medicine 17, equations 8 to 10. The nuisance parameter has a closed form;
         the ends are found by bisection, since the score is monotone in the drop.
     """
-    check_counts(lost, won, n, confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence}")
+    return tango_bounds(lost, won, n, (1 - confidence) / 2)
+
+
+def tango_bounds(lost: int, won: int, n: int, alpha: float) -> tuple[float, float]:
+    """One-sided bounds of the drop, each wrong with probability ``alpha``: the ends of :func:`tango_interval`.
+
+    By the error and not the confidence, since 1 − 10⁻²⁰ is 1 to a computer.
+    """
+    check_counts(lost, won, n, alpha)
     lost, won, n = int(lost), int(won), int(n)
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = upper_quantile(alpha)
     drop = (lost - won) / n
     low = crossing(lambda d: score(lost, won, n, d) - z, -1.0, drop)
     high = crossing(lambda d: score(lost, won, n, d) + z, drop, 1.0)
     return min(low, drop), max(high, drop)
+
+
+def tango_p(lost: int, won: int, n: int, drop: float) -> float:
+    """P-value of the hypothesis that the true drop is ``drop`` or less; small where it is proven to be more."""
+    return upper_tail(score(lost, won, n, drop))
+
+
+def upper_quantile(alpha: float) -> float:
+    """The point that a standard normal exceeds with probability ``alpha``, also where that is tiny."""
+    return float(special.ndtri(alpha)) * -1
+
+
+def upper_tail(z: float) -> float:
+    """The probability that a standard normal exceeds ``z``, also where that is tiny."""
+    return float(special.ndtr(-z))
 
 
 def score(lost: int, won: int, n: int, drop: float) -> float:
@@ -75,7 +100,7 @@ def crossing(function: Callable[[float], float], low: float, high: float) -> flo
     return (low + high) / 2
 
 
-def check_counts(lost: int, won: int, n: int, confidence: float) -> None:
+def check_counts(lost: int, won: int, n: int, alpha: float) -> None:
     """Refuse counts that no experiment gives."""
     given: tuple[tuple[str, object], ...] = (("lost", lost), ("won", won), ("n", n))
     for name, value in given:
@@ -85,71 +110,32 @@ def check_counts(lost: int, won: int, n: int, confidence: float) -> None:
         raise ValueError(f"n: expected 1 or more, got {n}")
     if lost < 0 or won < 0 or lost + won > n:
         raise ValueError(f"lost, won: expected zero or more and together at most n = {n}, got {lost} and {won}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha: expected a number between 0 and 1, got {alpha}")
 
 
-def clopper_pearson(successes: int, n: int, confidence: float) -> tuple[float, float]:
-    """One-sided exact bounds of a proportion, each at ``confidence``: (lower bound, upper bound).
+def clopper_pearson(successes: int, n: int, alpha: float) -> tuple[float, float]:
+    """One-sided exact bounds of a proportion, each wrong with probability ``alpha``: (lower bound, upper bound).
 
-    Source: Clopper and Pearson 1934, through scipy's beta quantiles.
+    Source: Clopper and Pearson 1934, The use of confidence or fiducial limits illustrated in the case of the binomial,
+        Biometrika 26, through scipy's beta quantiles.
     """
-    check_counts(successes, 0, n, confidence)
-    low = 0.0 if successes == 0 else float(stats.beta.ppf(1 - confidence, successes, n - successes + 1))
-    high = 1.0 if successes == n else float(stats.beta.ppf(confidence, successes + 1, n - successes))
+    check_counts(successes, 0, n, alpha)
+    low = 0.0 if successes == 0 else float(stats.beta.ppf(alpha, successes, n - successes + 1))
+    high = 1.0 if successes == n else float(stats.beta.isf(alpha, successes + 1, n - successes))
     return low, high
+
+
+def binomial_p(successes: int, n: int, limit: float, sign: int) -> float:
+    """Exact p-value that a proportion is not beyond ``limit``: not over it (``sign`` 1), not under it (-1)."""
+    share = min(max(limit, 0.0), 1.0)
+    return float(stats.binom.sf(successes - 1, n, share) if sign > 0 else stats.binom.cdf(successes, n, share))
 
 
 def mcnemar_p(lost: int, won: int) -> float:
     """Two-sided exact p-value that losses and wins are equally likely.
 
-    Source: McNemar 1947; exact binomial form.
+    Source: McNemar 1947, Note on the sampling error of the difference between correlated proportions or percentages,
+        Psychometrika 12; its exact binomial form.
     """
     return float(stats.binomtest(lost, lost + won).pvalue) if lost + won else 1.0
-
-
-def power_of_pass(discordance: float, n: int, margin: float, confidence: float) -> float:
-    """P(pass | no drop): how often two equally good models would be proven within ``margin``.
-
-    Source: Liu et al. 2002, Tests for equivalence or non-inferiority for paired binary data, Statistics in Medicine 21:
-        the score test's deviation under the constraint, at the expected counts, and the plain one under "no drop".
-    """
-    if margin <= 0:
-        return 0.0
-    z = float(stats.norm.ppf(confidence))
-    room = margin - z * score_deviation(n * discordance / 2, n * discordance / 2, n, margin)
-    deviation = math.sqrt(max(discordance, 0.0) / n)
-    return float(stats.norm.cdf(room / deviation)) if deviation else float(room >= 0)
-
-
-def examples_needed(discordance: float, margin: float, confidence: float, power: float = 0.8) -> int:
-    """How many examples give ``power`` to prove no drop over ``margin``, which must be over zero.
-
-    Raises:
-        ValueError: no number of examples proves that nothing at all was lost.
-    """
-    if margin <= 0:
-        raise ValueError(f"margin: expected a number over zero, got {margin}")
-    low, high = 0, 1
-    while power_of_pass(discordance, high, margin, confidence) < power:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = power_of_pass(discordance, middle, margin, confidence) >= power
-        low, high = (low, middle) if enough else (middle, high)
-    return high
-
-
-def margin_needed(discordance: float, n: int, confidence: float, power: float = 0.8) -> float:
-    """The narrowest limit on a drop that ``n`` examples can prove with ``power`` where there is no drop."""
-    return crossing(lambda margin: power - power_of_pass(discordance, n, margin, confidence), 0.0, 1.0)
-
-
-def minimum_detectable(discordance: float, n: int, margin: float, confidence: float, power: float = 0.8) -> float:
-    """The smallest true drop that would have failed with probability ``power``, at most 1."""
-    z = float(stats.norm.ppf(confidence)) + float(stats.norm.ppf(power))
-    # A drop of d needs a discordance of at least d: solve d = margin + z·sqrt(max(discordance, d) / n) by iteration.
-    drop = margin
-    for _ in range(50):
-        drop = margin + z * math.sqrt(max(discordance, drop) / n)
-    return min(drop, 1.0)

@@ -1,100 +1,271 @@
-"""Bootstrap of metrics that are no plain proportion, pairs kept together."""
+"""Bootstrap of metrics that are no plain proportion: pairs kept together, bounds corrected for bias and skew.
+
+Every metric here is a function of totals: each example adds one row of features, and a resample only changes how often
+each row is added. So a metric is written once, and the figure itself, its resamples and its jackknife all come from it.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from scipy import stats
+
+from compression_gate.gate.proportions import upper_quantile, upper_tail
 
 RESAMPLES = 5_000
 SEED = 20_240_229
-CHUNK_CELLS = 4_000_000  # numbers held at a time while resampling: 32 MB
-Metric = Callable[[np.ndarray], np.ndarray]
+CHUNK_CELLS = 2_000_000  # numbers held at a time while resampling: 16 MB
+FEWEST_CELLS = 20_000  # up to here counts of equal examples are drawn at once; beyond, examples one by one
+FEWEST_BEYOND = 10  # a quantile with fewer resamples beyond it is a guess: the normal one is taken there
+FEWEST_TELLING = 10  # where fewer examples differ, what no example showed yet may be larger than what some did
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cells:
-    """Examples counted by what happened to them: equal ones share a cell, since a resample only moves counts.
+class Sample:
+    """Examples that a metric is made of.
 
     Args:
-        counts: (K,) how many examples each cell holds.
-        values: one array (K,) per name: what the examples of the cell have in common.
+        features: (K, F); equal examples share a row. counts: (K,) how many examples each row stands for.
+        statistic: totals of the features (B, F) -> values of the metric (B,).
+        telling: how many examples say anything: on how many two models differ, or one is not as on all the others.
+        influence: how much one more such example can move the metric.
     """
 
+    features: np.ndarray
     counts: np.ndarray
-    values: dict[str, np.ndarray]
+    statistic: Statistic
+    telling: int
+    influence: float
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return int(self.counts.sum())
+
+    @property
+    def totals(self) -> np.ndarray:
+        """The totals of all examples, (1, F)."""
+        return np.asarray(self.counts @ self.features)[None, :]
 
 
-def cells_of(**columns: np.ndarray) -> Cells:
-    """Count the distinct rows of equally long columns ``(N,)``."""
-    stacked = np.stack([np.asarray(column, dtype=np.float64) for column in columns.values()], axis=1)
-    rows, counts = np.unique(stacked, axis=0, return_counts=True)
-    return Cells(counts=counts, values={name: rows[:, index] for index, name in enumerate(columns)})
+@dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """A figure and its resamples.
 
-
-def bootstrap(cells: Cells, metric: Metric, seed: int = SEED) -> np.ndarray:
-    """Return ``RESAMPLES`` values of ``metric``, which maps counts (B, K) to values (B,).
-
-    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 6.
+    Args:
+        observed: the figure. values: of the resamples, sorted. acceleration: of BCa, from the jackknife.
+        sample: what they were drawn from.
     """
-    random = np.random.default_rng(seed)
-    total = int(cells.counts.sum())
-    size = max(1, min(RESAMPLES, CHUNK_CELLS // len(cells.counts)))
-    parts = [
-        metric(random.multinomial(total, cells.counts / total, size=min(size, RESAMPLES - start)))
-        for start in range(0, RESAMPLES, size)
-    ]
-    return np.concatenate(parts)
+
+    observed: float
+    values: np.ndarray
+    acceleration: float
+    sample: Sample
+
+    @cached_property
+    def bias(self) -> float:
+        """BCa's z₀: how far off the middle of the resamples the figure lies, in deviations; ±∞ where beyond all."""
+        below, equal = np.sum(self.values < self.observed), np.sum(self.values == self.observed)
+        return -upper_quantile(float(below + equal / 2) / len(self.values))
+
+    @cached_property
+    def deviation(self) -> float:
+        """Standard deviation of the resamples."""
+        return float(self.values.std())
+
+    def method(self, alpha: float) -> str:
+        """Which bounds stand on how firm a ground: ``bca``, ``percentile`` where that is not stable, or ``normal``."""
+        if alpha * len(self.values) < FEWEST_BEYOND:
+            return "normal"
+        places = [self.corrected(z) for z in (-upper_quantile(alpha), upper_quantile(alpha))]
+        least = FEWEST_BEYOND / len(self.values) / 4
+        stable = all(least <= place <= 1 - least for place in places)
+        return "bca" if stable else "percentile"
+
+    def corrected(self, z: float) -> float:
+        """The share of resamples below which BCa puts the bound at ``z`` deviations; NaN where it has none.
+
+        Source: Efron 1987, Better bootstrap confidence intervals, Journal of the American Statistical Association 82.
+        """
+        shifted = self.bias + z
+        slope = 1 - self.acceleration * shifted
+        if not math.isfinite(shifted) or slope <= 0:
+            return math.nan
+        return upper_tail(-(self.bias + shifted / slope))
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        """One-sided bounds, each wrong with probability ``alpha``."""
+        if not len(self.values):
+            return math.nan, math.nan
+        z, method = upper_quantile(alpha), self.method(alpha)
+        if method == "normal":
+            low, high = self.observed - z * self.deviation, self.observed + z * self.deviation
+        else:
+            places = (alpha, 1 - alpha) if method == "percentile" else (self.corrected(-z), self.corrected(z))
+            low, high = (float(end) for end in np.quantile(self.values, places))
+        unseen = self.unseen(alpha)
+        return min(low, self.observed - unseen), max(high, self.observed + unseen)
+
+    def p_value(self, limit: float, sign: int) -> float:
+        """P-value that the true figure is not beyond ``limit``: not over it (``sign`` 1), not under it (-1).
+
+        It turns :meth:`bounds` round: the error at which the bound would lie on the limit.
+        """
+        if not len(self.values):
+            return math.nan
+        places = np.searchsorted(self.values, limit, "left"), np.searchsorted(self.values, limit, "right")
+        share = float(sum(places)) / 2 / len(self.values)
+        beyond = min(share, 1 - share) * len(self.values)
+        if beyond < FEWEST_BEYOND or not math.isfinite(self.bias):
+            z = (
+                (self.observed - limit) / self.deviation
+                if self.deviation
+                else math.copysign(math.inf, self.observed - limit)
+            )
+        else:
+            w = -upper_quantile(share) - self.bias
+            z = self.bias - w / (1 + self.acceleration * w)
+        if limit == self.observed:
+            z = 0.0
+        return max(upper_tail(sign * z), self.unseen_p((self.observed - limit) * sign))
+
+    def unseen(self, alpha: float) -> float:
+        """How much more the figure may move by kinds of examples that the test set happens not to hold.
+
+        Where nearly all examples are alike a resample holds nothing new either, and would be sure of anything. So where
+        few tell something, their share may be what Clopper and Pearson allow: for none, what Tango's interval allows.
+        """
+        k, n = self.sample.telling, self.sample.n
+        if k >= FEWEST_TELLING or k >= n:
+            return 0.0
+        share = float(stats.beta.isf(alpha, k + 1, n - k))
+        return (share * n - k) * self.sample.influence
+
+    def unseen_p(self, distance: float) -> float:
+        """P-value that examples of unseen kinds make up for ``distance``; zero where enough were seen."""
+        k, n = self.sample.telling, self.sample.n
+        if k >= FEWEST_TELLING or k >= n or distance <= 0 or self.sample.influence <= 0:
+            return 0.0
+        return float(stats.binom.cdf(k, n, min((k + distance / self.sample.influence) / n, 1.0)))
 
 
-def one_sided_bounds(samples: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Percentile bounds, each at ``confidence``."""
-    finite = samples[np.isfinite(samples)]
-    if len(finite) < len(samples) * 0.99:
-        return float("nan"), float("nan")
-    low, high = np.quantile(finite, [1 - confidence, confidence])
-    return float(low), float(high)
+def resample(sample: Sample, seed: int = SEED) -> Resampled:
+    """Draw ``RESAMPLES`` test sets and take the metric of each.
 
-
-def classwise(name: str, target: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> Metric:
-    """Precision, recall or F1, mean over the classes, as a function of cell counts; 0 where nothing was predicted.
-
-    A class without examples is left out of the mean, as when the figure itself is taken.
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 6 and 14.
     """
-    is_target = (target[:, None] == classes).astype(np.float64)  # (K, C)
-    is_predicted = (predicted[:, None] == classes).astype(np.float64)
-
-    def metric(counts: np.ndarray) -> np.ndarray:
-        right = counts @ (is_target * is_predicted)
-        actual, guessed = counts @ is_target, counts @ is_predicted
-        bottom = {"recall": actual, "precision": guessed, "f1": (actual + guessed) / 2}[name]
-        values = np.divide(right, bottom, out=np.zeros_like(right, dtype=np.float64), where=bottom > 0)
-        present = actual > 0
-        number = present.sum(1)
-        none = np.full(len(number), np.nan)
-        return np.asarray(np.divide((values * present).sum(1), number, out=none, where=number > 0))
-
-    return metric
+    observed = float(sample.statistic(sample.totals)[0])
+    values = np.concatenate([sample.statistic(totals) for totals in drawn(sample, np.random.default_rng(seed))])
+    finite = np.sort(values[np.isfinite(values)])
+    if len(finite) < len(values) * 0.99:
+        finite = np.empty(0)  # a metric that has no value on many test sets has no bounds either
+    return Resampled(observed=observed, values=finite, acceleration=acceleration(sample), sample=sample)
 
 
-def weighted(name: str, target: np.ndarray, error: np.ndarray) -> Metric:
-    """A regression metric of signed errors (K,) as a function of cell counts."""
+def drawn(sample: Sample, random: np.random.Generator) -> list[np.ndarray]:
+    """Totals of the resampled test sets, in chunks (B, F)."""
+    rows, n = len(sample.counts), sample.n
+    grouped = rows <= min(FEWEST_CELLS, max(n // 2, 1))
+    size = max(1, min(RESAMPLES, CHUNK_CELLS // (rows if grouped else n)))
+    chunks = []
+    for start in range(0, RESAMPLES, size):
+        number = min(size, RESAMPLES - start)
+        if grouped:
+            chunks.append(random.multinomial(n, sample.counts / n, size=number) @ sample.features)
+            continue
+        picked = (
+            random.integers(0, rows, size=(number, n))
+            if rows == n
+            else random.choice(rows, size=(number, n), p=sample.counts / n)
+        )
+        chunks.append(np.stack([sample.features[one].sum(0) for one in picked]))
+    return chunks
 
-    def metric(counts: np.ndarray) -> np.ndarray:
-        total = counts.sum(1)
-        if name == "mae":
-            return np.asarray(counts @ np.abs(error) / total)
-        squares = counts @ np.square(error) / total
-        if name == "rmse":
-            return np.asarray(np.sqrt(squares))
-        centred = target - target.mean()  # a target far from zero would lose its variance to rounding
-        variance = counts @ np.square(centred) / total - np.square(counts @ centred / total)
-        return np.asarray(1 - np.divide(squares, variance, out=np.full(len(squares), np.nan), where=variance > 0))
 
-    return metric
+def acceleration(sample: Sample) -> float:
+    """BCa's a: the skew of what leaving out each example does, over six; 0 where none does anything."""
+    without = sample.statistic(sample.totals - sample.features)
+    weights = sample.counts
+    if not np.isfinite(without).all():
+        return 0.0
+    distance = np.average(without, weights=weights) - without
+    squares = float(weights @ distance**2)
+    return float(weights @ distance**3) / (6 * squares**1.5) if squares > 0 else 0.0
 
 
-def mean_of(scores: np.ndarray) -> Metric:
-    """The mean of per-example scores (K,) as a function of cell counts."""
-    return lambda counts: np.asarray(counts @ scores / counts.sum(1))
+def grouped(**columns: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Join equal examples: the distinct rows of equally long columns ``(N,)``, and how many each stands for."""
+    names = list(columns)
+    codes = np.zeros(len(columns[names[0]]), dtype=np.int64)
+    values = {}
+    for name in names:
+        values[name], code = np.unique(columns[name], return_inverse=True)
+        codes = codes * len(values[name]) + code
+    _, first, counts = np.unique(codes, return_index=True, return_counts=True)
+    return {name: np.asarray(columns[name])[first] for name in names}, counts
+
+
+def classwise(
+    name: str, classes: np.ndarray, target: np.ndarray, *predicted: np.ndarray
+) -> tuple[np.ndarray, Statistic]:
+    """Features and statistic of precision, recall or F1, mean over the classes.
+
+    Args:
+        name: the metric. classes: (C,) the labels that count.
+        target: (K,). predicted: (K,) of the candidate, and of the model it is held against where there is one.
+
+    A class without examples is left out of the mean, as when the figure itself is taken; precision is 0 where a class
+    was never predicted.
+    """
+    number = len(classes)
+    actual = target[:, None] == classes
+    blocks = [actual]
+    for labels in predicted:
+        guessed = labels[:, None] == classes
+        blocks += [guessed, actual & guessed]
+
+    def of(totals: np.ndarray, index: int) -> np.ndarray:
+        held, guessed, right = (
+            totals[:, place * number : (place + 1) * number] for place in (0, 1 + 2 * index, 2 + 2 * index)
+        )
+        bottom = {"recall": held, "precision": guessed, "f1": (held + guessed) / 2}[name]
+        values = np.divide(right, bottom, out=np.zeros_like(right), where=bottom > 0)
+        present = held > 0
+        none = np.full(len(totals), np.nan)
+        return np.asarray(np.divide((values * present).sum(1), present.sum(1), out=none, where=present.any(1)))
+
+    return np.concatenate(blocks, axis=1).astype(np.float64), change_of(of, len(predicted))
+
+
+def weighted(name: str, target: np.ndarray, *errors: np.ndarray) -> tuple[np.ndarray, Statistic]:
+    """Features and statistic of a regression metric of signed errors ``(K,)``."""
+    centred = target - target.mean()  # a target far from zero would lose its variance to rounding
+    columns = [np.ones_like(centred), centred, centred**2]
+    for error in errors:
+        columns += [np.abs(error) if name == "mae" else error**2]
+
+    def of(totals: np.ndarray, index: int) -> np.ndarray:
+        count, first, second, cost = totals[:, 0], totals[:, 1], totals[:, 2], totals[:, 3 + index]
+        if name != "r2":
+            return np.asarray(cost / count if name == "mae" else np.sqrt(cost / count))
+        variance = second / count - (first / count) ** 2
+        none = np.full(len(totals), np.nan)
+        return np.asarray(1 - np.divide(cost / count, variance, out=none, where=variance > 0))
+
+    return np.stack(columns, axis=1), change_of(of, len(errors))
+
+
+def averaged(*scores: np.ndarray) -> tuple[np.ndarray, Statistic]:
+    """Features and statistic of the mean of per-example scores ``(K,)``."""
+    columns = [np.ones_like(scores[0]), *scores]
+    return np.stack(columns, axis=1), change_of(lambda totals, index: totals[:, 1 + index] / totals[:, 0], len(scores))
+
+
+def change_of(of: Callable[[np.ndarray, int], np.ndarray], number: int) -> Statistic:
+    """The candidate's figure, less the other's where there is one: on the same resample, so that noise cancels."""
+    return lambda totals: of(totals, 0) - (of(totals, 1) if number > 1 else 0.0)

@@ -45,9 +45,13 @@ class Record(BaseModel):
                 f"{path}: {where}: {first['msg']}: the file is damaged or of another version; delete it and run again"
             ) from error
 
+    def as_text(self) -> str:
+        """The record as JSON, as its file holds it."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False) + "\n"
+
     def write(self, path: Path) -> None:
         """Write as JSON under a temporary name, then rename."""
-        write_text(path, json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False) + "\n")
+        write_text(path, self.as_text())
 
 
 @contextmanager

@@ -9,6 +9,12 @@ from pydantic import Field
 from compression_gate.records.base import Record
 from compression_gate.records.verdict import Status, Verdict
 
+# Why a reference is not there where nothing was lost: rules against it are told and do not block.
+NO_RECORD = "no run of the target branch has been recorded yet"
+NOTHING_ACCEPTED = "no recorded run has passed yet"
+NO_RELEASE = "no release has been recorded yet"
+NOTHING_LOST = (NO_RECORD, NOTHING_ACCEPTED, NO_RELEASE)
+
 
 class RunRecord(Record):
     """One recorded run of a suite: what was accepted, from which commit, and where its bytes lie.
@@ -47,6 +53,7 @@ class History(Record):
         recorded: whether any run of this suite was ever recorded, as far as can be seen.
         baseline_commit: the commit of the baseline; baseline_gate: its gate section, None where there is no baseline.
         release_commit, release_name: those of the last release.
+        run_digests: baseline, release -> SHA-256 of its ``run.json``; DVC does not look at those files themselves.
         judged: test digest -> digests of the candidates that were judged on it, oldest first.
         releases: names of the releases recorded.
         notices: what a reader should know of how the references were found.
@@ -58,6 +65,7 @@ class History(Record):
     baseline_gate: dict[str, Any] | None = None
     release_commit: str | None = None
     release_name: str | None = None
+    run_digests: dict[str, str] = {}
     judged: dict[str, tuple[str, ...]] = {}
     releases: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()

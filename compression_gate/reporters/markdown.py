@@ -34,18 +34,30 @@ def rendered(findings: Findings) -> str:
         f"# {EMOJI[verdict.status]} {escaped(wording.headline(findings, verdict.status))}",
         f"Suite **{escaped(findings.suite)}**: {wording.counts_of(verdict)}; policy `{verdict.policy}`, "
         f"exit code {verdict.exit_code}.",
+        bullets(wording.waiver_lines(findings)),
         *todo(findings),
         *check_section(findings),
+        escaped(wording.trade_off_line(verdict)),
         *section("Models", table(*wording.model_table(findings))),
         *section("What each step did", table(*wording.step_table(findings))),
+        *details("Which step caused what", bullets(wording.attribution_lines(findings))),
+        *details("Worst slices", bullets(wording.worst_slices(verdict))),
         *details("Passing checks", check_table([check for check in verdict.checks if check.status == "pass"])),
         *details("Timing", bullets(wording.timing_lines(findings))),
         *details("Layers left as they were", bullets(wording.uncovered_lines(findings))),
         *details("Rules, expanded", fenced(wording.rule_lines(findings))),
+        *details("How it was judged", bullets(judging(findings))),
         *details("Environment", environment(findings)),
         "Again on your machine: `compression-gate run && compression-gate check`",
     ]
-    return shortened(parts)
+    return shortened([part for part in parts if part])
+
+
+def judging(findings: Findings) -> list[str]:
+    """The policy as it was applied, how often the test data were asked, and the seed."""
+    verdict = findings.verdict
+    seed = [f"bootstrap seed {verdict.seed}"] if verdict.seed is not None else []
+    return [*verdict.applied, *filter(None, [wording.reuse_line(verdict)]), *seed]
 
 
 def shortened(parts: Sequence[str]) -> str:

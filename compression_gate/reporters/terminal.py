@@ -65,7 +65,9 @@ def body(findings: Findings, *, narrow: bool) -> list[RenderableType]:
     """Checks, what to do, models and steps."""
     verdict = findings.verdict
     parts: list[RenderableType] = [
-        Text(f"  {findings.suite}: {wording.counts_of(verdict)}; policy {verdict.policy}", style="dim"),
+        *(Text(f"  {text}", style="magenta") for text in wording.waiver_lines(findings)),
+        Text(f"  {findings.suite}: {wording.counts_of(verdict)}", style="dim"),
+        *(Text(f"  {text}", style="dim") for text in verdict.applied),
         check_table(shown_checks(verdict), without=LEAST_USED if narrow else ()),
     ]
     steps = wording.next_steps(verdict)
@@ -73,6 +75,11 @@ def body(findings: Findings, *, narrow: bool) -> list[RenderableType]:
         parts.append(Text("What to do next", style="bold"))
         parts += [Text(f"  {wording.SYMBOLS[check.status]} {wording.name_of(check)}: {text}") for check, text in steps]
     parts += [Text(f"  note: {text}", style="yellow") for text in verdict.warnings]
+    if line := wording.trade_off_line(verdict):
+        parts.append(Text(f"  {line}"))
+    parts += [Text(f"  {text}", style="dim") for text in wording.worst_slices(verdict)]
+    if line := wording.reuse_line(verdict):
+        parts.append(Text(f"  {line}", style="dim"))
     for title, (names, rows) in (
         ("Models", wording.model_table(findings)),
         ("What each step did", wording.step_table(findings)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from compression_gate.gate.policy import LOOSENED
+from compression_gate.gate.waivers import told
 from compression_gate.records.metric_table import METRICS
 from compression_gate.records.metrics import Measurement, StepRecord
 from compression_gate.records.verdict import Check, Verdict
@@ -98,6 +100,9 @@ def headline(findings: Findings, status: str) -> str:
     if not verdict.checks:
         return "Pass. No rule was set, so nothing was judged."
     if status == "pass":
+        loosened = next((check for check in verdict.checks if check.rule == LOOSENED), None)
+        if loosened is not None:
+            return f"Pass. It {loosened.message}."
         return f"Pass. {summary(findings)}"
     check = deciding(verdict, status)
     if check is None:
@@ -167,10 +172,89 @@ def step_for(check: Check) -> str:
         verb = "Win back" if check.change is not None else "Raise" if check.limit.startswith("min") else "Lower"
         what = f"{over} {unit} of {check.metric}" if check.change is not None else f"{check.metric} by {over} {unit}"
         return f"{verb} {what.strip()}, or state the new limit in params.yaml: gate.rules.{check.rule}."
-    more = f"; n = {check.n:,} now" if check.n else ""
+    if check.interval is None:
+        return check.message or "Measure more, or widen the limit."
+    more = f" (about {check.settled_by:,} would settle it)" if check.settled_by else ""
+    now = f"; n = {check.n:,} now{more}" if check.n else ""
+    if check.p_value is not None and check.alpha is not None and check.p_value <= check.alpha:
+        return (
+            f"Alone it would fail (p = {check.p_value:.2g}), among so many checks it may be chance: measure more{now}."
+        )
     return (
-        f"The interval {interval_of(check)} holds the limit {limit_of(check)}: measure more{more}, or widen the limit."
+        f"The interval {interval_of(check)} holds the limit {limit_of(check)}: measure more{now}, or widen the limit."
     )
+
+
+def waiver_lines(findings: Findings) -> list[str]:
+    """The live waivers, their number first; nothing where there is none."""
+    return told(findings.verdict.waivers, findings.today)
+
+
+def trade_off_line(verdict: Verdict) -> str:
+    """What the change gives and takes as a whole, in a sentence; empty where nothing compares."""
+    found = verdict.trade_off
+    if found is None:
+        return ""
+    words = {
+        "dominates": "better, and worse in nothing",
+        "trades": "a trade",
+        "dominated": "worse, and better in nothing",
+        "same": "the same within noise",
+    }
+    axes = [
+        f"{axis.outcome if axis.outcome != 'same' else 'same within noise'} in {with_unit(axis.metric)} "
+        f"({figure(axis.metric, axis.compared_to)} → {figure(axis.metric, axis.observed)})"
+        for axis in found.axes
+    ]
+    front = ", ".join(point.role for point in found.points if point.on_front)
+    return f"Against the {found.against}: {words[found.outcome]}: {'; '.join(axes)}. On the Pareto front: {front}."
+
+
+def reuse_line(verdict: Verdict) -> str:
+    """How often the test data were asked, and what that rests on."""
+    reuse = verdict.test_reuse
+    if not reuse.judged:
+        return ""
+    of = f" of {reuse.uses} ({reuse.mode})" if reuse.uses else ""
+    number = f"{reuse.judged:,}{of} candidate{'s' if reuse.judged > 1 or reuse.uses else ''}"
+    return f"{number} judged on these test data; {reuse.premise}"
+
+
+def worst_slices(verdict: Verdict) -> list[str]:
+    """For each rule over slices, the one nearest to its limit or furthest beyond."""
+    worst: dict[str, Check] = {}
+    for check in verdict.checks:
+        if check.slice is None or check.headroom is None:
+            continue
+        best = worst.get(check.rule)
+        if best is None or check.headroom < (best.headroom or 0.0):
+            worst[check.rule] = check
+    return [f"{rule}: worst at {check.slice}: {reading(check)}" for rule, check in worst.items()]
+
+
+def attribution_lines(findings: Findings) -> list[str]:
+    """Which step of the recipe caused which part, each against the step before it."""
+    record = findings.compression
+    if record is None or not record.steps:
+        return []
+    lines = []
+    quality = next(iter(record.reference.quality), None)
+    for before, step in zip((record.reference, *record.steps), record.steps, strict=False):
+        parts = [
+            f"{(new - old) / old:+.0%} {name}".replace("-", "−")
+            for name, new, old in (
+                ("bytes of weights", step.state_bytes, before.state_bytes),
+                ("MACs", step.macs, before.macs),
+                ("non-zero weights", step.nonzeros, before.nonzeros),
+            )
+            if old and new != old
+        ]
+        new, old = (one.quality.get(quality) if quality else None for one in (step, before))
+        if quality and new is not None and old is not None:
+            unit = "points of " if unit_of(quality) == "%" else ""
+            parts.append(f"{signed(quality, new - old)} {unit}{quality} (validation)")
+        lines.append(f"{step.method}: {', '.join(parts) or 'nothing that shows here'}")
+    return lines
 
 
 MODEL_ROWS = ("size_bytes", "compression_ratio", "parameters", "macs", "latency_ms", "latency_p95_ms", "speedup")

@@ -4,52 +4,101 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from compression_gate import __version__
-from compression_gate.errors import CompressionGateError
+from compression_gate.errors import CompressionGateError, MetricsError
 from compression_gate.gate.binding import bindings_of, holds_model, sources_digest, sources_of
 from compression_gate.gate.evidence import MENDING
 from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
 from compression_gate.gate.judge import judge
-from compression_gate.gate.policy import DEFAULT_POLICY, decide, told
+from compression_gate.gate.policy import DEFAULT_POLICY, decide, settled, told
+from compression_gate.gate.resampling import SEED
+from compression_gate.gate.test_reuse import level, reuse_of, spent, withheld
+from compression_gate.gate.trade_off import trade_off
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, digest_of_file, write_text
+from compression_gate.records.history import History
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
-from compression_gate.records.params import Params, read_params
-from compression_gate.records.verdict import PIPELINE, Check, Subject, Verdict
+from compression_gate.records.params import GateParams, Params, read_params
+from compression_gate.records.verdict import PIPELINE, Check, FormerRules, Subject, TestReuse, Verdict
+from compression_gate.records.waivers import Waiver, read_waivers
 from compression_gate.tasks.sources import head_commit
 
 VERDICT, METRICS = Path("reports/verdict.json"), Path("reports/metrics.json")
 REFERENCES = Path(".compression_gate/references")
 MACHINE = Path(".compression_gate/machine.json")
+HISTORY, JUDGED = Path(".compression_gate/history.json"), Path(".compression_gate/judged.json")
 
 
 def run(suite: Path, policy: str = DEFAULT_POLICY) -> Verdict:
     """Judge the suite's records and write `reports/verdict.json`.
 
     Raises:
-        ParamsError: `params.yaml` is wrong. Nothing else raises: what cannot be read is an error check.
+        ParamsError: `params.yaml` or `waivers.yaml` is wrong.
+
+    Nothing else raises: what cannot be read is an error check.
     """
     params = read_params(suite)
     facts = read_facts(suite, params)
-    checks = judge(facts)
+    waivers = read_waivers(suite, params, today=date.today(), releases=facts.history.releases)
+    reuse = reuse_of(
+        params.gate, test_digest_of(facts), facts.history, judged_here(suite, facts), digest_of_role(facts)
+    )
     try:
         bindings = bindings_of(suite)
     except CompressionGateError:
         bindings = {}  # already an error check: the artifact's own record said so
-    verdict = verdict_of(checks, facts, suite, bindings, policy)
-    write_text(suite / METRICS, json.dumps(metrics_of(facts), indent=2) + "\n")
+    verdict = verdict_of(facts, suite, bindings, policy, waivers, reuse)
+    remember(suite, facts)
+    write_text(suite / METRICS, json.dumps(metrics_of(facts, hidden=reuse.mode == "adaptive"), indent=2) + "\n")
     verdict.write(suite / VERDICT)
     return verdict
 
 
-def metrics_of(facts: Facts) -> dict[str, dict[str, float | None]]:
-    """Each model's figures and nothing else: what `dvc metrics show` and `diff` read."""
+def test_digest_of(facts: Facts) -> str | None:
+    """The digest of the test split, where data.json has one."""
+    return facts.data.splits["test"].digest if facts.data and "test" in facts.data.splits else None
+
+
+def digest_of_role(facts: Facts, role: str = "candidate") -> str | None:
+    """The digest of a model, where there is one."""
+    return facts.artifacts[role].digest if role in facts.artifacts else None
+
+
+def judged_here(suite: Path, facts: Facts) -> tuple[str, ...]:
+    """Candidates that this checkout has judged on the test data before; none where nobody wrote that down."""
+    return read_judged(suite).get(test_digest_of(facts) or "", ())
+
+
+def read_judged(suite: Path) -> dict[str, tuple[str, ...]]:
+    """`.compression_gate/judged.json`: test digest -> digests of candidates; a damaged file counts for nothing."""
+    try:
+        found = json.loads((suite / JUDGED).read_text(encoding="utf-8"))
+        return {str(digest): tuple(map(str, names)) for digest, names in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def remember(suite: Path, facts: Facts) -> None:
+    """Add this candidate to those that the test data were asked about."""
+    test, candidate = test_digest_of(facts), digest_of_role(facts)
+    known = read_judged(suite)
+    if test is None or candidate is None or candidate in known.get(test, ()):
+        return
+    write_text(suite / JUDGED, json.dumps({**known, test: [*known.get(test, ()), candidate]}, indent=2) + "\n")
+
+
+def metrics_of(facts: Facts, *, hidden: bool = False) -> dict[str, dict[str, float | None]]:
+    """Each model's figures and nothing else: what `dvc metrics show` and `diff` read; costs alone where hidden."""
     figures: dict[str, dict[str, float | None]] = {}
     for role in facts.artifacts:
-        quality = facts.evaluation.models.get(role) if facts.evaluation else None
+        quality = facts.evaluation.models.get(role) if facts.evaluation and not hidden else None
         cost = facts.benchmark.models.get(role) if facts.benchmark else None
         figures[role] = {
             **{name: value.value for name, value in (quality.metrics if quality else {}).items()},
@@ -58,16 +107,62 @@ def metrics_of(facts: Facts) -> dict[str, dict[str, float | None]]:
     return figures
 
 
-def verdict_of(checks: list[Check], facts: Facts, suite: Path, bindings: dict[str, str], policy: str) -> Verdict:
+def judged_by(facts: Facts, policy: str, reuse: TestReuse) -> list[Check]:
+    """The checks of a set of rules, their figures withheld where the test data may tell no more than an answer."""
+    checks = judge(facts)
+    if reuse.mode == "adaptive":
+        checks = withheld(settled(checks, policy))
+    return [*checks, *spent(reuse)]
+
+
+def former_of(facts: Facts, policy: str, reuse: TestReuse) -> FormerRules | None:
+    """The same facts judged by the baseline's rules; None where those are this commit's, or there is no baseline.
+
+    Raises:
+        MetricsError: the rules on record are none that this version reads.
+    """
+    history = facts.history
+    if history.baseline_gate is None or history.baseline_commit is None:
+        return None
+    try:
+        gate = GateParams.model_validate_json(json.dumps(history.baseline_gate))
+    except ValidationError as error:
+        raise MetricsError(
+            f"history: the rules of {history.baseline_commit[:10]} cannot be read: {error.errors()[0]['msg']}"
+        ) from error
+    if gate == facts.params.gate:
+        return None
+    old = replace(facts, params=facts.params.model_copy(update={"gate": gate}), alpha=level(gate))
+    checks = judged_by(old, policy, reuse)
+    return FormerRules(commit=history.baseline_commit, gate=history.baseline_gate, checks=tuple(checks))
+
+
+def verdict_of(
+    facts: Facts,
+    suite: Path,
+    bindings: dict[str, str],
+    policy: str,
+    waivers: tuple[Waiver, ...],
+    reuse: TestReuse,
+) -> Verdict:
     """Put checks and identities together under a policy; `check` may apply another."""
-    decision = decide(checks, policy, facts.params.gate.policies)
+    former, notices = None, list(facts.history.notices)
+    try:
+        former = former_of(facts, policy, reuse)
+    except MetricsError as error:
+        notices.append(str(error))
+    decision = decide(judged_by(facts, policy, reuse), policy, facts.params.gate.policies, waivers, former)
     sources = {} if "sources" in facts.missing else sources_of(suite)
     return Verdict(
         status=decision.status,
         exit_code=decision.exit_code,
         policy=decision.policy,
-        checks=tuple(checks),
-        warnings=(*told(decision.warnings), *(facts.compression.warnings if facts.compression else ())),
+        checks=decision.checks,
+        warnings=(
+            *told(decision.warnings),
+            *notices,
+            *(facts.compression.warnings if facts.compression else ()),
+        ),
         **{
             role: subject_of(role, facts, head_commit(suite))
             for role in ("candidate", "reference", "baseline", "release")
@@ -78,14 +173,25 @@ def verdict_of(checks: list[Check], facts: Facts, suite: Path, bindings: dict[st
         bindings=bindings,
         sources=sources,
         environment=facts.benchmark.environment if facts.benchmark else {},
+        waivers=waivers,
+        former=former,
+        test_reuse=reuse,
+        trade_off=None if reuse.mode == "adaptive" else trade_off(facts),
+        applied=decision.applied,
+        seed=SEED,
     )
 
 
 def subject_of(role: str, facts: Facts, head: str | None) -> Subject:
     """A model's identity, or why there is none. This run's own models are of the commit checked out."""
     if role in facts.artifacts:
-        own = head if role in ("reference", "candidate") else None
-        return Subject(digest=facts.artifacts[role].digest, commit=facts.artifacts[role].commit or own)
+        known = {
+            "reference": head,
+            "candidate": head,
+            "baseline": facts.history.baseline_commit,
+            "release": facts.history.release_commit,
+        }
+        return Subject(digest=facts.artifacts[role].digest, commit=facts.artifacts[role].commit or known[role])
     return Subject(absent=facts.absent.get(role) or facts.missing.get(role, "missing"))
 
 
@@ -125,8 +231,12 @@ def read_facts(suite: Path, params: Params) -> Facts:
         missing["predictions"] = (
             f"{PREDICTIONS}: expected the files that evaluation.json speaks of, got others: run again"
         )
+    # Absent where a stage is called by hand; damaged it is an error of its own.
+    history = read("history", History.read, suite / HISTORY) if (suite / HISTORY).exists() else None
     return Facts(
         params=params,
+        alpha=level(params.gate),
+        history=history or History(),
         machine_digest=machine_of(suite),
         artifacts={role: one for role, one in artifacts.items() if one},
         missing=missing,

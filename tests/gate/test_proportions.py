@@ -10,16 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from compression_gate.gate.proportions import (
-    clopper_pearson,
-    examples_needed,
-    margin_needed,
-    mcnemar_p,
-    minimum_detectable,
-    power_of_pass,
-    score,
-    tango_interval,
-)
+from compression_gate.gate.power import examples_needed, margin_needed, minimum_detectable, power_of_pass
+from compression_gate.gate.proportions import clopper_pearson, mcnemar_p, score, tango_interval
 
 COUNTS = [(12, 2, 50), (0, 0, 30), (1, 0, 1), (43, 0, 43), (5, 5, 10), (0, 7, 20), (65, 33, 10_000), (3, 1, 200)]
 
@@ -125,7 +117,7 @@ def test_error_rates_at_the_margin_by_exact_enumeration(n: int, discordance: flo
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 20), (20, 20), (7, 20), (980, 1000)])
 def test_clopper_pearson_bounds_leave_just_the_stated_chance(successes: int, n: int) -> None:
-    low, high = clopper_pearson(successes, n, 0.95)
+    low, high = clopper_pearson(successes, n, 0.05)
     if successes:
         assert stats.binom.sf(successes - 1, n, low) == pytest.approx(0.05)
     if successes < n:
@@ -140,10 +132,10 @@ def test_mcnemar_counts_both_tails() -> None:
 def test_power_follows_the_rule_of_thumb() -> None:
     """gate.md: n for 90 % power is about 8.6 × discordance / margin²."""
     n = round(8.6 * 0.05 / 0.01**2)
-    assert power_of_pass(0.05, n, 0.01, 0.95) == pytest.approx(0.9, abs=0.01)
-    assert examples_needed(0.05, 0.01, 0.95, power=0.9) == pytest.approx(n, rel=0.02)
-    assert power_of_pass(0.0, 260, 0.01, 0.95) == 0
-    assert power_of_pass(0.0, 300, 0.01, 0.95) == 1
+    assert power_of_pass(0.05, n, 0.01, 0.05) == pytest.approx(0.9, abs=0.01)
+    assert examples_needed(0.05, 0.01, 0.05, power=0.9) == pytest.approx(n, rel=0.02)
+    assert power_of_pass(0.0, 260, 0.01, 0.05) == 0
+    assert power_of_pass(0.0, 300, 0.01, 0.05) == 1
 
 
 @pytest.mark.parametrize(("discordance", "n", "margin"), [(0.01, 400, 0.01), (0.01, 1000, 0.01), (0.1, 400, 0.05)])
@@ -151,16 +143,16 @@ def test_power_agrees_with_simulation(discordance: float, n: int, margin: float)
     """Few changed answers and a wide margin: the plain deviation would promise 16 points too much."""
     counts = np.random.default_rng(0).multinomial(n, [discordance / 2, discordance / 2, 1 - discordance], size=2000)
     passed = np.mean([score(lost, won, n, margin) <= -1.6449 for lost, won, _ in counts])
-    assert power_of_pass(discordance, n, margin, 0.95) == pytest.approx(passed, abs=0.04)
+    assert power_of_pass(discordance, n, margin, 0.05) == pytest.approx(passed, abs=0.04)
 
 
 def test_no_number_of_examples_proves_that_nothing_was_lost() -> None:
     with pytest.raises(ValueError, match="margin: expected a number over zero, got 0"):
-        examples_needed(0.05, 0.0, 0.95)
+        examples_needed(0.05, 0.0, 0.05)
 
 
 def test_margin_needed_is_where_the_power_arrives() -> None:
-    assert power_of_pass(0.05, 1000, margin_needed(0.05, 1000, 0.95), 0.95) == pytest.approx(0.8, abs=1e-6)
+    assert power_of_pass(0.05, 1000, margin_needed(0.05, 1000, 0.05), 0.05) == pytest.approx(0.8, abs=1e-6)
 
 
 def test_published_example_of_the_paper() -> None:
@@ -170,7 +162,7 @@ def test_published_example_of_the_paper() -> None:
 
 def test_minimum_detectable_fails_with_probability_080() -> None:
     n, margin, random = 5000, 0.01, np.random.default_rng(0)
-    drop = minimum_detectable(0.03, n, margin, 0.95)
+    drop = minimum_detectable(0.03, n, margin, 0.05)
     counts = random.multinomial(n, [(0.03 + drop) / 2, (0.03 - drop) / 2, 0.97], size=2000)
     failed = np.mean([score(lost, won, n, margin) > 1.6449 for lost, won, _ in counts])
     assert failed == pytest.approx(0.8, abs=0.05)

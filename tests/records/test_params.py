@@ -15,7 +15,7 @@ TASK = "task: {model: 'm:Net', data: 'm:load'}\n"
 
 # What is written below the task's line, and what the message must hold; the task is line 1.
 BAD_VALUES = [
-    ("gate: {policies: {pull: {}}}", r":2: gate\.policies\.pull: expected one of pull_request, release, got 'pull'"),
+    ("gate: {policies: {pull: {}}}", r":2: gate\.policies\.pull: expected one of pull_request, release, self_loosening, history, test_reuse, got 'pull'"),
     ("gate: {policies: {release: {error: warn}}}", r"gate\.policies\.release\.error: .*an error always blocks"),
     ("gate: {policies: {release: {fail: no}}}", r"gate\.policies\.release\.fail: expected block or warn, got False"),
     ("gate: {policies: {release: 3}}", r"gate\.policies\.release: expected a mapping .*got 3"),

@@ -1,0 +1,107 @@
+"""Test sets wear out: how often one was asked, and the level at which it may be asked so often.
+
+Every answer of a gate tells a little of the test set to whoever writes the next commit. A limit that is wrongly passed
+once in twenty questions is passed sooner or later by asking on; so a set that is asked ``uses`` times is asked each
+time at a level that leaves 1 − confidence for all of them together.
+
+Source: Renggli et al. 2019, Continuous Integration of Machine Learning Models with ease.ml/ci, MLSys, §3: the union
+    over uses where what is asked does not depend on the answers, over sequences of answers where it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compression_gate.records.history import History
+from compression_gate.records.metric_table import kind_of
+from compression_gate.records.params import REUSE, GateParams
+from compression_gate.records.verdict import Check, CheckStatus, TestReuse
+
+ANSWERS = 3  # pass, fail, not proven: what one use of an adaptive test set tells
+QUALITY = ("paired_proportion", "paired_composite")
+PREMISES = {
+    None: "each answer stands alone; after many commits on one test set some will be wrong",
+    "non_adaptive": "holds while nobody chooses what to try next by the answers",
+    "adaptive": "holds whatever is tried next, while the figures of the test set stay hidden",
+}
+
+
+def reuse_of(
+    gate: GateParams, digest: str | None, history: History, own: Sequence[str], candidate: str | None
+) -> TestReuse:
+    """Count the candidates that were judged on the test data, this one included.
+
+    Args:
+        digest: of the test split. own: digests of candidates judged on it in this checkout. candidate: this one's.
+
+    The same candidate judged again tells nothing new and is counted once.
+    """
+    if digest is None:
+        return TestReuse()
+    seen = {*history.judged.get(digest, ()), *own, *([candidate] if candidate else [])}
+    wanted: Mapping[str, Any] = gate.policies.get(REUSE) or {}
+    mode = wanted.get("mode")
+    return TestReuse(digest=digest, judged=len(seen), uses=wanted.get("uses"), mode=mode, premise=PREMISES[mode])
+
+
+def level(gate: GateParams) -> float:
+    """How often each bound of a quality may be wrong, so that all uses together are as sure as `gate.confidence`."""
+    alpha = 1 - gate.confidence
+    wanted: Mapping[str, Any] = gate.policies.get(REUSE) or {}
+    if wanted.get("mode") == "non_adaptive":
+        return alpha / int(wanted["uses"])
+    if wanted.get("mode") == "adaptive":
+        # Whoever adapts may have asked something else after each sequence of answers: all of them must be right, and
+        # within a use all its rules, since one answer speaks for them together.
+        asked = sum(kind_of(rule.metric) in QUALITY for rule in gate.rules.values())
+        return max(alpha / max(asked, 1) / float(ANSWERS) ** int(wanted["uses"]), 1e-300)
+    return alpha
+
+
+def spent(reuse: TestReuse) -> list[Check]:
+    """A check that says so where a test set was asked more often than its level allows; it blocks a release."""
+    if reuse.uses is None or reuse.judged <= reuse.uses:
+        return []
+    return [
+        Check(
+            rule=REUSE,
+            metric="judgements",
+            status="undecided",
+            observed=reuse.judged,
+            limit=f"max {reuse.uses}",
+            allowed=reuse.uses,
+            headroom=reuse.uses - reuse.judged,
+            message=f"{reuse.judged} candidates were judged on this test set, which was to be used {reuse.uses} times",
+            mending="take new test data, or raise gate.policies.test_reuse.uses and prove less with each use",
+        )
+    ]
+
+
+def withheld(checks: Sequence[Check]) -> list[Check]:
+    """One answer in place of all quality checks, without a figure: all that an adaptive test set may tell.
+
+    An answer with figures would tell far more than the level is made for.
+    """
+    hidden = [check for check in checks if kind_of(check.metric) in QUALITY and is_answer(check)]
+    if not hidden:
+        return list(checks)
+    blocking = [check for check in hidden if check.level == "block"]
+    statuses = {check.status for check in blocking}
+    status: CheckStatus = next((word for word in ("error", "fail", "undecided") if word in statuses), "pass")
+    answer = Check(
+        rule="quality",
+        metric="quality",
+        status=status,
+        reason="underpowered" if status == "error" else None,
+        mending="take more examples, wider limits or fewer uses: `compression-gate power`" if status == "error" else "",
+        limit=f"{len(blocking)} rules",
+        n=min((check.n for check in hidden if check.n), default=None),
+        message=f"{len(hidden)} checks answered as one, figures withheld: test_reuse is adaptive",
+    )
+    return [answer, *(check for check in checks if check not in hidden)]
+
+
+def is_answer(check: Check) -> bool:
+    """Whether a check tells something of the test data; what could not be measured tells nothing and stays named."""
+    return check.status in ("pass", "fail", "undecided", "waived") or check.reason == "underpowered"
