@@ -55,3 +55,7 @@ class ExportError(CompressionGateError):
 
 class MeasurementError(CompressionGateError):
     """A measurement could not be taken or cannot be trusted."""
+
+
+class HistoryError(CompressionGateError):
+    """The records of earlier runs cannot be read, written or exchanged with a remote."""
