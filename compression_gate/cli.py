@@ -211,6 +211,46 @@ def doctor(suite: Suite = HERE, json: Json = False) -> None:
     raise typer.Exit(CRASHED if any(not finding.fine and finding.needed for finding in found) else 0)
 
 
+@app.command()
+def power(
+    suite: Suite = HERE,
+    n: Annotated[int | None, typer.Option("--n", help="Number of test examples, in place of those at hand.")] = None,
+    discordance: Annotated[
+        float | None, typer.Option(help="Share of examples on which two models differ in being right.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what the rules can prove with the data at hand, and what it would take to prove more."""
+    from compression_gate.reporters.terminal import show_power
+    from compression_gate.stages import power as stage_power
+
+    report = stage_power.run(suite, stage_power.Given(n=n, discordance=discordance))
+    if json:
+        tell(report, "", as_json=True)
+    else:
+        show_power(report)
+
+
+@app.command()
+def waive(
+    rule: Annotated[str, typer.Argument(help="The rule of params.yaml that may be broken for a while.")],
+    ceiling: Annotated[str, typer.Option(help="How far, in the metric's unit, or as a share like 8% where it is one.")],
+    reason: Annotated[str, typer.Option(help="Why.")],
+    expires: Annotated[str, typer.Option(help="The last day, 2026-12-31, or the release with which it ends.")],
+    suite: Suite = HERE,
+    part: Annotated[str | None, typer.Option("--slice", help="One slice of the rule; every one if not said.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Who answers for it; git's user.name if not said.")] = None,
+    release: Annotated[bool, typer.Option("--release", help="It also covers in a release.")] = False,
+) -> None:
+    """Write a waiver into waivers.yaml: a limit that may be broken up to a ceiling, for a while, by somebody's name."""
+    from compression_gate.stages import waive as stage_waive
+
+    request = stage_waive.Request(
+        rule=rule, ceiling=ceiling, reason=reason, expires=expires, slice=part, owner=owner, release=release
+    )
+    typer.echo(f"wrote {stage_waive.run(suite, request)}")
+
+
 def checked(suite: Path, policy: Policy, *, as_json: bool) -> int:
     """Check the verdict, print it, and return the exit code."""
     from compression_gate.reporters import terminal

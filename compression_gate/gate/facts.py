@@ -13,6 +13,7 @@ from compression_gate.records.artifact import Artifact
 from compression_gate.records.history import History
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
 from compression_gate.records.params import Params, Rule
+from compression_gate.records.perturbation_table import PERTURBATIONS
 
 PREDICTIONS = Path("reports/predictions.npz")
 
@@ -54,9 +55,9 @@ class Outcomes:
             raise MetricsError(f"{path}: expected unique ids, got {len(ids)} with repeats: run evaluate again")
         outcomes = cls(ids=ids, target=target)
         for name, array in arrays.items():
-            perturbation, at, rest = name.partition("@")
-            # A column of the user's may hold an @ itself; it starts with the word column.
-            if at and not name.startswith("column_"):
+            perturbation, _, rest = name.partition("@")
+            # A column or a score of the user's may hold an @ itself, as precision@5 does.
+            if rest and perturbation in PERTURBATIONS:
                 outcomes.disturbed.setdefault(perturbation, cls(ids=ids, target=target)).put(rest, array)
             else:
                 outcomes.put(name, array)

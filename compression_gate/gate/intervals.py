@@ -250,7 +250,7 @@ def resampled(
         n=found.sample.n,
         alpha=alpha,
         tail=found.p_value,
-        note=f"{resampling.RESAMPLES:,} resamples, {found.method(alpha)} bounds",
+        note=f"{resampling.RESAMPLES:,} resamples, {found.method} bounds",
     )
 
 

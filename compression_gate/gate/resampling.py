@@ -20,7 +20,8 @@ RESAMPLES = 5_000
 SEED = 20_240_229
 CHUNK_CELLS = 2_000_000  # numbers held at a time while resampling: 16 MB
 FEWEST_CELLS = 20_000  # up to here counts of equal examples are drawn at once; beyond, examples one by one
-FEWEST_BEYOND = 10  # a quantile with fewer resamples beyond it is a guess: the normal one is taken there
+FEWEST_BEYOND = 10  # a quantile with fewer resamples beyond it is a guess
+MOST_BIAS, MOST_ACCELERATION = 1.0, 0.25  # beyond these BCa's corrections turn round within the resamples' range
 FEWEST_TELLING = 10  # where fewer examples differ, what no example showed yet may be larger than what some did
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -60,6 +61,11 @@ class Resampled:
     Args:
         observed: the figure. values: of the resamples, sorted. acceleration: of BCa, from the jackknife.
         sample: what they were drawn from.
+
+    Source: Efron 1987, Better bootstrap confidence intervals, Journal of the American Statistical Association 82. Where
+        its corrections are too large to be believed the percentiles are taken as they are. Departing from both, what
+        lies beyond the outermost ten resamples is continued as a normal of their deviation: corrections for many checks
+        ask for levels that no resample reaches.
     """
 
     observed: float
@@ -68,48 +74,59 @@ class Resampled:
     sample: Sample
 
     @cached_property
-    def bias(self) -> float:
+    def raw_bias(self) -> float:
         """BCa's z₀: how far off the middle of the resamples the figure lies, in deviations; ±∞ where beyond all."""
         below, equal = np.sum(self.values < self.observed), np.sum(self.values == self.observed)
         return -upper_quantile(float(below + equal / 2) / len(self.values))
+
+    @cached_property
+    def corrections(self) -> tuple[float, float]:
+        """Bias and acceleration that are used: none where either is too large."""
+        stable = abs(self.raw_bias) <= MOST_BIAS and abs(self.acceleration) <= MOST_ACCELERATION
+        return (self.raw_bias, self.acceleration) if stable else (0.0, 0.0)
+
+    @property
+    def method(self) -> str:
+        """``bca``, or ``percentile`` where that is not stable."""
+        return "bca" if self.corrections == (self.raw_bias, self.acceleration) else "percentile"
 
     @cached_property
     def deviation(self) -> float:
         """Standard deviation of the resamples."""
         return float(self.values.std())
 
-    def method(self, alpha: float) -> str:
-        """Which bounds stand on how firm a ground: ``bca``, ``percentile`` where that is not stable, or ``normal``."""
-        if alpha * len(self.values) < FEWEST_BEYOND:
-            return "normal"
-        places = [self.corrected(z) for z in (-upper_quantile(alpha), upper_quantile(alpha))]
-        least = FEWEST_BEYOND / len(self.values) / 4
-        stable = all(least <= place <= 1 - least for place in places)
-        return "bca" if stable else "percentile"
+    @cached_property
+    def edges(self) -> tuple[float, float]:
+        """The outermost values that have enough resamples beyond them to be believed."""
+        return float(self.values[FEWEST_BEYOND]), float(self.values[-FEWEST_BEYOND - 1])
 
-    def corrected(self, z: float) -> float:
-        """The share of resamples below which BCa puts the bound at ``z`` deviations; NaN where it has none.
+    def z_of(self, limit: float) -> float:
+        """How many deviations the figure lies over ``limit``, corrected; falls as the limit rises."""
+        inside = min(max(limit, self.edges[0]), self.edges[1])
+        places = np.searchsorted(self.values, inside, "left"), np.searchsorted(self.values, inside, "right")
+        bias, acceleration = self.corrections
+        w = -upper_quantile(float(sum(places)) / 2 / len(self.values)) - bias
+        z = bias - w / (1 + acceleration * w)
+        if limit == inside:
+            return z
+        return z + (inside - limit) / self.deviation if self.deviation else math.copysign(math.inf, inside - limit)
 
-        Source: Efron 1987, Better bootstrap confidence intervals, Journal of the American Statistical Association 82.
-        """
-        shifted = self.bias + z
-        slope = 1 - self.acceleration * shifted
-        if not math.isfinite(shifted) or slope <= 0:
-            return math.nan
-        return upper_tail(-(self.bias + shifted / slope))
+    def limit_at(self, z: float) -> float:
+        """The limit over which the figure lies ``z`` deviations: :meth:`z_of` turned round."""
+        low, high = self.edges
+        most, least = self.z_of(low), self.z_of(high)
+        if z > most or z < least:
+            return low - (z - most) * self.deviation if z > most else high + (least - z) * self.deviation
+        bias, acceleration = self.corrections
+        shifted = bias - z
+        return float(np.quantile(self.values, upper_tail(-(bias + shifted / (1 - acceleration * shifted)))))
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         """One-sided bounds, each wrong with probability ``alpha``."""
         if not len(self.values):
             return math.nan, math.nan
-        z, method = upper_quantile(alpha), self.method(alpha)
-        if method == "normal":
-            low, high = self.observed - z * self.deviation, self.observed + z * self.deviation
-        else:
-            places = (alpha, 1 - alpha) if method == "percentile" else (self.corrected(-z), self.corrected(z))
-            low, high = (float(end) for end in np.quantile(self.values, places))
-        unseen = self.unseen(alpha)
-        return min(low, self.observed - unseen), max(high, self.observed + unseen)
+        z, unseen = upper_quantile(alpha), self.unseen(alpha)
+        return min(self.limit_at(z), self.observed - unseen), max(self.limit_at(-z), self.observed + unseen)
 
     def p_value(self, limit: float, sign: int) -> float:
         """P-value that the true figure is not beyond ``limit``: not over it (``sign`` 1), not under it (-1).
@@ -118,21 +135,7 @@ class Resampled:
         """
         if not len(self.values):
             return math.nan
-        places = np.searchsorted(self.values, limit, "left"), np.searchsorted(self.values, limit, "right")
-        share = float(sum(places)) / 2 / len(self.values)
-        beyond = min(share, 1 - share) * len(self.values)
-        if beyond < FEWEST_BEYOND or not math.isfinite(self.bias):
-            z = (
-                (self.observed - limit) / self.deviation
-                if self.deviation
-                else math.copysign(math.inf, self.observed - limit)
-            )
-        else:
-            w = -upper_quantile(share) - self.bias
-            z = self.bias - w / (1 + self.acceleration * w)
-        if limit == self.observed:
-            z = 0.0
-        return max(upper_tail(sign * z), self.unseen_p((self.observed - limit) * sign))
+        return max(upper_tail(sign * self.z_of(limit)), self.unseen_p((self.observed - limit) * sign))
 
     def unseen(self, alpha: float) -> float:
         """How much more the figure may move by kinds of examples that the test set happens not to hold.

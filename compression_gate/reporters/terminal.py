@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from compression_gate.gate.limits import ENOUGH_POWER, LEAST_POWER
+from compression_gate.records.power import PowerReport
 from compression_gate.records.verdict import Check, Verdict
 from compression_gate.reporters import wording
 from compression_gate.reporters.base import Findings
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "error": "red", "waived": "magenta"}
 NARROWEST = 112
+POWER_COLOURS = ("red", "yellow", "green")
 LEAST_USED = ("held against", "n", "non-zero", "MACs")
 
 
@@ -131,6 +134,38 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, wi
     for row in rows:
         result.add_row(*(row[index] for index in shown))
     return result
+
+
+def show_power(report: PowerReport) -> None:
+    """Print what each rule can prove."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(console.width, NARROWEST))
+    rows = [
+        [
+            escape(f"{row.rule} / {row.slice}" if row.slice else row.rule),
+            f"{row.n:,}",
+            f"{row.discordance:.1%} {'measured' if row.measured else 'assumed'}",
+            f"{row.margin:.3g}",
+            f"[{POWER_COLOURS[(row.power >= LEAST_POWER) + (row.power >= ENOUGH_POWER)]}]{row.power:.0%}[/]",
+            f"{row.minimum_detectable:.3g}",
+            f"{row.examples_needed:,}" if row.examples_needed else wording.NOTHING,
+            f"{row.margin_needed:.2g}",
+        ]
+        for row in report.rules
+    ]
+    if rows:
+        names = ["rule", "n", "discordance", "margin", "power", "would catch", "n for 80 %", "margin for 80 %"]
+        console.print(table(names, rows))
+    for name, reason in report.unplanned.items():
+        console.print(Text(f"  {name}: {reason}", style="dim"))
+    console.print(
+        Text(
+            f"power: how often two equally good models are proven so, each bound wrong in {report.alpha:.3g}; "
+            "under 50 % a blocking rule is refused, under 80 % it warns",
+            style="dim",
+        )
+    )
 
 
 def show_rows(rows: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
