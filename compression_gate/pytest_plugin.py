@@ -172,7 +172,7 @@ def lenience(check: Check) -> pytest.MarkDecorator | None:
     """
     if check.status == "pass":
         return None
-    reason = " ".join(filter(None, (headline(check), check.message, check.mending)))
+    reason = "; ".join(filter(None, (headline(check), settled_by(check), check.message, check.mending)))
     return pytest.mark.xfail(reason=reason) if check.status == "fail" else pytest.mark.skip(reason=reason)
 
 
@@ -187,6 +187,7 @@ def check_fault(check: Check) -> str | None:
         "interval": " to ".join(figure(end) or "unbounded" for end in check.interval) if check.interval else None,
         "limit": ", ".join(filter(None, (check.limit, named("allowed", check.allowed), named("over by", over(check))))),
         "n": f"{check.n:,}" if check.n is not None else None,
+        "more": settled_by(check),
         "found": check.message,
         "mend": check.mending,
     }
@@ -213,6 +214,11 @@ def name_of(check: Check) -> str:
     return f"{check.rule}[{check.slice}]" if check.slice else check.rule
 
 
+def settled_by(check: Check) -> str | None:
+    """How many examples would settle an undecided check, where that is known."""
+    return None if check.settled_by is None else f"about {check.settled_by:,} examples would settle it"
+
+
 def over(check: Check) -> float | None:
     """How far a figure is outside its limit; None inside."""
     return -check.headroom if check.headroom is not None and check.headroom < 0 else None
@@ -233,7 +239,7 @@ def figure(value: float | None) -> str | None:
 def verdict_fault(outcome: Outcome) -> str | None:
     """Why the verdict as a whole is not green; None if it is."""
     if outcome.problems:
-        return "\n  ".join(("not to be believed:", *outcome.problems, "mend it with `compression-gate run`"))
+        return "not to be believed: " + "\n  ".join((*outcome.problems, "mend it with `compression-gate run`"))
     if outcome.exit_code == 0:
         return None
     checks = outcome.decision.blocking if outcome.decision else ()

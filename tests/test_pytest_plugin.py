@@ -242,6 +242,22 @@ def test_option_that_swallowed_a_path_is_a_usage_error(finished):
     assert "expected a suite's reports/verdict.json, got 'tests': write --compression-gate=FILE" in done.stderr
 
 
+def test_option_may_stand_in_the_configuration_before_any_path(finished):
+    suite = judged(finished)
+    (suite / "pytest.ini").write_text("[pytest]\naddopts = --compression-gate=reports/verdict.json\n")
+    (suite / "test_shop.py").write_text(OWN_TESTS)
+    done = pytest_in(suite, "test_shop.py")
+    assert done.returncode == 0, done.stdout
+    assert f"{2 + len(ALL)} passed" in done.stdout
+
+
+def test_last_failures_are_known_again(finished):
+    suite = judged(finished, (ACCURACY, BROKEN))
+    pytest_in(suite, "--compression-gate", "-p", "cacheprovider")
+    done = pytest_in(suite, "--compression-gate", "-p", "cacheprovider", "--lf")
+    assert "2 failed, 9 deselected" in done.stdout
+
+
 def test_nothing_is_loaded_or_collected_unless_asked_for(finished):
     suite = judged(finished)
     (suite / "test_shop.py").write_text(OWN_TESTS)
