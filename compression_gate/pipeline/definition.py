@@ -18,6 +18,7 @@ FILE_NAME = "dvc.yaml"
 STATE = ".compression_gate"
 PARAMS, PACKAGE, MACHINE = f"{STATE}/params.yaml", f"{STATE}/package.json", f"{STATE}/machine.json"
 SOURCES, REFERENCES = f"{STATE}/sources.json", f"{STATE}/references"
+HISTORY, WAIVERS = f"{STATE}/history.json", f"{STATE}/waivers.json"
 STAGES = ("prepare", "train", "compress", "evaluate", "benchmark", "gate", "report")
 
 
@@ -81,6 +82,8 @@ DEFINITION: Mapping[str, Stage] = {
             "reports/timings.npz",
             REFERENCES,
             SOURCES,
+            HISTORY,
+            WAIVERS,
         ),
         outs=("reports/verdict.json",),
         metrics=("reports/metrics.json",),

@@ -109,18 +109,24 @@ def set_up(suite: Path) -> str | None:
 
 def has_remote(suite: Path) -> bool:
     """Whether the repository names a default remote that outputs could be pulled from."""
+    return configuration(suite).has_option("core", "remote")
+
+
+def configuration(suite: Path) -> configparser.RawConfigParser:
+    """The repository's DVC configuration, the local file over the shared one; empty where there is no DVC.
+
+    Raises:
+        ParamsError: a file of it cannot be read.
+    """
+    config = configparser.RawConfigParser()
     root = dvc_root(suite)
-    if root is None:
-        return False
-    for name in ("config", "config.local"):
-        config = configparser.ConfigParser()
+    for name in ("config", "config.local") if root else ():
+        assert root is not None  # there would be no names otherwise
         try:
-            config.read(root / ".dvc" / name)
-        except configparser.Error as error:
+            config.read(root / ".dvc" / name, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError) as error:
             raise ParamsError(f"{root / '.dvc' / name}: cannot be read: {error}") from error
-        if config.has_option("core", "remote"):
-            return True
-    return False
+    return config
 
 
 def reproduce(suite: Path, *, begin: str | None = None, force: bool = False, dry: bool = False) -> int:

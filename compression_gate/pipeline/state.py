@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +16,23 @@ from compression_gate import __version__
 from compression_gate.errors import ParamsError
 from compression_gate.pipeline.definition import (
     DEFINITION,
+    HISTORY,
     MACHINE,
     PACKAGE,
     PARAMS,
     REFERENCES,
     SOURCES,
     STATE,
+    WAIVERS,
     all_sources,
     outputs_of,
 )
 from compression_gate.records.base import Record, digest_of_file, write_text
 from compression_gate.records.params import Params, write_resolved
 
-NO_RECORD = "no run of the target branch has been recorded yet"
+SEEN = f"{STATE}/seen.json"  # what `run` remembers of the history from one time to the next; no stage reads it
+DVC_IGNORE = f"{STATE}/.dvcignore"
+WAIVERS_FILE = "waivers.yaml"
 
 
 class Failure(Record):
@@ -72,26 +77,43 @@ def prepare_state(suite: Path, params: Params) -> None:
     write_json(suite / PACKAGE, {"version": __version__})
     write_json(suite / MACHINE, machine_fingerprint() | {"benchmark_threads": str(params.benchmark.threads)})
     write_json(suite / SOURCES, source_digests(suite, params))
-    for role in ("baseline", "release"):
-        folder = suite / REFERENCES / role
-        if not (folder / "artifact.json").exists():
-            write_if_changed(folder / "absent", NO_RECORD + "\n")
+    waivers = suite / WAIVERS_FILE
+    write_json(suite / WAIVERS, {"sha256": digest_of_file(waivers) if waivers.is_file() else None})
 
 
 @contextmanager
 def state_kept(suite: Path) -> Iterator[None]:
-    """Put what :func:`prepare_state` writes back as it was when the block ends."""
-    paths = [suite / name for name in (PARAMS, PACKAGE, MACHINE, SOURCES)]
-    paths += [suite / REFERENCES / role / "absent" for role in ("baseline", "release")]
+    """Put what :func:`prepare_state` and the search for references write back as it was when the block ends."""
+    paths = [suite / name for name in (PARAMS, PACKAGE, MACHINE, SOURCES, WAIVERS, HISTORY, SEEN, DVC_IGNORE)]
     before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in paths}
-    try:
-        yield
-    finally:
-        for path, text in before.items():
-            if text is None:
-                path.unlink(missing_ok=True)
-            else:
-                write_if_changed(path, text)
+    references = suite / REFERENCES
+    with tempfile.TemporaryDirectory(prefix="compression-gate-") as folder:
+        kept = Path(folder) / "references"
+        if references.exists():
+            shutil.copytree(references, kept)
+        try:
+            yield
+        finally:
+            for path, text in before.items():
+                if text is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    write_if_changed(path, text)
+            restore(references, kept)
+
+
+def restore(folder: Path, kept: Path) -> None:
+    """Make ``folder`` what its copy is, unless it still is."""
+    if stamps(folder) != stamps(kept):
+        shutil.rmtree(folder, ignore_errors=True)
+        if kept.exists():
+            shutil.copytree(kept, folder)
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Bytes and time stamp of every file of a folder."""
+    files = ((path.relative_to(folder).as_posix(), path.stat()) for path in folder.rglob("*") if path.is_file())
+    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in files}
 
 
 def source_digests(suite: Path, params: Params) -> dict[str, str]:

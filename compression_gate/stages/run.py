@@ -11,6 +11,7 @@ from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, ParamsError
 from compression_gate.pipeline.definition import STAGES, STATE, check_definition
 from compression_gate.pipeline.dvc import dvc_root, missing_outputs, reproduce, set_up
+from compression_gate.pipeline.references import resolve
 from compression_gate.pipeline.state import (
     Failure,
     failure_path,
@@ -30,11 +31,20 @@ UNEXPLAINED = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """How the pipeline is to be run: from which stage on anew, everything anew, or only shown."""
+    """How the pipeline is to be run.
+
+    Args:
+        begin: a stage from which on everything runs again; force: everything does.
+        dry: only show what would run.
+        target: the branch that this commit is for; None: as the job's environment or the remote says.
+        rebuild: train and compress a baseline or release again, from its commit, where its artifact is gone.
+    """
 
     begin: str | None = None
     force: bool = False
     dry: bool = False
+    target: str | None = None
+    rebuild: bool = False
 
 
 def run(suite: Path, request: Request) -> Failure | None:
@@ -70,6 +80,7 @@ def show(suite: Path, params: Params, request: Request) -> None:
         return
     with state_kept(suite):
         prepare_state(suite, params)
+        resolve(suite, params, target=request.target)
         code = reproduce(suite, begin=request.begin, force=request.force, dry=True)
     if code != 0:
         raise CompressionGateError(f"DVC ended with code {code} before it could say what would run: see its output")
@@ -90,6 +101,7 @@ def attempted(suite: Path, params: Params, request: Request) -> Failure | None:
         if done := set_up(suite):
             log.info("%s", done)
         prepare_state(suite, params)
+        resolve(suite, params, target=request.target, rebuild=request.rebuild)
         return failure_of(suite, reproduce(suite, begin=request.begin, force=request.force))
     except CompressionGateError as error:
         if isinstance(error, ParamsError) and not touched:

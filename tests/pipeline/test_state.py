@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from compression_gate.errors import ParamsError
-from compression_gate.pipeline.definition import MACHINE, PACKAGE, PARAMS, REFERENCES, SOURCES
+from compression_gate.pipeline.definition import HISTORY, MACHINE, PACKAGE, PARAMS, REFERENCES, SOURCES, WAIVERS
 from compression_gate.pipeline.state import (
     Failure,
     failure_path,
@@ -16,6 +16,7 @@ from compression_gate.pipeline.state import (
     prepare_state,
     remove_outputs,
     source_digests,
+    state_kept,
     write_json,
 )
 from compression_gate.records.params import read_params
@@ -23,7 +24,7 @@ from compression_gate.records.params import read_params
 
 def test_every_file_that_stages_depend_on_is_written(suite):
     prepare_state(suite.path, read_params(suite.path))
-    for name in (PARAMS, PACKAGE, MACHINE, SOURCES, f"{REFERENCES}/baseline/absent", f"{REFERENCES}/release/absent"):
+    for name in (PARAMS, PACKAGE, MACHINE, SOURCES, WAIVERS):
         assert (suite.path / name).is_file(), name
 
 
@@ -36,12 +37,33 @@ def test_second_time_touches_nothing(suite):
     assert {path: path.stat().st_mtime_ns for path in files} == before
 
 
-def test_reference_that_is_there_is_not_called_absent(suite):
+def test_waivers_are_seen_by_their_digest(suite):
+    params = read_params(suite.path)
+    prepare_state(suite.path, params)
+    assert json.loads((suite.path / WAIVERS).read_text()) == {"sha256": None}
+    (suite.path / "waivers.yaml").write_text("[]")
+    prepare_state(suite.path, params)
+    digest = "4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945"
+    assert json.loads((suite.path / WAIVERS).read_text()) == {"sha256": digest}
+
+
+def test_state_that_was_changed_is_put_back(suite):
+    params = read_params(suite.path)
+    prepare_state(suite.path, params)
     folder = suite.path / REFERENCES / "baseline"
     folder.mkdir(parents=True)
-    (folder / "artifact.json").write_text("{}")
-    prepare_state(suite.path, read_params(suite.path))
-    assert not (folder / "absent").exists()
+    (folder / "model.onnx").write_text("old")
+    files = [path for path in (suite.path / ".compression_gate").rglob("*") if path.is_file()]
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    with state_kept(suite.path):
+        (folder / "model.onnx").unlink()
+        (folder / "absent").write_text("gone")
+        (suite.path / PACKAGE).unlink()
+        (suite.path / HISTORY).write_text("{}")
+    files = [path for path in (suite.path / ".compression_gate").rglob("*") if path.is_file()]
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    assert after.keys() == before.keys()
+    assert after[folder / "model.onnx"] == before[folder / "model.onnx"]
 
 
 def test_sources_change_with_one_byte_and_only_then(suite):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ gate:
   rules:
     size: {metric: size_bytes, max: 2000}
 """
+SECONDS = itertools.count()
 WHO = {f"GIT_{role}_{key}": "x@y" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 
 
@@ -116,7 +118,7 @@ class Shop:
         facts: dict[str, Any] = {
             "suite": self.folder,
             "commit": commit,
-            "recorded_at": "2030-01-01T00:00:00+00:00",
+            "recorded_at": f"2030-01-01T00:00:{next(SECONDS):07.3f}+00:00",
             "exit_code": 0 if status == "pass" else 1,
             "policy": "pull_request",
             "package_version": "0",
