@@ -1,0 +1,1 @@
+"""The gate held to its own numbers: exact rates, replays, and mutations that must not pass."""
