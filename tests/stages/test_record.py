@@ -1,0 +1,255 @@
+"""`record`: only what was judged, of these very files, at a commit that holds them, gets into the history."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from finished_run import finished
+from repositories import Shop, git, put_in_cache
+
+from compression_gate.errors import HistoryError, MetricsError, ParamsError, StaleError
+from compression_gate.history import store
+from compression_gate.history.store import REF
+from compression_gate.pipeline.retrieval import md5_of_file, md5_of_folder
+from compression_gate.records.params import read_params
+from compression_gate.stages import gate, record
+
+__all__ = ["finished"]
+LOCAL = {"push": False, "remote": None, "release": None}
+
+
+@pytest.fixture
+def shop(finished):
+    """A finished run in a git checkout, as `run` leaves it."""
+    git(finished, "init", "-q", "-b", "main")
+    (finished / ".dvc").mkdir()
+    (finished / ".dvc/config").write_text("")
+    (finished / ".gitignore").write_text(".compression_gate/\nmodels/\nreports/\n.dvc/\n")
+    made = Shop(finished)
+    made.git("add", ".")
+    made.commit("first")
+    judged(made)
+    return made
+
+
+def judged(shop: Shop) -> None:
+    """Judge, and let DVC's lock speak of what lies there."""
+    gate.run(shop.suite)
+    outs = [
+        {"path": "models/candidate", "hash": "md5", "md5": put_in_cache(shop.suite / "models/candidate", shop.cache)},
+        {"path": "reports/metrics.json", "hash": "md5", "md5": md5_of_file(shop.suite / "reports/metrics.json")},
+    ]
+    lock = {"schema": "2.0", "stages": {"compress": {"cmd": "compression-gate compress", "outs": outs}}}
+    (shop.suite / "dvc.lock").write_text(yaml.safe_dump(lock))
+
+
+def failing(shop: Shop) -> None:
+    """Limits that this run does not keep."""
+    params = shop.suite / "params.yaml"
+    params.write_text(params.read_text().replace("max: 2000", "max: 500"))
+    shop.git("commit", "-q", "-am", "tighter")
+    judged(shop)
+
+
+def test_run_is_recorded_with_everything_a_later_one_needs(shop):
+    made = record.run(shop.suite, **LOCAL)
+    assert store.read(".", shop.root).records == (made,)
+    assert (made.status, made.exit_code, made.policy) == ("pass", 0, "pull_request")
+    assert made.commit == shop.git("rev-parse", "HEAD")
+    assert made.candidate_md5 == md5_of_folder(shop.suite / "models/candidate")
+    assert made.candidate_digest == json.loads((shop.suite / "models/candidate/artifact.json").read_text())["digest"]
+    assert made.test_digest == "d"
+    assert made.gate == read_params(shop.suite).as_dict()["gate"]
+    assert made.metrics["candidate"]["size_bytes"] == 1000
+    assert "compress" in made.lock["stages"]
+    assert made.verdict.status == "pass"
+
+
+def test_recorded_run_is_the_next_commits_baseline(shop):
+    made = record.run(shop.suite, **LOCAL)
+    shop.commit("next")
+    history = shop.resolve()
+    assert shop.reference()[1] == made
+    assert history.baseline_gate == made.gate
+
+
+def test_failing_run_is_recorded_as_failing(shop):
+    failing(shop)
+    made = record.run(shop.suite, **LOCAL)
+    assert (made.status, made.exit_code) == ("fail", 1)
+
+
+def test_crashed_run_is_recorded_without_the_files_it_left(shop):
+    gate.crashed_verdict(
+        shop.suite, read_params(shop.suite), {"stage": "train", "exit_code": 4, "message": "out of memory"}
+    )
+    made = record.run(shop.suite, **LOCAL)
+    assert (made.status, made.exit_code, made.candidate_digest, made.metrics) == ("error", 4, None, {})
+
+
+STALE = ["models/candidate/model.onnx", "reports/benchmark.json"]
+
+
+@pytest.mark.parametrize("name", STALE)
+def test_verdict_of_other_files_is_refused(shop, name):
+    (shop.suite / name).write_bytes(b"other")
+    with pytest.raises(StaleError, match=r"not recorded: [\s\S]*changed|expected the files"):
+        record.run(shop.suite, **LOCAL)
+    assert store.read(".", shop.root) == store.Runs()
+
+
+def test_edited_verdict_is_refused(shop):
+    failing(shop)
+    path = shop.suite / "reports/verdict.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "pass", "exit_code": 0}))
+    with pytest.raises(StaleError, match="edited"):
+        record.run(shop.suite, **LOCAL)
+
+
+@pytest.mark.parametrize("name", ["reports/verdict.json", "reports/metrics.json", "dvc.lock"])
+@pytest.mark.parametrize("text", [None, "{"])
+def test_missing_or_damaged_record_is_refused(shop, name, text):
+    (shop.suite / name).unlink()
+    if text is not None:
+        (shop.suite / name).write_text(text)
+    with pytest.raises((MetricsError, StaleError), match=name.rpartition("/")[2]) as caught:
+        record.run(shop.suite, **LOCAL)
+    assert caught.value.exit_code == 4
+
+
+def test_lock_of_another_candidate_is_refused(shop):
+    path = shop.suite / "dvc.lock"
+    path.write_text(path.read_text().replace(md5_of_folder(shop.suite / "models/candidate"), "0" * 32 + ".dir"))
+    with pytest.raises(StaleError, match="models/candidate: expected md5"):
+        record.run(shop.suite, **LOCAL)
+
+
+def test_edited_metrics_are_refused(shop):
+    path = shop.suite / "reports/metrics.json"
+    path.write_text(path.read_text().replace("1000.0", "900.0"))
+    with pytest.raises(StaleError, match=r"metrics\.json: expected md5"):
+        record.run(shop.suite, **LOCAL)
+
+
+def test_changes_that_are_not_committed_are_refused(shop):
+    (shop.suite / "notes.txt").write_text("edited")
+    with pytest.raises(ParamsError, match=r"got changes in notes\.txt: commit them"):
+        record.run(shop.suite, **LOCAL)
+
+
+def test_what_run_writes_may_be_tracked(shop):
+    shop.git("add", "-f", "dvc.lock", "reports/metrics.json")
+    shop.git("commit", "-q", "-m", "lock")
+    with (shop.suite / "dvc.lock").open("a") as file:
+        file.write("# another machine\n")
+    record.run(shop.suite, **LOCAL)
+
+
+def test_changes_outside_the_suite_do_not_matter(shop):
+    inner = Shop(shop.root, "inner")
+    inner.suite.mkdir()
+    for name in ("models", "reports", "params.yaml"):
+        shutil.move(shop.suite / name, inner.suite / name)
+    shop.git("add", "-A")
+    shop.git("commit", "-q", "-m", "moved")
+    judged(inner)
+    (shop.root / "notes.txt").write_text("edited")
+    made = record.run(inner.suite, **LOCAL)
+    assert made.suite == "inner"
+    assert store.read("inner", shop.root).records == (made,)
+
+
+def test_folder_without_git_is_refused(finished):
+    gate.run(finished)
+    with pytest.raises(ParamsError, match="expected a git checkout"):
+        record.run(finished, **LOCAL)
+
+
+def test_repository_without_a_commit_is_refused(finished):
+    git(finished, "init", "-q")
+    gate.run(finished)
+    with pytest.raises(ParamsError, match="expected a commit"):
+        record.run(finished, **LOCAL)
+
+
+def test_release_is_marked_and_stays_marked(shop):
+    assert record.run(shop.suite, push=False, remote=None, release="v1").release == "v1"
+    again = record.run(shop.suite, **LOCAL)
+    assert (again.release, again.policy) == ("v1", "pull_request")
+
+
+def test_release_of_a_failing_run_is_refused(shop):
+    failing(shop)
+    with pytest.raises(ParamsError, match="--release v1: expected a run that passes"):
+        record.run(shop.suite, push=False, remote=None, release="v1")
+    assert store.read(".", shop.root) == store.Runs()
+
+
+def test_name_of_another_release_is_refused(shop):
+    record.run(shop.suite, push=False, remote=None, release="v1")
+    shop.commit("next")
+    judged(shop)
+    with pytest.raises(ParamsError, match="--release v1: expected a new name"):
+        record.run(shop.suite, push=False, remote=None, release="v1")
+
+
+def test_released_commit_is_not_recorded_with_other_bytes(shop):
+    shop.record(name="other", release="v1")
+    with pytest.raises(StaleError, match="was released as v1"):
+        record.run(shop.suite, **LOCAL)
+
+
+def test_other_bytes_of_a_commit_are_told_and_the_older_record_kept(shop, caplog):
+    shop.record(name="other")
+    record.run(shop.suite, **LOCAL)
+    assert "was recorded before as pass with another candidate" in caplog.text
+    assert shop.git("rev-list", "--count", REF) == "2"
+
+
+def test_push_without_a_remote_is_refused(shop):
+    for remote in (None, "nowhere"):
+        with pytest.raises(ParamsError, match="--push: expected a git remote"):
+            record.run(shop.suite, push=True, remote=remote, release=None)
+    assert store.read(".", shop.root) == store.Runs()
+
+
+def with_remotes(shop: Shop, tmp_path: Path) -> Path:
+    """A bare repository to push to, and a DVC remote in a folder."""
+    bare = tmp_path / "origin.git"
+    git(tmp_path, "init", "-q", "--bare", str(bare))
+    shop.git("remote", "add", "origin", str(bare))
+    shop.git("push", "-q", "origin", "main")
+    (shop.root / ".dvc/config").write_text("[core]\n    remote = s\n['remote \"s\"']\n    url = ../../store\n")
+    (shop.suite / "dvc.yaml").write_text(
+        "stages: {compress: {cmd: compression-gate compress, outs: [models/candidate]}}"
+    )
+    shop.git("add", "dvc.yaml")
+    shop.git("commit", "-q", "-m", "stages")
+    judged(shop)
+    return bare
+
+
+def test_pushed_record_and_artifact_serve_another_clone(shop, tmp_path):
+    bare = with_remotes(shop, tmp_path)
+    made = record.run(shop.suite, push=True, remote=None, release=None)
+    shop.git("commit", "-q", "--allow-empty", "-m", "next")
+    shop.git("push", "-q", "origin", "main")
+    git(tmp_path, "clone", "-q", "-b", "main", str(bare), "clone")
+    clone = Shop(tmp_path / "clone")
+    (clone.root / ".dvc").mkdir()
+    (clone.root / ".dvc/config").write_text((shop.root / ".dvc/config").read_text())
+    clone.resolve()
+    artifact, run = clone.reference()
+    assert (artifact.digest, run) == (made.candidate_digest, made)
+
+
+def test_artifact_that_cannot_be_pushed_leaves_no_record(shop, tmp_path):
+    with_remotes(shop, tmp_path)
+    (tmp_path / "store").write_text("no folder")
+    with pytest.raises(HistoryError, match="dvc push models/candidate"):
+        record.run(shop.suite, push=True, remote=None, release=None)
+    assert store.read(".", shop.root) == store.Runs()
