@@ -7,7 +7,7 @@ each row is added. So a metric is written once, and the figure itself, its resam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from compression_gate.gate.proportions import upper_quantile, upper_tail
 RESAMPLES = 5_000
 SEED = 20_240_229
 CHUNK_CELLS = 2_000_000  # numbers held at a time while resampling: 16 MB
+BLOCK = 8_192  # examples at a time: a column of them stays in the cache
 FEWEST_CELLS = 20_000  # up to here counts of equal examples are drawn at once; beyond, examples one by one
 FEWEST_BEYOND = 10  # a quantile with fewer resamples beyond it is a guess
 MOST_BIAS, MOST_ACCELERATION = 1.0, 0.25  # beyond these BCa's corrections turn round within the resamples' range
@@ -163,31 +164,50 @@ def resample(sample: Sample, seed: int = SEED) -> Resampled:
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 6 and 14.
     """
     observed = float(sample.statistic(sample.totals)[0])
-    values = np.concatenate([sample.statistic(totals) for totals in drawn(sample, np.random.default_rng(seed))])
+    chunks = drawn(sample, np.random.default_rng(seed))
+    values = np.concatenate([sample.statistic(totals) for totals in chunks])
     finite = np.sort(values[np.isfinite(values)])
     if len(finite) < len(values) * 0.99:
         finite = np.empty(0)  # a metric that has no value on many test sets has no bounds either
     return Resampled(observed=observed, values=finite, acceleration=acceleration(sample), sample=sample)
 
 
-def drawn(sample: Sample, random: np.random.Generator) -> list[np.ndarray]:
+def drawn(sample: Sample, random: np.random.Generator) -> Iterator[np.ndarray]:
     """Totals of the resampled test sets, in chunks (B, F)."""
     rows, n = len(sample.counts), sample.n
-    grouped = rows <= min(FEWEST_CELLS, max(n // 2, 1))
-    size = max(1, min(RESAMPLES, CHUNK_CELLS // (rows if grouped else n)))
-    chunks = []
+    if rows <= min(FEWEST_CELLS, max(n // 2, 1)):
+        size = max(1, CHUNK_CELLS // rows)
+        for start in range(0, RESAMPLES, size):
+            number = min(size, RESAMPLES - start)
+            yield random.multinomial(n, sample.counts / n, size=number) @ sample.features
+        return
+    examples = np.repeat(sample.features, sample.counts, axis=0)
+    size = max(1, CHUNK_CELLS // BLOCK)
     for start in range(0, RESAMPLES, size):
-        number = min(size, RESAMPLES - start)
-        if grouped:
-            chunks.append(random.multinomial(n, sample.counts / n, size=number) @ sample.features)
-            continue
-        picked = (
-            random.integers(0, rows, size=(number, n))
-            if rows == n
-            else random.choice(rows, size=(number, n), p=sample.counts / n)
-        )
-        chunks.append(np.stack([sample.features[one].sum(0) for one in picked]))
-    return chunks
+        yield drawn_singly(examples, random, min(size, RESAMPLES - start))
+
+
+def drawn_singly(examples: np.ndarray, random: np.random.Generator, number: int) -> np.ndarray:
+    """Totals (number, F) of resamples of examples (n, F) that have nothing in common.
+
+    How many fall into each block of examples is drawn first, then which of the block: the same distribution as drawing
+    from all at once, and every look-up stays in the processor's cache, so that the time grows with n and not faster.
+    """
+    n, columns = examples.shape
+    sizes = np.array([len(examples[start : start + BLOCK]) for start in range(0, n, BLOCK)])
+    per_block = random.multinomial(n, sizes / n, size=number)
+    varying = [column for column in range(columns) if np.ptp(examples[:, column]) > 0]
+    totals = np.tile(examples[0] * n, (number, 1))
+    totals[:, varying] = 0.0
+    for block, size in enumerate(sizes):
+        counts = per_block[:, block]
+        picked = random.integers(0, size, size=int(counts.sum()), dtype=np.uint16)
+        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        empty = counts == 0
+        for column in varying:
+            values = np.append(examples[block * BLOCK : block * BLOCK + size, column][picked], 0.0)
+            totals[:, column] += np.where(empty, 0.0, np.add.reduceat(values, starts))
+    return totals
 
 
 def acceleration(sample: Sample) -> float:
