@@ -143,6 +143,12 @@ def run(
     begin: Annotated[str | None, typer.Option("--from", help="Run this stage and all behind it again.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run every stage again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run.")] = False,
+    target: Annotated[
+        str | None, typer.Option(help="The branch this commit is for; found from the job or the remote if not said.")
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild-baseline", help="Make a baseline whose artifact is gone again from its commit.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Take the whole road, then print the verdict and end with its exit code."""
@@ -150,11 +156,30 @@ def run(
 
     # What prints the verdict takes a third of a second to import, and DVC a second to find nothing to do: both at once.
     Thread(target=importlib.import_module, args=("compression_gate.stages.report",), daemon=True).start()
-    failure = stage_run.run(suite, stage_run.Request(begin=begin, force=force, dry=dry_run))
+    request = stage_run.Request(begin=begin, force=force, dry=dry_run, target=target, rebuild=rebuild)
+    failure = stage_run.run(suite, request)
     if dry_run:
         return
+    if policy is Policy.release and failure is None:
+        importlib.import_module("compression_gate.stages.holdout").run(suite)
     code = checked(suite, policy, as_json=json)
     raise typer.Exit(failure.exit_code if failure else code)
+
+
+@app.command()
+def record(
+    suite: Suite = HERE,
+    push: Annotated[bool, typer.Option("--push", help="Publish the record to the remote.")] = False,
+    remote: Annotated[str | None, typer.Option(help="The remote; the only one, or origin, if not said.")] = None,
+    release: Annotated[str | None, typer.Option(help="Mark the run as the release of this name.")] = None,
+    json: Json = False,
+) -> None:
+    """Keep this run in the history, for later commits to be held against: the target branch's job does it."""
+    from compression_gate.stages import record as stage_record
+
+    kept = stage_record.run(suite, push=push, remote=remote, release=release)
+    told = f"recorded {kept.commit[:10]}: {kept.status}{f', release {kept.release}' if kept.release else ''}"
+    tell(kept, told, as_json=json)
 
 
 @app.command()

@@ -11,12 +11,14 @@ from compression_gate.gate.binding import stale_reasons
 from compression_gate.gate.policy import Code, Decision, decide, decide_again, told
 from compression_gate.gate.test_reuse import QUALITY
 from compression_gate.records.history import History
+from compression_gate.records.holdout import Holdout
 from compression_gate.records.metric_table import kind_of
 from compression_gate.records.params import Params, read_params
-from compression_gate.records.verdict import Status, Verdict
+from compression_gate.records.verdict import Check, Status, Verdict
 from compression_gate.records.waivers import read_waivers
 
 VERDICT, HISTORY = Path("reports/verdict.json"), Path(".compression_gate/history.json")
+HOLDOUT = Path(".compression_gate/holdout/verdict.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,9 @@ def check(suite: Path, policy: str) -> Outcome:
     except MetricsError as error:
         return Outcome(suite=suite, params=params, policy=policy, status="error", exit_code=4, problems=(str(error),))
     waivers = read_waivers(suite, params, today=date.today(), releases=releases_of(suite))
-    decision = decide_again(verdict, policy, params.gate.policies, waivers)
+    withheld, notes = holdout_of(suite, verdict) if policy == "release" else ((), ())
+    whole = verdict.model_copy(update={"checks": (*verdict.checks, *withheld), "warnings": (*verdict.warnings, *notes)})
+    decision = decide_again(whole, policy, params.gate.policies, waivers)
     # An error that was reached without files to bind it to ends as it did; nothing on disk could make it a pass.
     unbound = decision.status == "error" and not verdict.bindings
     problems = () if unbound else (*edits_of(verdict, params), *stale_reasons(verdict, suite))
@@ -60,7 +64,7 @@ def check(suite: Path, policy: str) -> Outcome:
         policy=policy,
         status=status,
         exit_code=code,
-        verdict=seen(verdict, decision, params).model_copy(update={"status": status, "exit_code": code}),
+        verdict=seen(whole, decision, params).model_copy(update={"status": status, "exit_code": code}),
         decision=decision,
         problems=problems,
     )
@@ -78,6 +82,29 @@ def seen(verdict: Verdict, decision: Decision, params: Params) -> Verdict:
             "warnings": (*told(decision.warnings), *rest),
         }
     )
+
+
+def holdout_of(suite: Path, verdict: Verdict) -> tuple[tuple[Check, ...], tuple[str, ...]]:
+    """The checks on the holdout that speak of this verdict's candidate, and what a release should know of the others.
+
+    Only `run --policy release` asks the holdout, so that it may be missing; it may not be of something else.
+    """
+    path = suite / HOLDOUT
+    if not path.exists():
+        return (), ("no holdout was judged: `compression-gate run --policy release` does so where the data have one",)
+    try:
+        found = Holdout.read(path)
+    except MetricsError as error:
+        return (unheld(str(error)),), ()
+    if (found.candidate_digest, found.params_digest) != (verdict.candidate.digest, verdict.params_digest):
+        return (unheld("the holdout was judged for another candidate, or by other params"),), ()
+    return found.checks, ()
+
+
+def unheld(message: str) -> Check:
+    """The check of a holdout that cannot be believed."""
+    mending = "judge it anew: `compression-gate run --policy release`"
+    return Check(rule="holdout", metric="holdout", status="error", reason="stale", message=message, mending=mending)
 
 
 def releases_of(suite: Path) -> tuple[str, ...]:

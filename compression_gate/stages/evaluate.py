@@ -21,7 +21,7 @@ from compression_gate.records.metrics import DataRecord, Evaluation, ModelQualit
 from compression_gate.records.params import Params, read_params
 from compression_gate.runtimes.base import Session
 from compression_gate.stages.artifacts import runtime_of
-from compression_gate.stages.models import open_models
+from compression_gate.stages.models import Models, open_models
 from compression_gate.tasks.task import Task, open_task
 
 MOST_SLICES = 50
@@ -33,11 +33,13 @@ class Measured:
     """What all models answered, and what was made of it; keys as the module says.
 
     Args:
+        ids: of the examples ``(N,)``.
         columns: the data's own columns that make slices, as text ``(N,)``.
         perturbations: the names of those the models were asked under.
     """
 
     kind: Kind
+    ids: np.ndarray
     answers: dict[str, Answers]
     outcomes: dict[str, Outcomes]
     columns: dict[str, np.ndarray]
@@ -62,31 +64,48 @@ def run(suite: Path) -> Evaluation:
     """
     params = read_params(suite)
     task = open_task(params, suite)
-    runtime = runtime_of(params)
-    models = open_models(suite, runtime.file_name)
+    models = open_models(suite, runtime_of(params).file_name)
     data = DataRecord.read(suite / "reports/data.json")
-    ids = unique_ids(task)
-    columns = columns_of(task, params)
-    disturbances = disturbances_of(params.evaluate.perturbations, task, "test")
+    measured = measure(models, task, params, "test")
+    evaluation = record(measured, models, params, data.digest, suite / "reports")
+    write_confusion(suite / "reports/confusion.csv", measured.outcomes["candidate"])
+    return evaluation
+
+
+def measure(models: Models, task: Task, params: Params, split: str) -> Measured:
+    """Ask every model for every example of a split, as it is and disturbed.
+
+    Raises:
+        MeasurementError: a model's answers cannot be measured, or examples share an id.
+        KeyError, ValueError: the data have no such split, as their callable says it.
+    """
+    runtime = runtime_of(params)
+    ids = unique_ids(task, split)
+    columns = columns_of(task, params, split)
+    disturbances = disturbances_of(params.evaluate.perturbations, task, split)
     answers: dict[str, Answers] = {}
     for role, path in models.files.items():
-        answers |= answers_of(runtime.load(path, params.benchmark.threads), task, role, disturbances)
-    same_targets(answers)
-    measured = Measured(
+        answers |= answers_of(runtime.load(path, params.benchmark.threads), task, split, role, disturbances)
+    same_targets(answers, split)
+    return Measured(
         kind=params.task.kind,
+        ids=ids,
         answers=answers,
         outcomes={key: quality.outcomes_of(given, task, key) for key, given in answers.items()},
         columns=columns,
         perturbations=tuple(disturbances),
     )
-    predictions = suite / "reports/predictions.npz"
-    write_predictions(predictions, ids, measured)
-    write_confusion(suite / "reports/confusion.csv", measured.outcomes["candidate"])
+
+
+def record(measured: Measured, models: Models, params: Params, data_digest: str, folder: Path) -> Evaluation:
+    """Write ``evaluation.json`` and ``predictions.npz`` of what was measured into a folder."""
+    predictions = folder / "predictions.npz"
+    write_predictions(predictions, measured)
     others = [role for role in models.artifacts if role != "candidate"] if params.task.kind == "classification" else []
     evaluation = Evaluation(
         kind=params.task.kind,
-        n=len(ids),
-        data_digest=data.digest,
+        n=len(measured.ids),
+        data_digest=data_digest,
         predictions_digest=digest_of_file(predictions),
         runtime=params.compress.runtime,
         models={role: model_quality(artifact, measured, role, params) for role, artifact in models.artifacts.items()},
@@ -95,37 +114,39 @@ def run(suite: Path) -> Evaluation:
         pair_slices={role: paired_slices(measured, role, "candidate") for role in others},
         classes=tuple(str(label) for label in range(measured.outcomes["candidate"].classes)),
     )
-    evaluation.write(suite / "reports/evaluation.json")
+    evaluation.write(folder / "evaluation.json")
     return evaluation
 
 
-def answers_of(session: Session, task: Task, role: str, disturbances: dict[str, Disturbance]) -> dict[str, Answers]:
-    """Ask a loaded model for the test split as it is, then once more under each perturbation."""
-    answers = {role: quality.predict(session, task, "test", role)}
+def answers_of(
+    session: Session, task: Task, split: str, role: str, disturbances: dict[str, Disturbance]
+) -> dict[str, Answers]:
+    """Ask a loaded model for a split as it is, then once more under each perturbation."""
+    answers = {role: quality.predict(session, task, split, role)}
     for name, disturbance in disturbances.items():
         key = under(name, role)
-        answers[key] = quality.predict(session, task, "test", key, disturbance=disturbance)
+        answers[key] = quality.predict(session, task, split, key, disturbance=disturbance)
     return answers
 
 
-def unique_ids(task: Task) -> np.ndarray:
-    """Ids of the test examples ``(N,)``.
+def unique_ids(task: Task, split: str) -> np.ndarray:
+    """Ids of a split's examples ``(N,)``.
 
     Raises:
         MeasurementError: two examples share one, so that outcomes cannot be joined.
     """
-    ids = np.array(task.split("test").ids, dtype=np.str_)
+    ids = np.array(task.split(split).ids, dtype=np.str_)
     names, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         twice = names[counts > 1]
         raise MeasurementError(
-            f"task.data: split 'test': expected unique ids, got {len(twice)} that occur more than once "
+            f"task.data: split {split!r}: expected unique ids, got {len(twice)} that occur more than once "
             f"(first: {str(twice[0])!r}): outcomes are joined by id"
         )
     return ids
 
 
-def same_targets(answers: dict[str, Answers]) -> None:
+def same_targets(answers: dict[str, Answers], split: str) -> None:
     """Make sure that the data gave every model the same targets.
 
     Raises:
@@ -135,23 +156,23 @@ def same_targets(answers: dict[str, Answers]) -> None:
     for role, given in answers.items():
         if not np.array_equal(first, given.targets):
             raise DataError(
-                f"task.data: split 'test': expected the same targets on every reading, got others for {role}"
+                f"task.data: split {split!r}: expected the same targets on every reading, got others for {role}"
             )
 
 
-def columns_of(task: Task, params: Params) -> dict[str, np.ndarray]:
-    """The test data's own columns that have few enough values to be slices, as text ``(N,)``.
+def columns_of(task: Task, params: Params, split: str) -> dict[str, np.ndarray]:
+    """The data's own columns that have few enough values to be slices, as text ``(N,)``.
 
     Raises:
         MeasurementError: a column of another length, or one named as the slices of perturbations are.
     """
-    split = task.split("test")
+    examples = task.split(split)
     columns = {}
-    for name, values in (getattr(split.dataset, "columns", None) or {}).items():
-        array = np.asarray(values)
-        if array.shape != (len(split.dataset),):
+    for name, values in (getattr(examples.dataset, "columns", None) or {}).items():
+        array, expected = np.asarray(values), len(examples.dataset)
+        if array.shape != (expected,):
             raise MeasurementError(
-                f"task.data: column {name!r}: expected {len(split.dataset)} values, one an example, got {array.shape}"
+                f"task.data: column {name!r}: expected {expected} values, one an example, got {array.shape}"
             )
         # As text NaN equals itself, and values of several kinds can be sorted.
         text = np.array([str(value) for value in array.tolist()], dtype=np.str_)
@@ -161,7 +182,7 @@ def columns_of(task: Task, params: Params) -> dict[str, np.ndarray]:
                 "one: rename the column, or leave the perturbations out"
             )
         if name != "class" and len(np.unique(text)) <= MOST_SLICES:
-            columns[str(name)] = text[split.indices]
+            columns[str(name)] = text[examples.indices]
     return columns
 
 
@@ -212,9 +233,9 @@ def compared(other: Outcomes, own: Outcomes) -> Metrics:
     return {metric: figures[metric] for metric in PAIRED}
 
 
-def write_predictions(path: Path, ids: np.ndarray, measured: Measured) -> None:
+def write_predictions(path: Path, measured: Measured) -> None:
     """Write per-example outcomes; numpy dates every entry 1980, so the same outcomes give the same bytes."""
-    arrays = {"ids": ids, "target": measured.outcomes["candidate"].target}
+    arrays = {"ids": measured.ids, "target": measured.outcomes["candidate"].target}
     arrays |= {f"column_{name}": values for name, values in measured.columns.items()}
     for key, own in measured.outcomes.items():
         if own.predicted is not None:

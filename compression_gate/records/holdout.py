@@ -1,0 +1,24 @@
+"""What the holdout said: examples that no pull request was ever judged on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from compression_gate.records.base import Record
+from compression_gate.records.verdict import Check
+
+
+class Holdout(Record):
+    """`.compression_gate/holdout/verdict.json`: the quality rules, judged on the split ``holdout``.
+
+    It speaks of one candidate under one set of params, named by their digests, and of no other.
+    """
+
+    schema_number: Literal[1] = Field(1, alias="schema")
+    n: int
+    candidate_digest: str
+    params_digest: str
+    package_version: str
+    checks: tuple[Check, ...]

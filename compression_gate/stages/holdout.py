@@ -1,0 +1,64 @@
+"""The split `holdout`: asked when a release is judged, outside the DVC graph, so that no commit learns from it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from compression_gate import __version__
+from compression_gate.gate.facts import Facts, Outcomes
+from compression_gate.gate.judge import judge
+from compression_gate.gate.test_reuse import QUALITY
+from compression_gate.records.holdout import Holdout
+from compression_gate.records.metric_table import kind_of
+from compression_gate.records.params import Params, read_params
+from compression_gate.stages.artifacts import runtime_of
+from compression_gate.stages.evaluate import measure, record
+from compression_gate.stages.models import open_models
+from compression_gate.tasks.task import open_task
+
+FOLDER = Path(".compression_gate/holdout")
+SUFFIX = " (holdout)"
+
+
+def run(suite: Path) -> Holdout | None:
+    """Judge every quality rule on the holdout and write `.compression_gate/holdout`; None where the data have none.
+
+    Raises:
+        CompressionGateError: the models or the holdout cannot be measured.
+    """
+    params = read_params(suite)
+    shutil.rmtree(suite / FOLDER, ignore_errors=True)
+    task = open_task(params, suite)
+    try:
+        task.split("holdout")
+    except (KeyError, ValueError):
+        return None
+    models = open_models(suite, runtime_of(params).file_name)
+    (suite / FOLDER).mkdir(parents=True)
+    measured = measure(models, task, params, "holdout")
+    digest = hashlib.sha256("\n".join(measured.ids.tolist()).encode()).hexdigest()
+    evaluation = record(measured, models, params, digest, suite / FOLDER)
+    facts = Facts(
+        params=quality_rules(params),
+        evaluation=evaluation,
+        outcomes=Outcomes.read(suite / FOLDER / "predictions.npz"),
+        artifacts=models.artifacts,
+        alpha=1 - params.gate.confidence,
+    )
+    found = Holdout(
+        n=evaluation.n,
+        candidate_digest=models.artifacts["candidate"].digest,
+        params_digest=params.digest,
+        package_version=__version__,
+        checks=tuple(check.model_copy(update={"rule": check.rule + SUFFIX}) for check in judge(facts)),
+    )
+    found.write(suite / FOLDER / "verdict.json")
+    return found
+
+
+def quality_rules(params: Params) -> Params:
+    """The params with only those rules that test examples answer."""
+    rules = {name: rule for name, rule in params.gate.rules.items() if kind_of(rule.metric) in QUALITY}
+    return params.model_copy(update={"gate": params.gate.model_copy(update={"rules": rules})})
