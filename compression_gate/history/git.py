@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,20 +47,39 @@ def call(
         HistoryError: there is no git program, or it took too long.
     """
     command = ["git", *QUIETLY, *arguments]
+    pipe = subprocess.PIPE
     try:
-        return subprocess.run(
+        process = subprocess.Popen(
             command,
             cwd=folder,
             env=environment(extra or {}),
-            input=text.encode(),
-            capture_output=True,
-            check=False,
-            timeout=patience_s,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            # Without a terminal ssh cannot ask for a passphrase either, and a whole session can be ended at once.
+            start_new_session=True,
         )
     except FileNotFoundError as error:
         raise HistoryError(f"{folder}: expected the program git, got none on PATH: install it") from error
-    except subprocess.TimeoutExpired as error:
-        raise HistoryError(f"git {arguments[0]}: no answer within {patience_s:g} s") from error
+    with process:
+        try:
+            said, complained = process.communicate(text.encode(), timeout=patience_s)
+        except subprocess.TimeoutExpired as error:
+            end(process)
+            raise HistoryError(f"git {arguments[0]}: no answer within {patience_s:g} s") from error
+        except BaseException:
+            end(process)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, said, complained)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End git and the programs it called, which hold its pipes and would be waited for."""
+    if os.name == "posix":
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 def output(

@@ -89,6 +89,8 @@ def resolve(suite: Path, params: Params, *, target: str | None = None, rebuild: 
     except HistoryError as error:
         findings = Findings(absent=dict.fromkeys(ROLES, f"no_baseline: {in_a_line(error)}"))
     write_if_changed(suite / DVC_IGNORE, DVC_IGNORED)
+    for left in (suite / REFERENCES).glob(".*.*"):  # temporary folders of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     for role in ROLES:
         reason = findings.absent.get(role) or lay(role, findings.records[role], search)
         if reason:
@@ -202,6 +204,7 @@ class Road:
         every, main: commits from the start back: all, and those along first parents.
         shallow: whether it ends where this clone does, and not where the history does.
         obstacle: why there is no start.
+        mend: the command that makes a shallow clone whole.
     """
 
     start: str | None = None
@@ -209,6 +212,7 @@ class Road:
     main: list[str] = field(default_factory=list)
     shallow: bool = False
     obstacle: str = ""
+    mend: str = "git fetch --unshallow"
 
 
 def road_back(remote: str | None, head: str | None, root: Path, search: Search) -> Road:
@@ -222,7 +226,8 @@ def road_back(remote: str | None, head: str | None, root: Path, search: Search) 
     edge = lineage.shallow_commits(root)
     target = lineage.target_of(search.target, remote, root)
     if target is None or target.commit is None:
-        return Road(shallow=bool(edge), obstacle=unknown_target(target, remote))
+        mend = f"git fetch --unshallow {remote or '<remote>'} +refs/heads/*:refs/remotes/{remote or '<remote>'}/*"
+        return Road(shallow=bool(edge), obstacle=unknown_target(target, remote), mend=mend)
     start = lineage.start_of(head, target.commit, root)
     if start is None:
         return Road(shallow=bool(edge), obstacle=f"{head[:12]} and {target.name} have no earlier commit in common")
@@ -248,7 +253,7 @@ def not_on_the_road(role: str, wanted: set[str], road: Road, runs: Runs) -> str:
     if road.shallow:
         return (
             f"no_baseline: this clone is shallow and ends before a recorded {role} ({len(wanted)} recorded): "
-            "git fetch --unshallow"
+            f"{road.mend}"
         )
     if road.obstacle:
         return f"no_baseline: {road.obstacle}"

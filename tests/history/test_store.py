@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 
+import psutil
 import pytest
 from repositories import git, new_shop
 
@@ -195,6 +198,32 @@ def test_remote_that_is_not_there_is_an_error(shop, tmp_path):
         store.push("origin", shop.root)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the way to the remote is a shell script")
+def test_remote_that_never_answers_is_given_up_with_all_it_started(shop, monkeypatch, tmp_path):
+    silent, pid = tmp_path / "silent", tmp_path / "pid"
+    silent.write_text(f"#!/bin/sh\necho $$ > {pid}\nexec sleep 600\n")
+    silent.chmod(0o755)
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(silent))
+    monkeypatch.setenv("GIT_SSH_VARIANT", "simple")
+    monkeypatch.setattr(store.git, "PATIENCE_S", 0.5)
+    shop.git("remote", "add", "origin", "ssh://nobody/nothing.git")
+    with pytest.raises(HistoryError, match=r"git ls-remote: no answer within 0\.5 s"):
+        store.fetch("origin", shop.root)
+    assert ended(int(pid.read_text()))
+
+
+def ended(pid):
+    """Whether a process that was told to end has, at most seconds later; nobody may be there to bury it."""
+    for _ in range(200):
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_whoever_loses_a_race_goes_on_top_of_the_winner(shop):
     one, two = shop.clone("one"), shop.clone("two")
     records = [clone.record(clone.commit(clone.root.name)) for clone in (one, two)]
@@ -246,3 +275,13 @@ def test_remote_that_refuses_is_told_at_once(shop):
     clone.record()
     with pytest.raises(HistoryError, match="not you"):
         store.push("origin", clone.root)
+
+
+def test_shallow_clone_can_record_and_push(shop):
+    before = shop.record()
+    shop.commit()
+    clone = shop.clone("clone", "--depth", "1")
+    store.fetch("origin", clone.root)
+    record = clone.record()
+    store.push("origin", clone.root)
+    assert {one.commit for one in store.read(".", shop.root).records} == {before.commit, record.commit}

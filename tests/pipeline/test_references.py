@@ -16,6 +16,7 @@ from compression_gate.pipeline import retrieval
 from compression_gate.pipeline.dvc import dvc
 from compression_gate.pipeline.references import resolve
 from compression_gate.pipeline.retrieval import md5_of_folder
+from compression_gate.records.artifact import Artifact
 from compression_gate.records.history import NO_RECORD, NO_RELEASE, NOTHING_ACCEPTED
 from compression_gate.records.params import read_params
 
@@ -270,6 +271,9 @@ def test_checkout_of_depth_one_is_shallow_and_no_first_run(shop, monkeypatch, br
     clone.git("checkout", "-q", "--detach")
     clone.resolve()
     assert clone.absent().startswith("no_baseline: this clone is shallow"), clone.absent()
+    clone.git(*clone.absent().rpartition(": git ")[2].split())
+    clone.resolve()
+    assert clone.reference()[1].commit == shop.git("rev-parse", "main~1")
 
 
 def test_shallow_clone_with_the_record_will_do(shop):
@@ -389,6 +393,14 @@ def test_nothing_is_written_when_nothing_changed(shop):
     before = contents(clone.suite)
     clone.resolve()
     assert contents(clone.suite) == before
+
+
+def test_what_a_killed_run_left_is_removed(shop):
+    left = shop.suite / ".compression_gate/references/.baseline.abc123"
+    left.mkdir(parents=True)
+    (left / "model.onnx").write_text("half of it")
+    shop.resolve()
+    assert not left.exists()
 
 
 def test_new_baseline_takes_the_place_of_the_old_one(shop):
@@ -668,3 +680,26 @@ def test_stage_that_fails_is_told_with_its_last_words(shop):
     (shop.suite / "params.yaml").write_text("task: {model: 'nowhere:Net', data: 'nowhere:load'}\n")
     with pytest.raises(retrieval.LostArtifactError, match="prepare ended with code"):
         retrieval.stage("prepare", shop.suite)
+
+
+@pytest.mark.slow
+def test_real_stages_build_the_recorded_bytes_again(suite):
+    """A user's own model and data, trained and compressed in a checkout of the commit."""
+    shop = Shop(suite.path)
+    (suite.path / ".gitignore").write_text(".compression_gate/\nmodels/\nreports/\ndata/\n")
+    (suite.path / "data").mkdir()
+    (suite.path / "data/scale.txt").write_text("1")
+    suite.replace("return Gratings(", "assert open('data/scale.txt').read() == '1'\n    return Gratings(")
+    git(suite.path, "init", "-q", "-b", "main")
+    shop.git("add", ".")
+    commit = shop.commit("first")
+    for word in retrieval.WORDS:
+        retrieval.stage(word, suite.path)
+    made = Artifact.open(suite.path / "models/candidate")
+    (suite.path / ".dvc").mkdir()
+    record = shop.record(commit, candidate_digest=made.digest)
+    shop.commit("next")
+    shutil.rmtree(shop.cache)
+    history = shop.resolve(rebuild=True)
+    assert shop.reference()[0].digest == record.candidate_digest
+    assert history.notices == ()

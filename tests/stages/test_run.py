@@ -42,6 +42,7 @@ def raising(error):
 FAULTS = [  # what fails, how, the exit code
     ("set_up", CompressionGateError("`dvc init` failed"), 4),
     ("prepare_state", OSError(28, "No space left on device"), 4),
+    ("resolve", OSError(28, "No space left on device"), 4),
     ("reproduce", CompressionGateError("compression-gate: expected the command"), 4),
     ("reproduce", ParamsError(".dvc/config: cannot be read"), 2),
     ("reproduce", OSError(12, "Cannot allocate memory"), 4),
@@ -108,6 +109,14 @@ def test_a_dry_run_changes_no_file(ready, monkeypatch):
     before = contents(ready.path)
     assert run.run(ready.path, run.Request(dry=True)) is None
     assert contents(ready.path) == before
+
+
+def test_references_are_searched_as_the_request_says(ready, monkeypatch):
+    asked = []
+    monkeypatch.setattr(run, "resolve", lambda *_, **options: asked.append(options))
+    monkeypatch.setattr(run, "reproduce", lambda *_, **__: 255)
+    run.run(ready.path, run.Request(target="next", rebuild=True))
+    assert asked == [{"target": "next", "rebuild": True}]
 
 
 def test_a_dry_run_sets_nothing_up(suite, monkeypatch):
