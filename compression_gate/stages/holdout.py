@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compression_gate import __version__
 from compression_gate.gate.facts import Facts, Outcomes
-from compression_gate.gate.judge import judge
+from compression_gate.gate.judge import checks_of
 from compression_gate.gate.test_reuse import QUALITY
 from compression_gate.records.holdout import Holdout
 from compression_gate.records.metric_table import kind_of
@@ -52,7 +52,11 @@ def run(suite: Path) -> Holdout | None:
         candidate_digest=models.artifacts["candidate"].digest,
         params_digest=params.digest,
         package_version=__version__,
-        checks=tuple(check.model_copy(update={"rule": check.rule + SUFFIX}) for check in judge(facts)),
+        checks=tuple(
+            check.model_copy(update={"rule": name + SUFFIX})
+            for name, rule in facts.params.gate.rules.items()
+            for check in checks_of(name, rule, facts)
+        ),
     )
     found.write(suite / FOLDER / "verdict.json")
     return found
