@@ -255,7 +255,11 @@ def paired_metrics(facts: Facts) -> tuple[str, ...]:
 
 def base_figure(metric: str, role: str, facts: Facts) -> float | None:
     """What a ratio of pairs is a share of: the other model's own figure; 1 for a speedup."""
-    return 1.0 if metric == "speedup" else measurement_of(metric, role, facts).value
+    if metric == "speedup":
+        return 1.0
+    value: float | None = measurement_of(metric, role, facts).value
+    refuse_backwards(metric, role, value)
+    return value
 
 
 def trusted_pair(role: str, facts: Facts) -> Any:
@@ -282,9 +286,22 @@ def trusted_pair(role: str, facts: Facts) -> Any:
     return pair
 
 
+def refuse_backwards(metric: str, role: str, value: float | None) -> None:
+    """Refuse a time, a rate or a peak that is not over zero: no clock that runs forwards gives one.
+
+    Raises:
+        UnjudgeableError: it is not.
+    """
+    if value is not None and value <= 0:
+        raise UnjudgeableError(
+            "untrusted_timing", f"{metric} of {role}: expected over zero, got {value:g}: the clock was set back"
+        )
+
+
 def spread_of(metric: str, role: str, facts: Facts) -> Any:
     """A measurement that has a value."""
     figure = measurement_of(metric, role, facts)
+    refuse_backwards(metric, role, figure.value)
     if figure.value is None:
         raise UnjudgeableError("not_finite", f"{metric} of {role}: {figure.reason or 'no value'}")
     if figure.low is None or figure.high is None or not figure.low <= figure.value <= figure.high:

@@ -50,6 +50,12 @@ class Outcomes:
             raise MetricsError(f"{path}: expected ids and target, got {', '.join(arrays)}: run evaluate again")
         if len({len(array) for array in arrays.values()}) != 1:
             raise MetricsError(f"{path}: expected columns of one length, got others: run evaluate again")
+        # A label that is no number is wrong like any other, and would hide among those that are.
+        for name, array in arrays.items():
+            if name.endswith("_predicted") and array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise MetricsError(
+                    f"{path}: {name}: expected labels, got {array[~np.isfinite(array)][0]}: run evaluate again"
+                )
         ids, target = arrays.pop("ids"), arrays.pop("target")
         if len(np.unique(ids)) != len(ids):
             raise MetricsError(f"{path}: expected unique ids, got {len(ids)} with repeats: run evaluate again")

@@ -38,7 +38,7 @@ class StepRecord(Record):
 
     method: str
     options: dict[str, object]
-    seconds: float
+    seconds: float = Field(ge=0)
     state_bytes: int
     parameters: int
     nonzeros: int

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import ValidationError
 
 from compression_gate import __version__
@@ -213,8 +214,7 @@ def read_facts(suite: Path, params: Params) -> Facts:
         if holds_model(folder):
             artifacts[role] = read(role, Artifact.open, folder)
     read("sources", sources_of, suite)
-    if not (reports / "timings.npz").is_file():
-        missing["timings"] = f"{reports / 'timings.npz'}: missing: run benchmark again"
+    read("timings", readable_samples, reports / "timings.npz")
     evaluation = read("evaluation", Evaluation.read, reports / "evaluation.json")
     facts: Mapping[str, Any] = {
         "data": read("data", DataRecord.read, reports / "data.json"),
@@ -231,8 +231,11 @@ def read_facts(suite: Path, params: Params) -> Facts:
         missing["predictions"] = (
             f"{PREDICTIONS}: expected the files that evaluation.json speaks of, got others: run again"
         )
-    # Absent where a stage is called by hand; damaged it is an error of its own.
-    history = read("history", History.read, suite / HISTORY) if (suite / HISTORY).exists() else None
+    # Absent where a stage is called by hand; damaged, or gone from beside a baseline, it is an error of its own.
+    needed = (
+        not artifacts.keys().isdisjoint(("baseline", "release")) or params.gate.policies.get("history") == "required"
+    )
+    history = read("history", History.read, suite / HISTORY) if needed or (suite / HISTORY).exists() else None
     return Facts(
         params=params,
         alpha=level(params.gate),
@@ -242,6 +245,21 @@ def read_facts(suite: Path, params: Params) -> Facts:
         missing=missing,
         **facts,
     )
+
+
+def readable_samples(path: Path) -> list[str]:
+    """The names of the samples behind the benchmark's figures.
+
+    Raises:
+        MetricsError: the file is missing or cut short.
+    """
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            return list(file.files)
+    except FileNotFoundError as error:
+        raise MetricsError(f"{path}: missing: run benchmark again") from error
+    except Exception as error:  # a cut zip fails with errors of several libraries
+        raise MetricsError(f"{path}: damaged ({type(error).__name__}: {error}): run benchmark again") from error
 
 
 def machine_of(suite: Path) -> str | None:

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compression_gate.gate.limits import bound_of, judged
+from compression_gate.records.history import History
 from compression_gate.records.params import Rule, read_params
 from compression_gate.records.verdict import Verdict
 from compression_gate.stages import check, gate, report
@@ -445,6 +446,7 @@ def baseline(finished: Path) -> Path:
         record(lambda v: v["models"].update(baseline=v["models"]["candidate"]))(finished)
     benchmark(lambda v: v["pairs"].update(baseline=v["pairs"]["reference"]))(finished)
     rewrite(finished, lambda a: a.update(baseline_predicted=a["candidate_predicted"]))
+    History(recorded=True).write(finished / gate.HISTORY)
     return folder
 
 
