@@ -16,6 +16,7 @@ PATIENCE_S = 20.0  # what a remote may take to answer; a local question is answe
 FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 # Settings of the user's that would start other programs, or take time.
 QUIETLY = ("-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "core.fsmonitor=false")
+LINES = 5  # of what git complains of; more are a remote's own prose
 IDENTITY = {"NAME": "compression-gate", "EMAIL": "compression-gate@localhost"}
 
 
@@ -102,11 +103,10 @@ def output(
 
 
 def complaint(done: subprocess.CompletedProcess[bytes]) -> str:
-    """What git says went wrong, in a line."""
-    text = done.stderr.decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("hint:")]
-    said = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))] or lines
-    return "; ".join(said[:3]) or f"ended with code {done.returncode}"
+    """What git says went wrong, and what to do about it, in a line."""
+    lines = (line.strip() for line in done.stderr.decode(errors="replace").splitlines())
+    said = [line for line in lines if line and not line.startswith("hint:")]
+    return "; ".join(said[:LINES]) or f"ended with code {done.returncode}"
 
 
 def blobs(objects: Sequence[str], folder: Path) -> dict[str, bytes]:

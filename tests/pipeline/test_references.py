@@ -581,6 +581,14 @@ def test_machine_without_the_program_git_cannot_call_it_a_first_run(shop, monkey
     assert "install it" in shop.absent()
 
 
+def test_checkout_of_another_user_is_no_first_run(shop, monkeypatch):
+    """In a container git refuses folders that somebody else owns, and says how to allow one."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    shop.resolve()
+    assert shop.absent().startswith("no_baseline: git remote: fatal: detected dubious ownership")
+    assert "git config --global --add safe.directory" in shop.absent()
+
+
 def test_suite_in_a_folder_has_records_of_its_own(tmp_path):
     shop = new_shop(tmp_path / "shop", "models")
     record = shop.record(name="its own")
