@@ -237,8 +237,8 @@ def main() -> None:
         for row in rows:
             print(
                 f"n = {row['n']:>6,}, discordance {row['discordance']:.0%}, true drop {row['true_drop'] * 100:3g}"
-                f" points, {row['habit']:<9}: pass {row['pass']:7.2%}, fail {row['fail']:7.2%}, neither {row['other']:7.2%}"
-                + (f", of it refused {row['refused']:.2%}" if "refused" in row else "")
+                f" points, {row['habit']:<9}: pass {row['pass']:7.2%}, fail {row['fail']:7.2%}, "
+                f"neither {row['other']:7.2%}" + (f", of it refused {row['refused']:.2%}" if "refused" in row else "")
             )
         for row in families:
             print(
