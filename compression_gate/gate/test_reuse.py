@@ -18,7 +18,7 @@ from compression_gate.records.metric_table import kind_of
 from compression_gate.records.params import REUSE, GateParams
 from compression_gate.records.verdict import Check, CheckStatus, TestReuse
 
-ANSWERS = 3  # pass, fail, not proven: what one use of an adaptive test set tells
+ANSWERS = 4  # pass, fail, undecided, underpowered: what one use of an adaptive test set tells
 QUALITY = ("paired_proportion", "paired_composite")
 PREMISES = {
     None: "each answer stands alone; after many commits on one test set some will be wrong",

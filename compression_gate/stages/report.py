@@ -37,7 +37,8 @@ def read_findings(suite: Path) -> Findings:
         params=params,
         verdict=verdict,
         compression=optional(CompressionRecord, reports / "compression.json"),
-        evaluation=optional(Evaluation, reports / "evaluation.json"),
+        # An adaptive test set tells its one answer and no figure.
+        evaluation=None if verdict.test_reuse.mode == "adaptive" else optional(Evaluation, reports / "evaluation.json"),
         benchmark=optional(Benchmark, reports / "benchmark.json"),
     )
 
