@@ -276,6 +276,26 @@ def waive(
     typer.echo(f"wrote {stage_waive.run(suite, request)}")
 
 
+@app.command()
+def selftest(
+    gate: Annotated[
+        bool, typer.Option("--gate", help="The judge: its error rates, and that nothing is silent.")
+    ] = True,
+    full: Annotated[bool, typer.Option("--full", help="So many replays that the claims are proven.")] = False,
+    json: Json = False,
+) -> None:
+    """Hold the gate to its own numbers, on this machine, and end with 1 where one does not hold."""
+    from compression_gate.reporters import selftest as reporter
+    from compression_gate.stages import selftest as stage_selftest
+
+    found = stage_selftest.run(full=full)
+    if json:
+        tell(found, "", as_json=True)
+    else:
+        reporter.show(found)
+    raise typer.Exit(found.exit_code)
+
+
 def checked(suite: Path, policy: Policy, *, as_json: bool) -> int:
     """Check the verdict, print it, and return the exit code."""
     from compression_gate.reporters import terminal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from compression_gate import __version__
@@ -23,6 +24,8 @@ from compression_gate.pipeline.state import (
 )
 from compression_gate.records.base import digest_of
 from compression_gate.records.params import Params, read_params
+from compression_gate.records.waivers import read_waivers
+from compression_gate.stages.check import releases_of
 
 log = logging.getLogger("compression_gate")
 VERDICT, REPORT = Path("reports/verdict.json"), Path("reports/report.md")
@@ -51,13 +54,14 @@ def run(suite: Path, request: Request) -> Failure | None:
     """Bring every record up to date; returns what failed, after writing a verdict that says so.
 
     Raises:
-        ParamsError: the params, `dvc.yaml` or the request are wrong. Nothing was touched.
+        ParamsError: the params, the waivers, `dvc.yaml` or the request are wrong. Nothing was touched.
     """
     if request.begin is not None and request.begin not in STAGES:
         raise ParamsError(f"--from: expected one of {', '.join(STAGES)}, got {request.begin!r}")
     params = read_params(suite)
     source_digests(suite, params)
     check_definition(params, suite)
+    read_waivers(suite, params, today=date.today(), releases=releases_of(suite))
     with locked(suite):
         if request.dry:
             show(suite, params, request)
