@@ -12,6 +12,7 @@ import numpy as np
 from compression_gate.gate import power, proportions, resampling
 from compression_gate.gate.facts import Outcomes, Part, Question, part_of
 from compression_gate.gate.limits import CHANGES, Bound
+from compression_gate.gate.looks import strictness_of
 
 CONTROL_HIGH = 1.02  # an identical copy that comes out further from 1 than this says that the clock cannot be trusted
 SHARES = ("accuracy", "agreement", "flips")
@@ -26,7 +27,8 @@ class Estimate:
 
     Args:
         discordance: share of examples on which the two models differ in being right; None where there are no pairs.
-        alpha: how often each end of the interval may be wrong.
+        alpha: how often each end of the interval may be wrong; strictness: by how much less that is than at a first
+            look at evidence that grew since. P-values are to be multiplied by it.
         tail: (limit, sign) -> p-value that the true change (or figure) is not beyond the limit: not over it for sign 1,
             not under it for -1. None where the evidence has none.
     """
@@ -38,6 +40,7 @@ class Estimate:
     n: int | None = None
     discordance: float | None = None
     alpha: float = 0.05
+    strictness: float = 1.0
     tail: Tail | None = None
     note: str = ""
 
@@ -264,6 +267,7 @@ def of_pairs(metric: str, pair: Any, base: float | None) -> Estimate:
     # A speedup is judged as a value, the others as a change of the other model's own figure.
     shift = 0.0 if metric == "speedup" else base
     alpha = (1 - pair.confidence) / 2
+    attempts = f" of {pair.attempts} attempts" if pair.attempts > 1 else ""
     return Estimate(
         observed=ratio * base,
         compared_to=base,
@@ -271,8 +275,9 @@ def of_pairs(metric: str, pair: Any, base: float | None) -> Estimate:
         statistical=True,
         n=pair.pairs,
         alpha=alpha,
+        strictness=strictness_of(pair.attempts),
         tail=lambda limit, sign: ratio_p(ratio, ends, (limit + shift) / base, sign, alpha),
-        note=f"{pair.pairs:,} pairs in {pair.turns} processes, {pair.clock}",
+        note=f"{pair.pairs:,} pairs in {pair.turns} processes{attempts}, {pair.clock}",
     )
 
 

@@ -105,8 +105,8 @@ def decided(question: Question, estimate: Estimate) -> Check:
         headroom=bound.headroom(value),
         n=estimate.n,
         minimum_detectable=intervals.minimum_detectable_of(estimate, bound),
-        alpha=estimate.alpha if estimate.statistical else None,
-        p_value=estimate.tail(bound.allowed, bound.sign) if estimate.tail else None,
+        alpha=estimate.alpha * estimate.strictness if estimate.statistical else None,
+        p_value=min(1.0, estimate.tail(bound.allowed, bound.sign) * estimate.strictness) if estimate.tail else None,
         settled_by=None if status == "pass" else intervals.settling(estimate, bound),
         message=estimate.note,
     )

@@ -10,6 +10,7 @@ import math
 import random
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +18,14 @@ import numpy as np
 from scipy import stats
 
 from compression_gate.errors import MeasurementError
+from compression_gate.gate.looks import confidence_of
 from compression_gate.measurers.workers import run_worker
 from compression_gate.records.base import finite
 from compression_gate.records.metrics import PairedTiming
 from compression_gate.runtimes.base import Arrays
 
 WORKER = "compression_gate.measurers.latency_worker"
+PROCEDURE = "interleaved pairs in fresh processes; sign interval of block medians, widened by turns"
 CONFIDENCE = 0.95
 TURNS = 6  # five or more keep the widening by the spread between turns under 1.2 of their deviation
 LEAST_TURNS = 3
@@ -67,8 +70,21 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """The raw samples of one attempt: turns of the pair, turns of the control, and why it did not come to its end."""
+
+    turns: list[Turn] = field(default_factory=list)
+    control: list[Turn] = field(default_factory=list)
+    reason: str | None = None
+
+    def alone(self, threads: int) -> Estimate | None:
+        """What this attempt says for itself; nothing where it failed."""
+        return estimate(self.turns, threads=threads) if self.reason is None else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PairedSamples:
-    """What :func:`measure_pair` returns: the record, and the raw samples behind it."""
+    """A record, and the raw samples behind it: those of every attempt."""
 
     timing: PairedTiming
     turns: list[Turn] = field(default_factory=list)
@@ -85,58 +101,76 @@ class PairedSamples:
 
 
 def measure_pair(other: Path, candidate: Path, setting: Setting, budget_s: float) -> PairedSamples:
+    """Time ``candidate`` against ``other`` once, and make a record of it; see :func:`sample_pair`."""
+    return together([sample_pair(other, candidate, setting, budget_s)], threads=setting.threads)
+
+
+def sample_pair(other: Path, candidate: Path, setting: Setting, budget_s: float) -> Sampled:
     """Time ``candidate`` against ``other``, and ``other`` against a second copy of itself, within about ``budget_s``.
 
-    A process that dies or hangs makes a record without a ratio, with the reason.
+    A process that dies or hangs leaves the turns before it, and the reason.
     """
     seeds = random.Random(setting.seed)  # noqa: S311  # coins, not secrets
     turns: list[Turn] = []
     control: list[Turn] = []
     reason = None
     try:
-        control += take_turns((other, other), setting, budget_s * CONTROL_SHARE, LEAST_TURNS, seeds)
-        turns += take_turns((other, candidate), setting, budget_s * (1 - CONTROL_SHARE), TURNS, seeds)
+        for turn in take_turns((other, other), setting, budget_s * CONTROL_SHARE, LEAST_TURNS, seeds):
+            control.append(turn)
+        for turn in take_turns((other, candidate), setting, budget_s * (1 - CONTROL_SHARE), TURNS, seeds):
+            turns.append(turn)
     except MeasurementError as error:
         reason = str(error)
-    found = estimate(turns, threads=setting.threads) if reason is None else None
-    noise = estimate(control, threads=setting.threads) if len(control) >= LEAST_TURNS else None
-    clock = "thread CPU time" if setting.threads == 1 else "wall time"
+    return Sampled(turns=turns, control=control, reason=reason)
+
+
+def together(attempts: Sequence[Sampled], *, threads: int) -> PairedSamples:
+    """One record of all attempts' turns, the last attempt's failure included; the more attempts, the wider.
+
+    The control keeps its confidence: a wider interval would make it blind to a clock that cannot be trusted.
+    """
+    turns = [turn for attempt in attempts for turn in attempt.turns]
+    control = [turn for attempt in attempts for turn in attempt.control]
+    reason, confidence = attempts[-1].reason, confidence_of(len(attempts))
+    found = estimate(turns, threads=threads, confidence=confidence) if reason is None else None
+    noise = estimate(control, threads=threads) if len(control) >= LEAST_TURNS else None
     timing = PairedTiming(
-        procedure="interleaved pairs in fresh processes; sign interval of block medians, widened by turns",
-        clock=clock,
+        procedure=PROCEDURE,
+        clock="thread CPU time" if threads == 1 else "wall time",
         ratio=finite(found.ratio) if found else None,
         interval=(finite(found.low), finite(found.high)) if found else (None, None),
-        confidence=CONFIDENCE,
+        confidence=confidence,
         pairs=sum(turn.cpu.shape[1] for turn in turns),
         turns=len(turns),
         control_ratio=finite(noise.ratio) if noise else None,
         control_interval=(finite(noise.low), finite(noise.high)) if noise else (None, None),
         wall_ratio=finite(found.wall_ratio) if found else None,
         reason=reason,
+        attempts=len(attempts),
+        attempt_ratios=tuple(finite(alone.ratio) if (alone := one.alone(threads)) else None for one in attempts),
     )
     return PairedSamples(timing=timing, turns=turns, control=control)
 
 
 def take_turns(
     files: tuple[Path, Path], setting: Setting, budget_s: float, most: int, seeds: random.Random
-) -> list[Turn]:
+) -> Iterator[Turn]:
     """Take turns until ``most`` are done or the time is up, but not fewer than the least that show their spread.
 
     What starting a process costs is learned from the first, and taken off the time the others measure for.
     """
     start, overhead = time.monotonic(), 0.0
-    turns: list[Turn] = []
-    while len(turns) < most:
+    for done in range(most):
         left = budget_s - (time.monotonic() - start)
-        share = left / (most - len(turns)) - overhead
-        if len(turns) >= LEAST_TURNS and share < SHORTEST_TURN_S:
-            break
+        share = left / (most - done) - overhead
+        if done >= LEAST_TURNS and share < SHORTEST_TURN_S:
+            return
         began = time.monotonic()
         # The first turn is short: it also finds out what a start costs.
-        seconds = max(SHORTEST_TURN_S, min(share, 2.0) if turns else min(share / 2, 1.0))
-        turns.append(take_turn(files, setting, seconds, seeds.getrandbits(32)))
+        seconds = max(SHORTEST_TURN_S, min(share, 2.0) if done else min(share / 2, 1.0))
+        turn = take_turn(files, setting, seconds, seeds.getrandbits(32))
         overhead = max(0.0, time.monotonic() - began - seconds)
-    return turns
+        yield turn
 
 
 def take_turn(files: tuple[Path, Path], setting: Setting, seconds: float, seed: int) -> Turn:

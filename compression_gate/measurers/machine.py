@@ -27,6 +27,11 @@ def machine_fingerprint() -> dict[str, str]:
     }
 
 
+def timing_environment(threads: int) -> dict[str, str]:
+    """The machine, and with how many threads it times: what makes two timings comparable."""
+    return machine_fingerprint() | {"benchmark_threads": str(threads)}
+
+
 def processor() -> tuple[str, list[str]]:
     """Name of the first core's processor and its flags; the name alone where the system lists no flags."""
     fields: dict[str, str] = {}

@@ -132,7 +132,12 @@ class PairedTiming(Record):
 
     ``ratio`` is candidate over the other (1.05: 5 % slower), the exponential of the median of per-pair log ratios;
     ``interval`` its two-sided sign interval at ``confidence``; ``control_*`` the same for the other against a copy of
-    itself, in which nothing but noise can be seen.
+    itself, in which nothing but noise can be seen, always at 95 %.
+
+    Args:
+        attempts: how often this was timed; all figures are of all attempts' pairs together, and the confidence rises
+            with their number (`gate.looks`).
+        attempt_ratios: of each attempt alone, oldest first; None for one that ended without.
     """
 
     procedure: str
@@ -146,6 +151,8 @@ class PairedTiming(Record):
     control_interval: tuple[float | None, float | None]
     wall_ratio: float | None
     reason: str | None = None
+    attempts: int = Field(1, ge=1)
+    attempt_ratios: tuple[float | None, ...] = ()
 
 
 class ModelCost(Record):

@@ -43,7 +43,8 @@ class Check(Record):
             limit the figure that would have.
         message: what was found, in a sentence; mending: what to do about it.
         alpha: how often each bound may be wrong; p_value: that the true figure is inside its limit, so that a small one
-            proves it broken; settled_by: how many examples would settle an undecided check.
+            proves it broken (both as at the first look, where timings were added since); settled_by: how many examples
+            would settle an undecided check.
         power: P(pass | no drop) with these examples.
         proven: False where a rule with ``accept_underpowered`` was judged on its observed value.
         waiver: the one that covers it.

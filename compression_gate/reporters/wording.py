@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from compression_gate.gate.policy import LOOSENED
 from compression_gate.gate.waivers import told
 from compression_gate.records.metric_table import METRICS
-from compression_gate.records.metrics import Measurement, StepRecord
+from compression_gate.records.metrics import Measurement, PairedTiming, StepRecord
 from compression_gate.records.verdict import Check, Verdict
 from compression_gate.reporters.base import Findings
 
@@ -332,19 +332,26 @@ def described(step: StepRecord, options: Mapping[str, object]) -> str:
 
 def timing_lines(findings: Findings) -> list[str]:
     """One line for each model the candidate was timed against, with its control."""
-    lines = []
-    for role, pair in (findings.benchmark.pairs if findings.benchmark else {}).items():
-        if pair.ratio is None:
-            lines.append(f"against the {role}: {pair.reason or 'no result'}")
-            continue
-        low, high = pair.interval
-        control = f"{pair.control_ratio:.3f}" if pair.control_ratio is not None else NOTHING
-        span = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else "no interval"
-        lines.append(
-            f"against the {role}: {pair.ratio:.3f} of its time ({span} at {pair.confidence:.0%}); a copy of the {role} "
-            f"against itself: {control}; {pair.pairs:,} pairs in {pair.turns} processes; {pair.clock}"
-        )
-    return lines
+    pairs = findings.benchmark.pairs if findings.benchmark else {}
+    return [f"against the {role}: {timing_text(role, pair)}" for role, pair in pairs.items()]
+
+
+def timing_text(role: str, pair: PairedTiming) -> str:
+    """What timing the candidate against a role came to: each attempt where there were several, and all together."""
+    alone = ", ".join(
+        f"attempt {number}: {f'{ratio:.3f}' if ratio is not None else 'no figure'}"
+        for number, ratio in enumerate(pair.attempt_ratios, 1)
+    )
+    before = f"{alone} of its time; all together " if pair.attempts > 1 and alone else ""
+    if pair.ratio is None:
+        return f"{before}{'no figure: ' if before else ''}{pair.reason or 'no result'}"
+    low, high = pair.interval
+    control = f"{pair.control_ratio:.3f}" if pair.control_ratio is not None else NOTHING
+    span = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else "no interval"
+    return (
+        f"{before}{pair.ratio:.3f} of its time ({span} at {100 * pair.confidence:.4g}%); a copy of the {role} "
+        f"against itself: {control}; {pair.pairs:,} pairs in {pair.turns} processes; {pair.clock}"
+    )
 
 
 def rule_lines(findings: Findings) -> list[str]:

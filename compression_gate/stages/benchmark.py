@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from compression_gate import __version__
 from compression_gate.errors import MeasurementError
 from compression_gate.measurers.absolute import Figures, measure_absolute
-from compression_gate.measurers.latency import PairedSamples, Setting, measure_pair
-from compression_gate.measurers.machine import machine_fingerprint
+from compression_gate.measurers.evidence import accumulated
+from compression_gate.measurers.latency import PROCEDURE, PairedSamples, Sampled, Setting, sample_pair
+from compression_gate.measurers.machine import timing_environment
 from compression_gate.measurers.memory import measure_memory
 from compression_gate.records.artifact import Artifact
+from compression_gate.records.attempts import Timed
 from compression_gate.records.base import digest_of, replacing
 from compression_gate.records.metrics import Benchmark, Measurement, ModelCost, PairedTiming
-from compression_gate.records.params import read_params
+from compression_gate.records.params import BenchmarkParams, read_params
 from compression_gate.runtimes.base import Arrays
 from compression_gate.stages.artifacts import runtime_of
-from compression_gate.stages.models import open_models
+from compression_gate.stages.models import Models, open_models
 from compression_gate.tasks.calling import named
 from compression_gate.tasks.task import Task, open_task
 
@@ -48,9 +52,11 @@ def run(suite: Path) -> Benchmark:
     timed = measure_absolute(
         models.files, setting.runtime, setting.threads, inputs, options.budget_s * ABSOLUTE_SHARE, report
     )
-    pairs = measure_pairs(models.files, setting, options.budget_s * (1 - ABSOLUTE_SHARE))
+    pairs = {
+        role: measure_against(role, suite, models, setting, options) for role in models.files if role != "candidate"
+    }
     write_timings(suite / "reports/timings.npz", pairs)
-    environment = machine_fingerprint() | {"benchmark_threads": str(options.threads)}
+    environment = timing_environment(options.threads)
     reference = models.artifacts["reference"]
     benchmark = Benchmark(
         runtime=params.compress.runtime,
@@ -101,13 +107,31 @@ def exact_figures(artifact: Artifact, reference: Artifact) -> Figures:
     }
 
 
-def measure_pairs(files: dict[str, Path], setting: Setting, budget_s: float) -> dict[str, PairedSamples]:
-    """Time the candidate against every other model, in equal shares of the budget."""
-    others = [role for role in files if role != "candidate"]
-    return {
-        role: measure_pair(files[role].resolve(), files["candidate"].resolve(), setting, budget_s / len(others))
-        for role in others
-    }
+def measure_against(
+    role: str, suite: Path, models: Models, setting: Setting, options: BenchmarkParams
+) -> PairedSamples:
+    """Time the candidate against one other model, in its share of the budget, and add it to what is known of both."""
+    shapes = {name: [list(value.shape), str(value.dtype)] for name, value in setting.inputs.items()}
+    timed = Timed(
+        candidate=models.artifacts["candidate"].digest,
+        other=models.artifacts[role].digest,
+        role=role,
+        runtime=setting.runtime,
+        threads=setting.threads,
+        batch_size=options.batch_sizes[0],
+        inputs=digest_of(shapes),
+        machine=digest_of(timing_environment(setting.threads)),
+        package=__version__,
+        procedure=PROCEDURE,
+    )
+    other, candidate = models.files[role].resolve(), models.files["candidate"].resolve()
+    share_s = options.budget_s * (1 - ABSOLUTE_SHARE) / (len(models.files) - 1)
+
+    def sample(number: int) -> Sampled:
+        # Each attempt throws coins of its own: models built in the same order again would lie in memory alike.
+        return sample_pair(other, candidate, replace(setting, seed=setting.seed + number - 1), share_s)
+
+    return accumulated(suite, timed, sample)
 
 
 def speedup_of(role: str, pairs: dict[str, PairedSamples]) -> Figures:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from compression_gate.errors import ParamsError
+from compression_gate.pipeline import evidence
 from compression_gate.records.metric_table import METRICS
 from compression_gate.records.metrics import Benchmark
 from compression_gate.records.params import read_params
@@ -54,3 +56,34 @@ def test_every_cost_of_the_contract_is_there(measured):
     found = json.loads((suite.path / "reports/pytest_benchmark.json").read_text())
     assert len(found["benchmarks"]) == 6
     assert "node" not in found["machine_info"]
+
+
+def test_a_second_benchmark_adds_an_attempt_to_the_first(measured):
+    suite, first = measured
+    second = benchmark.run(suite.path)
+    before, after = first.pairs["reference"], second.pairs["reference"]
+    assert (before.attempts, after.attempts) == (1, 2)
+    assert after.attempt_ratios[0] == before.ratio
+    assert after.pairs > before.pairs
+    assert after.turns >= before.turns + 3
+    assert after.confidence > before.confidence
+    with np.load(suite.path / "reports/timings.npz") as file:
+        assert sum(file[name].shape[1] for name in file.files if "pairs" in name and "cpu" in name) == after.pairs
+
+    found = evidence.attempts(suite.path)
+    assert list(found) == ["reference"]
+    assert [attempt.ratio for attempt in found["reference"]] == list(after.attempt_ratios)
+    evidence.require_earlier(suite.path)
+    lines = evidence.attempts_lines(suite.path)
+    assert [line.partition(" (")[0] for line in lines[:2]] == [
+        "against the reference, attempt 1",
+        "against the reference, attempt 2",
+    ]
+    assert lines[2].startswith(f"against the reference, judged: attempt 1: {before.ratio:.3f}, attempt 2: ")
+    assert f"all together {after.ratio:.3f} of its time" in lines[2]
+    assert "at 98.33%" in lines[2]
+
+    suite.edit("benchmark.threads", 2)
+    assert evidence.attempts(suite.path) == {}
+    with pytest.raises(ParamsError, match="--again: nothing to add to"):
+        evidence.require_earlier(suite.path)
