@@ -29,23 +29,34 @@ on:
 permissions:
   contents: read
 concurrency:
-  group: ${{{{ github.workflow }}}}-${{{{ github.ref }}}}
+  # A newer push to a pull request ends the older run; on main every commit is recorded.
+  group: ${{{{ github.workflow }}}}-${{{{ github.event_name == 'push' && github.sha || github.ref }}}}
   cancel-in-progress: true
 jobs:
   gate:
     runs-on: ubuntu-latest
     timeout-minutes: 60
+    permissions:
+      contents: write # what main's job judged is recorded in refs/compression-gate/runs; forks get read-only tokens
     steps:
       - uses: actions/checkout@v5
         with:
-          fetch-depth: 0
-          persist-credentials: false
+          fetch-depth: 0 # the baseline is found among older commits
       - uses: actions/setup-python@v6
         with:
           python-version: "3.12"
+      # Artifacts of earlier runs, baselines among them; a DVC remote does as well and keeps them longer.
+      - uses: actions/cache@v5
+        with:
+          path: .dvc/cache
+          key: dvc-${{{{ runner.os }}}}-${{{{ github.sha }}}}
+          restore-keys: dvc-${{{{ runner.os }}}}-
       # Install a CPU build of torch first (see pytorch.org/get-started): the default one brings gigabytes of CUDA.
       - run: pip install compression-gate
       - run: compression-gate run -C {folder}
       - run: cat {folder}/reports/report.md >> "$GITHUB_STEP_SUMMARY"
         if: always()
+      # Later commits are held against what main's runs were judged to be; a failed run is recorded as failed.
+      - run: compression-gate record --push -C {folder}
+        if: ${{{{ !cancelled() && github.event_name == 'push' }}}}
 """
