@@ -70,7 +70,7 @@ def write_recorded(suite: Path) -> Path:
     write_text(state / "machine.json", json.dumps(ENVIRONMENT))
     models = models_of(suite, ("reference", "candidate", "baseline"))
     test = "d"
-    gate = read_params(suite).gate.model_dump(mode="json")
+    gate = read_params(suite).as_dict()["gate"]
     History(
         recorded=True,
         baseline_commit=BASELINE_COMMIT,

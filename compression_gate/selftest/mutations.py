@@ -78,7 +78,8 @@ class Mutation:
     Args:
         entry: the entry of docs/gate.md. change: what is done to the folder.
         expected: what must be said, word for word. exit_code: how the last word must end.
-        words: the commands that are called then; the old verdict lies there until one of them replaces it.
+        words: the commands that are called then, of which all but `gate`, which leaves that to `check`, must end
+            non-zero; the old verdict lies there until one of them replaces it.
         bound: whether the old verdict speaks of what was changed, so that `check` alone must refuse it too.
         needs: what of a real run it needs, "" where records written by hand will do.
     """
@@ -301,11 +302,10 @@ def forget_history(suite: Path) -> None:
     git.output(["update-ref", "-d", store.REF], suite)
 
 
-def put_in_the_way(suite: Path) -> None:
-    """Let `gate` stumble over a folder where it writes a file."""
-    path = suite / STATE / "judged.json"
-    path.unlink(missing_ok=True)
-    (path / "in the way").mkdir(parents=True)
+def block(suite: Path, name: str) -> None:
+    """Let a stage stumble over a folder where it writes a file."""
+    (suite / name).unlink(missing_ok=True)
+    (suite / name / "in the way").mkdir(parents=True)
 
 
 def backwards(low: float, value: float, high: float) -> Change:
@@ -571,9 +571,16 @@ STALE: Mapping[str, Mutation] = {
     "run crashes": Mutation(entry=CRASH, change=close_the_data, words=("run",), expected=CLOSED, needs="DVC"),
     "gate crashes": Mutation(
         entry=CRASH,
-        change=put_in_the_way,
+        change=partial(block, name=f"{STATE}/judged.json"),
         bound=False,
         expected="verdict.json: missing",
+    ),
+    "report crashes": Mutation(
+        entry=CRASH,
+        change=partial(block, name="reports/report.md"),
+        words=("report",),
+        expected="IsADirectoryError",
+        needs="the command line",
     ),
     "rule renamed in params.yaml": Mutation(
         entry=RENAMED,

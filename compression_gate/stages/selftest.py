@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from compression_gate.errors import CompressionGateError
@@ -14,10 +15,11 @@ from compression_gate.progress import tracked
 from compression_gate.records.selftest import Damage, SelfTest
 from compression_gate.selftest import enumeration, replays
 from compression_gate.selftest.finished_run import write_recorded
-from compression_gate.selftest.mutations import MUTATIONS, Mutation
+from compression_gate.selftest.mutations import JUDGED_ANEW, MUTATIONS, Mutation
 from compression_gate.stages import check, gate
 
 CRASHED = 4
+Call = Callable[[str, Path], tuple[int, str]]
 
 
 def run(*, full: bool = False) -> SelfTest:
@@ -52,16 +54,19 @@ def mutated() -> tuple[Damage, ...]:
     return tuple(found)
 
 
-def damaged(name: str, mutation: Mutation, suite: Path) -> Damage:
-    """Damage a judged suite, call the words, and write down how the last of them ended."""
+def damaged(name: str, mutation: Mutation, suite: Path, call: Call | None = None) -> Damage:
+    """Damage a judged suite, call the words, and write down how they ended.
+
+    Args:
+        name: of the mutation. mutation: what to do. suite: a copy that may be damaged.
+        call: (word, suite) -> exit code and what was said; None: :func:`called`, which knows `gate` and `check`.
+    """
+    call = call or called
     mutation.change(suite)
-    stale = None
-    if mutation.bound and mutation.words != ("check",):
-        stale, _ = called("check", suite)
-    code, said = 0, ""
-    for word in mutation.words:
-        code, told = called(word, suite)
-        said += told
+    stale = call("check", suite)[0] if mutation.bound and mutation.words == JUDGED_ANEW else None
+    ends = [(word, *call(word, suite)) for word in mutation.words]
+    silent = any(code == 0 for word, code, _ in ends if word != "gate")
+    code, said = 0 if silent else ends[-1][1], "".join(told for _, _, told in ends)
     return Damage(
         name=name,
         entry=mutation.entry,
