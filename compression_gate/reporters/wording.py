@@ -342,7 +342,7 @@ def timing_text(role: str, pair: PairedTiming) -> str:
         f"attempt {number}: {f'{ratio:.3f}' if ratio is not None else 'no figure'}"
         for number, ratio in enumerate(pair.attempt_ratios, 1)
     )
-    before = f"{alone} of its time; all together " if pair.attempts > 1 and alone else ""
+    before = f"{alone}; all together " if pair.attempts > 1 and alone else ""
     if pair.ratio is None:
         return f"{before}{'no figure: ' if before else ''}{pair.reason or 'no result'}"
     low, high = pair.interval
