@@ -68,7 +68,7 @@ def test_the_p_value_of_the_intervals_own_end_is_the_first_looks_error(attempts:
 
 
 def test_a_time_timed_again_needs_a_smaller_p_value_to_be_an_alarm(finished: Path) -> None:
-    """Proven over its limit by a first look at p = 0.008, of alarms 1 % of which may be false; the third look is to be surer."""
+    """p = 0.008 is an alarm at a first look, where 1 % may be false; a third look at the same is none."""
     params = yaml.safe_load((finished / "params.yaml").read_text())
     params["gate"]["rules"] = {"speed": {"metric": "speedup", "min": 2.1}}
     (finished / "params.yaml").write_text(yaml.safe_dump(params))
