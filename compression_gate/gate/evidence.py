@@ -10,6 +10,7 @@ from compression_gate.gate import intervals
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES
+from compression_gate.records.history import History
 from compression_gate.records.metrics import Benchmark, ModelCost, ModelQuality, Value
 
 BETWEEN_MODELS = ("agreement", "flips")
@@ -83,10 +84,17 @@ def artifact_of(role: str, facts: Facts) -> Any:
         reason, _, text = facts.absent[role].partition(": ")
         if reason in MENDING:  # one was recorded, and whoever looked for it says why it is not here
             raise UnjudgeableError(reason, f"no {role}: {text}")
+        if commit := recorded_commit(role, facts.history):
+            raise UnjudgeableError("stale", f"no {role}: the history names {commit[:12]}, and its files are not here")
         # While the target branch has never recorded a verdict that passed there is nothing to lose.
         harmless = not any(role in found.models for found in (facts.benchmark, facts.evaluation) if found)
         raise UnjudgeableError("no_baseline", f"no {role}: {facts.absent[role]}", harmless=harmless)
     raise UnjudgeableError("missing_metric", facts.missing.get(role, f"models/{role} is missing"))
+
+
+def recorded_commit(role: str, history: History) -> str | None:
+    """The commit of a baseline or release, as `run` found it in the history."""
+    return {"baseline": history.baseline_commit, "release": history.release_commit}[role]
 
 
 def measurement_of(metric: str, role: str, facts: Facts) -> Any:

@@ -52,10 +52,8 @@ class Outcomes:
             raise MetricsError(f"{path}: expected columns of one length, got others: run evaluate again")
         # A label that is no number is wrong like any other, and would hide among those that are.
         for name, array in arrays.items():
-            if name.endswith("_predicted") and array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise MetricsError(
-                    f"{path}: {name}: expected labels, got {array[~np.isfinite(array)][0]}: run evaluate again"
-                )
+            if (name == "target" or name.endswith("_predicted")) and (odd := not_finite(array)) is not None:
+                raise MetricsError(f"{path}: {name}: expected finite numbers, got {odd}: run evaluate again")
         ids, target = arrays.pop("ids"), arrays.pop("target")
         if len(np.unique(ids)) != len(ids):
             raise MetricsError(f"{path}: expected unique ids, got {len(ids)} with repeats: run evaluate again")
@@ -93,6 +91,12 @@ class Outcomes:
     def counted(self) -> dict[tuple[str, ...], np.ndarray]:
         """Counts that many slices share, kept by whoever made them."""
         return {}
+
+
+def not_finite(array: np.ndarray) -> float | None:
+    """The first NaN or infinity of an array, None where there is none."""
+    odd = array[~np.isfinite(array)] if array.dtype.kind == "f" else array[:0]
+    return float(odd[0]) if len(odd) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -144,7 +144,7 @@ class PairedTiming(Record):
     clock: str
     ratio: float | None
     interval: tuple[float | None, float | None]
-    confidence: float
+    confidence: float = Field(gt=0.5, lt=1)
     pairs: int
     turns: int
     control_ratio: float | None

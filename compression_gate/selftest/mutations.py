@@ -201,11 +201,12 @@ def candidate_of(record: Values) -> Values:
     return record["models"]["candidate"]
 
 
-def not_a_number(arrays: dict[str, Any], value: float) -> None:
-    """Let the candidate's answer to an example be no number: one it got wrong anyway, so that no figure moves."""
-    answers = arrays["candidate_predicted"].astype(np.float64)
-    answers[int(np.argmax(answers != arrays["target"]))] = value
-    arrays["candidate_predicted"] = answers
+def not_a_number(arrays: dict[str, Any], of: str, value: float) -> None:
+    """Let one label be no number: of an example that every model got wrong anyway, so that no accuracy moves."""
+    wrong = [answers != arrays["target"] for name, answers in arrays.items() if name.endswith("_predicted")]
+    labels = arrays[of].astype(np.float64)
+    labels[int(np.argmax(np.logical_and.reduce(wrong)))] = value
+    arrays[of] = labels
 
 
 def repeat_an_id(arrays: dict[str, Any]) -> None:
@@ -351,6 +352,7 @@ RECORDS = (
     BENCHMARK,
     HISTORY,
 )
+ENDLESS_WAIVER = b"- {rule: accuracy, ceiling: .inf, reason: x, owner: x, expires: 2999-01-01}\n"
 SET_BACK = "untrusted_timing: latency_ms of candidate: expected over zero"
 STAGES = ("prepare", "train", "compress", "evaluate", "benchmark")
 
@@ -379,6 +381,11 @@ DELETED: Mapping[str, Mutation] = {
         entry=METRIC,
         change=edited(BENCHMARK, lambda v: v["pairs"].clear()),
         expected="missing_metric: the candidate was not timed against the reference",
+    ),
+    "test split deleted from data.json": Mutation(
+        entry=METRIC,
+        change=edited("reports/data.json", lambda v: v["splits"].pop("test")),
+        expected="data.json: splits: expected test",
     ),
     "one class deleted": Mutation(
         entry=SLICE,
@@ -414,6 +421,16 @@ DELETED: Mapping[str, Mutation] = {
         entry=NO_BASELINE,
         change=baseline_lost("no_baseline: a baseline of bbbb was recorded here before, and the history is gone"),
         expected="no_baseline: no baseline: a baseline of bbbb was recorded here before",
+    ),
+    "baseline forgotten by the stages": Mutation(
+        entry=NO_BASELINE,
+        change=baseline_lost("no run of the target branch has been recorded yet"),
+        expected="stale: no baseline: the history names",
+    ),
+    "history.json emptied": Mutation(
+        entry=NO_HISTORY,
+        change=lambda suite: put_bytes(suite / HISTORY, b'{"schema": 1}'),
+        expected="history.json: expected the commit of the baseline",
     ),
     "history.json deleted": Mutation(
         entry=NO_HISTORY, change=partial(removed, name=HISTORY), expected="history.json: missing"
@@ -462,13 +479,18 @@ FINITE: Mapping[str, Mutation] = {
     ),
     "NaN among the labels": Mutation(
         entry=NOT_FINITE,
-        change=outcomes(partial(not_a_number, value=np.nan)),
-        expected="candidate_predicted: expected labels, got nan",
+        change=outcomes(partial(not_a_number, of="candidate_predicted", value=np.nan)),
+        expected="candidate_predicted: expected finite numbers, got nan",
+    ),
+    "NaN among the true labels": Mutation(
+        entry=NOT_FINITE,
+        change=outcomes(partial(not_a_number, of="target", value=np.nan)),
+        expected="target: expected finite numbers, got nan",
     ),
     "infinity among the labels": Mutation(
         entry=NOT_FINITE,
-        change=outcomes(partial(not_a_number, value=np.inf)),
-        expected="candidate_predicted: expected labels, got inf",
+        change=outcomes(partial(not_a_number, of="candidate_predicted", value=np.inf)),
+        expected="candidate_predicted: expected finite numbers, got inf",
     ),
     **{
         f"{token} in verdict.json": Mutation(
@@ -484,6 +506,18 @@ FINITE: Mapping[str, Mutation] = {
         change=params(lambda v: v["gate"]["rules"]["accuracy"].update(max_drop=float("nan"))),
         exit_code=2,
         expected="gate.rules.accuracy",
+    ),
+    "NaN as the confidence": Mutation(
+        entry=NOT_FINITE,
+        change=params(lambda v: v["gate"].update(confidence=float("nan"))),
+        exit_code=2,
+        expected="gate.confidence",
+    ),
+    "infinity as a waiver's ceiling": Mutation(
+        entry=NOT_FINITE,
+        change=lambda suite: put_bytes(suite / "waivers.yaml", ENDLESS_WAIVER),
+        exit_code=2,
+        expected="[0].ceiling: expected a finite number",
     ),
     "infinity as a limit": Mutation(
         entry=NOT_FINITE,
@@ -725,6 +759,11 @@ TIMES: Mapping[str, Mutation] = {
     ),
     "a ratio below zero": Mutation(entry=CLOCK, change=pair(-0.6, -0.5, -0.4), expected="untrusted_timing: ratio"),
     "a ratio of zero": Mutation(entry=CLOCK, change=pair(0, 0, 0), expected="untrusted_timing: ratio"),
+    "an interval of no confidence": Mutation(
+        entry=NOT_FINITE,
+        change=literal(BENCHMARK, "pairs.reference.confidence", "1"),
+        expected="benchmark.json: pairs.reference.confidence",
+    ),
     "an interval turned round": Mutation(entry=CLOCK, change=pair(0.52, 0.5, 0.48), expected="untrusted_timing: ratio"),
     "a step that ended before it began": Mutation(
         entry=CLOCK,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, MetricsError
 from compression_gate.gate.binding import bindings_of, holds_model, sources_digest, sources_of
-from compression_gate.gate.evidence import MENDING
+from compression_gate.gate.evidence import MENDING, recorded_commit
 from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
 from compression_gate.gate.judge import judge
 from compression_gate.gate.policy import DEFAULT_POLICY, decide, settled, told
@@ -217,7 +217,7 @@ def read_facts(suite: Path, params: Params) -> Facts:
     read("timings", readable_samples, reports / "timings.npz")
     evaluation = read("evaluation", Evaluation.read, reports / "evaluation.json")
     facts: Mapping[str, Any] = {
-        "data": read("data", DataRecord.read, reports / "data.json"),
+        "data": read("data", data_of, reports / "data.json"),
         "compression": read("compression", CompressionRecord.read, reports / "compression.json"),
         "evaluation": evaluation,
         "outcomes": read("predictions", Outcomes.read, suite / PREDICTIONS),
@@ -231,11 +231,9 @@ def read_facts(suite: Path, params: Params) -> Facts:
         missing["predictions"] = (
             f"{PREDICTIONS}: expected the files that evaluation.json speaks of, got others: run again"
         )
-    # Absent where a stage is called by hand; damaged, or gone from beside a baseline, it is an error of its own.
-    needed = (
-        not artifacts.keys().isdisjoint(("baseline", "release")) or params.gate.policies.get("history") == "required"
-    )
-    history = read("history", History.read, suite / HISTORY) if needed or (suite / HISTORY).exists() else None
+    laid = [role for role in ("baseline", "release") if role in artifacts]
+    required = params.gate.policies.get("history") == "required"
+    history = read("history", lambda path: history_of(path, laid, required=required), suite / HISTORY)
     return Facts(
         params=params,
         alpha=level(params.gate),
@@ -245,6 +243,35 @@ def read_facts(suite: Path, params: Params) -> Facts:
         missing=missing,
         **facts,
     )
+
+
+def data_of(path: Path) -> DataRecord:
+    """The data as they were read, the test split among them.
+
+    Raises:
+        MetricsError: no record, a damaged one, or one that says nothing of the test split.
+    """
+    record = DataRecord.read(path)
+    if "test" not in record.splits:
+        raise MetricsError(f"{path}: splits: expected test, got {', '.join(record.splits) or 'none'}: run again")
+    return record
+
+
+def history_of(path: Path, laid: Sequence[str], *, required: bool) -> History:
+    """What `run` found in the history; empty where a stage is called by hand and nothing needs it.
+
+    Args:
+        path: of its file. laid: those of baseline and release that lie here. required: whether the params ask for it.
+
+    Raises:
+        MetricsError: it is missing from beside a baseline, damaged, or says nothing of one that lies here.
+    """
+    if not (laid or required or path.exists()):
+        return History()
+    history = History.read(path)
+    if unknown := [role for role in laid if recorded_commit(role, history) is None]:
+        raise MetricsError(f"{path}: expected the commit of the {unknown[0]} that lies beside it, got none: run again")
+    return history
 
 
 def readable_samples(path: Path) -> list[str]:
