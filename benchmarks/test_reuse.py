@@ -1,6 +1,6 @@
 """What a test set is worth after 200 commits that its answers steered, with and without `gate.policies.test_reuse`.
 
-    python benchmarks/test_reuse.py [--histories 2000] [--write]
+    python benchmarks/test_reuse.py [--histories 2000] [--markdown] [--write]
 
 A release is right on 92 % of all inputs. A candidate differs from it on 4 %: it loses some and wins others. Each commit
 answers a random tenth of all inputs anew, and in truth stays just as good as it was: what it has lost and won in the
@@ -224,11 +224,44 @@ def agree(setting: Setting) -> None:
         assert (high <= setting.margin, low > setting.margin) == (said == 2, said == 0), setting
 
 
+TRULY = {"level": "1.5 points worse", "limit": "worse by the limit"}
+STEERED = {"figures": "the figures", "answers": "the answers", "none": "nothing"}
+
+
+def markdown(rows: list[dict]) -> Iterator[str]:
+    """The table of the docs: a limit of one point, every pass wrong."""
+    heads = (
+        "n",
+        "commits, steered by",
+        "each truly",
+        "`test_reuse`",
+        "histories with a wrong pass",
+        "climb",
+        "n for 80 %",
+    )
+    yield f"| {' | '.join(heads)} |"
+    yield "|---:|---|---|---|---:|---:|---:|"
+    for row in rows:
+        hardest = row["adversary"] != "none" or row["family"] == "limit"
+        if row["family"] in TRULY and row["margin"] == Setting.margin and hardest:
+            rate = f"{100 * row['wrong_pass'] / row['histories']:.1f} %"
+            ends = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
+            yield (
+                f"| {row['n']:,} | {row['commits']}, {STEERED[row['adversary']]} | {TRULY[row['family']]} | "
+                f"{row['test_reuse'] or 'null'} | {rate} ({ends}) | {round(row['climb_points'], 1) + 0.0:.1f} | "
+                f"{row['examples_for_power']:,} |"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--histories", type=int, default=HISTORIES)
     parser.add_argument("--write", action="store_true", help=f"store the figures in {RESULTS.name}")
+    parser.add_argument("--markdown", action="store_true", help="print the stored table of the docs and nothing else")
     given = parser.parse_args()
+    if given.markdown:
+        print("\n".join(markdown(json.loads(RESULTS.read_text(encoding="utf-8"))["rows"])))
+        return
     start, rows = time.perf_counter(), []
     for number, setting in enumerate(settings()):
         agree(setting)
