@@ -164,7 +164,12 @@ def test_what_is_damaged_passes_to_begin_with(recorded: Path) -> None:
     assert selftest.called("check", recorded) == (0, "")
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
+ROWS = [  # those that take the whole road once more are slow
+    pytest.param(name, marks=[pytest.mark.slow] if "DVC" in one.needs else []) for name, one in MUTATIONS.items()
+]
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_no_mutation_is_silent(name: str, copy: Path) -> None:
     found = selftest.damaged(name, MUTATIONS[name], copy, call)
     assert found.exit_code == found.expected_code != 0, found.said
