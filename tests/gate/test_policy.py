@@ -141,6 +141,12 @@ def test_a_time_that_only_warns_stands_alone() -> None:
     assert statuses(decide(checks, "pull_request")) == ["fail"] * 3
 
 
+def test_a_warning_about_all_examples_stands_alone() -> None:
+    """Benjamini and Hochberg would let 0.08 stand among three; at its own level it does not, and 0.04 does."""
+    checks = [asked(p, level="warn") for p in (0.04, 0.08, 0.09)]
+    assert statuses(decide(checks, "pull_request")) == ["fail", "undecided", "undecided"]
+
+
 def test_correction_never_takes_a_pass_away_nor_gives_one() -> None:
     checks = [asked(QUIET, "pass"), asked(0.03, "fail"), *(asked(QUIET) for _ in range(30))]
     for policy in POLICIES:
@@ -219,6 +225,13 @@ def test_a_change_that_passes_only_because_it_loosened_a_limit_is_told_so(name: 
     assert "r (max_drop 0.01), as the baseline bbbbbbbbbb has it" in told.warnings[-1].message
     assert decide(checks, "pull_request", former=former(BROKEN, **BLOCK)).exit_code == 1
     assert decide(checks, "pull_request", BLOCK, former=former(BROKEN)).exit_code == 1
+
+
+def test_what_the_old_rules_would_not_have_stopped_is_no_loosening() -> None:
+    """The old rules are judged as a family too: 0.03 among twenty would have been undecided there."""
+    before = former(asked(0.03, "fail"), *(asked(QUIET) for _ in range(19)), **BLOCK)
+    assert decide([], "pull_request", former=before).checks == ()
+    assert decide([], "release", former=before).exit_code == 1
 
 
 def test_a_lower_confidence_is_loosening_where_undecided_blocks() -> None:
