@@ -89,6 +89,8 @@ def withheld(checks: Sequence[Check]) -> list[Check]:
     blocking = [check for check in hidden if check.level == "block"]
     statuses = {check.status for check in blocking}
     status: CheckStatus = next((word for word in ("error", "fail", "undecided") if word in statuses), "pass")
+    proven = all(check.proven for check in blocking)
+    doubt = "" if proven else "; not proven: accept_underpowered lets observed values decide, which no level pays for"
     answer = Check(
         rule="quality",
         metric="quality",
@@ -97,7 +99,8 @@ def withheld(checks: Sequence[Check]) -> list[Check]:
         mending="take more examples, wider limits or fewer uses: `compression-gate power`" if status == "error" else "",
         limit=f"{len(blocking)} rules",
         n=min((check.n for check in hidden if check.n), default=None),
-        message=f"{len(hidden)} checks answered as one, figures withheld: test_reuse is adaptive",
+        message=f"{len(hidden)} checks answered as one, figures withheld: test_reuse is adaptive{doubt}",
+        proven=proven,
     )
     return [answer, *(check for check in checks if check not in hidden)]
 

@@ -219,6 +219,16 @@ def test_a_rule_that_only_warns_is_in_no_answer() -> None:
     assert [one.status for one in withheld([quality("pass"), quality("fail", level="warn")])] == ["pass"]
 
 
+def test_an_answer_that_rests_on_an_observed_value_is_not_called_proven() -> None:
+    """``accept_underpowered`` decides without a level: no number of uses is paid for by that."""
+    accepted = quality("pass").model_copy(update={"proven": False})
+    answer = withheld([quality("pass"), accepted])[0]
+    assert (answer.status, answer.proven) == ("pass", False)
+    assert "not proven" in answer.message
+    assert withheld([quality("pass")])[0].proven
+    assert withheld([quality("pass"), accepted.model_copy(update={"level": "warn"})])[0].proven
+
+
 def test_an_answer_tells_no_more_kinds_of_things_than_the_level_is_made_for() -> None:
     told = [quality(status) for status in ("pass", "fail", "undecided")]
     told += [quality("error", reason="underpowered")]
