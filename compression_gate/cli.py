@@ -142,6 +142,9 @@ def run(
     policy: PolicyOption = Policy.pull_request,
     begin: Annotated[str | None, typer.Option("--from", help="Run this stage and all behind it again.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run every stage again.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Time once more; judged together with what was timed before.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run.")] = False,
     target: Annotated[
         str | None, typer.Option(help="The branch this commit is for; found from the job or the remote if not said.")
@@ -156,13 +159,16 @@ def run(
 
     # What prints the verdict takes a third of a second to import, and DVC a second to find nothing to do: both at once.
     Thread(target=importlib.import_module, args=("compression_gate.stages.report",), daemon=True).start()
-    request = stage_run.Request(begin=begin, force=force, dry=dry_run, target=target, rebuild=rebuild)
+    request = stage_run.Request(begin=begin, force=force, dry=dry_run, target=target, rebuild=rebuild, again=again)
     failure = stage_run.run(suite, request)
     if dry_run:
         return
     if policy is Policy.release and failure is None:
         importlib.import_module("compression_gate.stages.holdout").run(suite)
     code = checked(suite, policy, as_json=json)
+    if again and failure is None and not json:
+        for line in importlib.import_module("compression_gate.pipeline.evidence").attempts_lines(suite):
+            typer.echo(f"  {line}")
     raise typer.Exit(failure.exit_code if failure else code)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from compression_gate.gate.policy import LOOSENED
+from compression_gate.gate.policy import LOOSENING
 from compression_gate.gate.waivers import told
 from compression_gate.records.metric_table import METRICS
 from compression_gate.records.metrics import Measurement, PairedTiming, StepRecord
@@ -100,7 +100,7 @@ def headline(findings: Findings, status: str) -> str:
     if not verdict.checks:
         return "Pass. No rule was set, so nothing was judged."
     if status == "pass":
-        loosened = next((check for check in verdict.checks if check.rule == LOOSENED), None)
+        loosened = next((check for check in verdict.checks if check.metric == LOOSENING), None)
         if loosened is not None:
             return f"Pass. It {loosened.message}."
         return f"Pass. {summary(findings)}"
@@ -141,9 +141,14 @@ def summary(findings: Findings) -> str:
             parts.append(f"{signed(metric, change)} {unit}{metric}")
     if findings.benchmark and "candidate" in findings.benchmark.models:
         figures = findings.benchmark.models["candidate"].figures
-        for name, words in (("compression_ratio", "× fewer bytes"), ("speedup", "× faster")):
-            if name in figures and figures[name].value is not None:
-                parts.append(f"{figures[name].value:.1f}{words}")
+        for name, better, worse in (
+            ("compression_ratio", "fewer bytes", "more bytes"),
+            ("speedup", "faster", "slower"),
+        ):
+            value = figures[name].value if name in figures else None
+            if value:
+                # Five times more bytes, and not a fifth fewer; one and a bit either way is told as it is.
+                parts.append(f"{value:.1f}× {better}" if value >= 0.95 else f"{1 / value:.1f}× {worse}")
     return ", ".join(parts) + "." if parts else "Every limit holds."
 
 

@@ -12,6 +12,7 @@ from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, ParamsError
 from compression_gate.pipeline.definition import STAGES, STATE, check_definition
 from compression_gate.pipeline.dvc import dvc_root, missing_outputs, reproduce, set_up
+from compression_gate.pipeline.evidence import require_earlier
 from compression_gate.pipeline.references import resolve
 from compression_gate.pipeline.state import (
     Failure,
@@ -38,6 +39,7 @@ class Request:
 
     Args:
         begin: a stage from which on everything runs again; force: everything does.
+        again: time once more, beside what was timed before.
         dry: only show what would run.
         target: the branch that this commit is for; None: as the job's environment or the remote says.
         rebuild: train and compress a baseline or release again, from its commit, where its artifact is gone.
@@ -48,6 +50,12 @@ class Request:
     dry: bool = False
     target: str | None = None
     rebuild: bool = False
+    again: bool = False
+
+    @property
+    def start(self) -> str | None:
+        """The stage from which on everything runs again."""
+        return "benchmark" if self.again else self.begin
 
 
 def run(suite: Path, request: Request) -> Failure | None:
@@ -58,10 +66,14 @@ def run(suite: Path, request: Request) -> Failure | None:
     """
     if request.begin is not None and request.begin not in STAGES:
         raise ParamsError(f"--from: expected one of {', '.join(STAGES)}, got {request.begin!r}")
+    if request.again and (request.begin is not None or request.force):
+        raise ParamsError("--again: times once more and runs nothing else again: leave out --from and --force")
     params = read_params(suite)
     source_digests(suite, params)
     check_definition(params, suite)
     read_waivers(suite, params, today=date.today(), releases=releases_of(suite))
+    if request.again:
+        require_earlier(suite)
     with locked(suite):
         if request.dry:
             show(suite, params, request)
@@ -85,7 +97,7 @@ def show(suite: Path, params: Params, request: Request) -> None:
     with state_kept(suite):
         prepare_state(suite, params)
         resolve(suite, params, target=request.target)
-        code = reproduce(suite, begin=request.begin, force=request.force, dry=True)
+        code = reproduce(suite, begin=request.start, force=request.force, dry=True)
     if code != 0:
         raise CompressionGateError(f"DVC ended with code {code} before it could say what would run: see its output")
 
@@ -106,7 +118,7 @@ def attempted(suite: Path, params: Params, request: Request) -> Failure | None:
             log.info("%s", done)
         prepare_state(suite, params)
         resolve(suite, params, target=request.target, rebuild=request.rebuild)
-        return failure_of(suite, reproduce(suite, begin=request.begin, force=request.force))
+        return failure_of(suite, reproduce(suite, begin=request.start, force=request.force))
     except CompressionGateError as error:
         if isinstance(error, ParamsError) and not touched:
             raise

@@ -160,6 +160,11 @@ def test_published_example_of_the_paper() -> None:
     assert tango_interval(0, 1, 44, 0.90)[0] == pytest.approx(-0.096, abs=5e-4)
 
 
+def test_published_example_of_airway_responsiveness() -> None:
+    """Bentur et al. 2009 as tabulated by Fagerland, Lydersen and Laake 2014: 1 and 7 of 21, -0.517 to -0.026."""
+    assert tango_interval(1, 7, 21, 0.95) == pytest.approx((-0.517, -0.026), abs=5e-4)
+
+
 def test_minimum_detectable_fails_with_probability_080() -> None:
     n, margin, random = 5000, 0.01, np.random.default_rng(0)
     drop = minimum_detectable(0.03, n, margin, 0.05)

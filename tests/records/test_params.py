@@ -15,7 +15,18 @@ TASK = "task: {model: 'm:Net', data: 'm:load'}\n"
 
 # What is written below the task's line, and what the message must hold; the task is line 1.
 BAD_VALUES = [
-    ("gate: {policies: {pull: {}}}", r":2: gate\.policies\.pull: expected one of pull_request, release, self_loosening, history, test_reuse, got 'pull'"),
+    (
+        "gate: {policies: {pull: {}}}",
+        r":2: gate\.policies\.pull: expected one of pull_request, release, .*, got 'pull'",
+    ),
+    ("gate: {policies: {self_loosening: no}}", r"self_loosening: expected block or warn, got False"),
+    ("gate: {policies: {history: never}}", r"policies\.history: expected optional or required, got 'never'"),
+    ("gate: {policies: {test_reuse: 50}}", r"test_reuse: expected null or \{uses: 50, mode: non_adaptive\}, got 50"),
+    ("gate: {policies: {test_reuse: {uses: 0, mode: adaptive}}}", r"test_reuse\.uses: expected a whole number"),
+    ("gate: {policies: {test_reuse: {uses: 9, mode: adaptve}}}", r"test_reuse\.mode: .*did you mean 'adaptive'"),
+    ("evaluate: {perturbations: [gausian_noise]}", r"perturbations\.0\.name: expected .*did you mean 'gaussian_noise'"),
+    ("evaluate: {perturbations: [{shift: 2}]}", r"perturbations\.0\.strength: .*less than or equal to 1"),
+    ("evaluate: {perturbations: [shift, {shift: 0.2}]}", r"shift: named twice"),
     ("gate: {policies: {release: {error: warn}}}", r"gate\.policies\.release\.error: .*an error always blocks"),
     ("gate: {policies: {release: {fail: no}}}", r"gate\.policies\.release\.fail: expected block or warn, got False"),
     ("gate: {policies: {release: 3}}", r"gate\.policies\.release: expected a mapping .*got 3"),
