@@ -171,3 +171,11 @@ def test_a_row_of_error_rates_comes_out_as_it_is_on_file() -> None:
         assert (new["pass"], new["fail"]) == pytest.approx((old["pass"], old["fail"]), abs=1e-6)
     wrong = next(row["pass"] for row in fresh if (row["habit"], row["true_drop"]) == ("point", 0.015))
     assert f"in {100 * wrong:.0f} % of runs" in " ".join(GATE.split())
+
+
+def test_the_table_of_costs_is_the_one_on_file() -> None:
+    stored = json.loads((ROOT / "benchmarks/results/gate_scale.json").read_text(encoding="utf-8"))
+    for row in stored["rows"]:
+        cells = f"{row['examples']:,} | {row['checks']:,} | {row['seconds']:.2f} | {row['peak_mb']:.0f} MB"
+        assert cells in GATE
+    assert f"load average {stored['load_average']:.1f}" in " ".join(GATE.split())
