@@ -25,6 +25,7 @@ from compression_gate.stages.check import Outcome, check
 log = logging.getLogger("compression_gate")
 LOCK, METRICS, DATA = Path("dvc.lock"), Path("reports/metrics.json"), Path("reports/data.json")
 # What a run writes itself. A repository that tracks some of it is not dirty for that.
+DVC_FILES = (".dvc", ".dvcignore")  # which `run` sets up, and stages, where a repository has none
 WRITTEN = (LOCK.as_posix(), *(path for stage in DEFINITION.values() for path in outputs_of(stage)))
 
 
@@ -80,6 +81,7 @@ def clean_commit(suite: Path, root: Path, outcome: Outcome) -> str:
     inside = sorted(path.relative_to(top).as_posix() for path in paths if path.is_relative_to(top))
     answer = git.output(["status", "--porcelain", "--untracked-files=no", "--no-renames", "-z", "--", *inside], root)
     own = {(suite.resolve().relative_to(top) / name).as_posix() for name in WRITTEN}
+    own |= {(folder / name).as_posix() for folder in homes(suite, top) for name in DVC_FILES}
     changed = [line[3:] for line in answer.split("\0") if line]
     if dirty := [path for path in changed if not any(path == name or path.startswith(f"{name}/") for name in own)]:
         raise ParamsError(
@@ -87,6 +89,12 @@ def clean_commit(suite: Path, root: Path, outcome: Outcome) -> str:
             "again, then record"
         )
     return commit
+
+
+def homes(suite: Path, top: Path) -> list[Path]:
+    """The folders from the suite up to the repository's root, as seen from there: DVC may be set up in any."""
+    inside = suite.resolve().relative_to(top)
+    return [inside, *inside.parents]
 
 
 def destination(remote: str | None, root: Path) -> str:

@@ -149,6 +149,13 @@ def test_what_run_writes_may_be_tracked(shop):
     record.run(shop.suite, **LOCAL)
 
 
+def test_dvc_files_that_run_has_staged_do_not_matter(shop):
+    """Where a repository has no DVC, `run` sets it up, and DVC stages its own files: a job could never record."""
+    (shop.root / ".dvcignore").write_text("# none\n")
+    shop.git("add", "-f", ".dvcignore", ".dvc/config")
+    assert record.run(shop.suite, **LOCAL).status == "pass"
+
+
 def test_changes_outside_the_suite_do_not_matter(shop):
     inner = Shop(shop.root, "inner")
     inner.suite.mkdir()
