@@ -14,6 +14,7 @@ from compression_gate.records.history import History
 from compression_gate.records.metrics import Benchmark, ModelCost, ModelQuality, Value
 
 BETWEEN_MODELS = ("agreement", "flips")
+EARLIER = ("baseline", "release")
 SAME = 1e-6  # two ways of reckoning one figure from the same answers, in float32 at worst
 
 
@@ -80,16 +81,19 @@ def artifact_of(role: str, facts: Facts) -> Any:
     """A role's artifact, or why there is none."""
     if role in facts.artifacts:
         return facts.artifacts[role]
-    if role in ("baseline", "release"):
-        reason, _, text = facts.absent[role].partition(": ")
-        if reason in MENDING:  # one was recorded, and whoever looked for it says why it is not here
-            raise UnjudgeableError(reason, f"no {role}: {text}")
-        if commit := recorded_commit(role, facts.history):
-            raise UnjudgeableError("stale", f"no {role}: the history names {commit[:12]}, and its files are not here")
-        # While the target branch has never recorded a verdict that passed there is nothing to lose.
-        harmless = not any(role in found.models for found in (facts.benchmark, facts.evaluation) if found)
-        raise UnjudgeableError("no_baseline", f"no {role}: {facts.absent[role]}", harmless=harmless)
+    if role in EARLIER:
+        raise absence_of(role, facts)
     raise UnjudgeableError("missing_metric", facts.missing.get(role, f"models/{role} is missing"))
+
+
+def absence_of(role: str, facts: Facts) -> UnjudgeableError:
+    """Why there is no baseline or release: one was recorded and is lost, or there is nothing to lose yet."""
+    reason, _, text = facts.absent[role].partition(": ")
+    if reason in MENDING:  # one was recorded, and whoever looked for it says why it is not here
+        return UnjudgeableError(reason, f"no {role}: {text}")
+    if commit := recorded_commit(role, facts.history):
+        return UnjudgeableError("stale", f"no {role}: the history names {commit[:12]}, and its files are not here")
+    return UnjudgeableError("no_baseline", f"no {role}: {facts.absent[role]}", harmless=True)
 
 
 def recorded_commit(role: str, history: History) -> str | None:

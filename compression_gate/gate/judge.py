@@ -6,7 +6,15 @@ import math
 from collections.abc import Iterator
 
 from compression_gate.gate import intervals, power
-from compression_gate.gate.evidence import BETWEEN_MODELS, ESTIMATORS, MENDING, UnjudgeableError, quality_of
+from compression_gate.gate.evidence import (
+    BETWEEN_MODELS,
+    EARLIER,
+    ESTIMATORS,
+    MENDING,
+    UnjudgeableError,
+    absence_of,
+    quality_of,
+)
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES, ENOUGH_POWER, LEAST_POWER, Bound, bound_of, judged
@@ -31,10 +39,11 @@ def checks_of(name: str, rule: Rule, facts: Facts) -> Iterator[Check]:
 
 
 def held_against(rule: Rule, facts: Facts) -> str:
-    """The role a rule is held against; its fallback where there is no baseline yet."""
-    if rule.against in facts.artifacts or rule.form not in CHANGES:
+    """The role a rule is held against; its fallback where no baseline was ever recorded, not where one is lost."""
+    if rule.fallback is None or rule.form not in CHANGES or rule.against in facts.artifacts:
         return rule.against
-    return rule.fallback or rule.against
+    never = rule.against in EARLIER and absence_of(rule.against, facts).harmless
+    return rule.fallback if never else rule.against
 
 
 def slices_of(rule: Rule, facts: Facts) -> list[str | None]:

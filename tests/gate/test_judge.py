@@ -347,6 +347,24 @@ def test_a_recorded_baseline_that_is_lost_blocks(finished: Path) -> None:
     assert (verdict.exit_code, verdict.checks[0].reason) == (4, "data_unreachable")
 
 
+FALLING_BACK = {"metric": "latency_ms", "max_increase": "5%", "against": "baseline", "fallback": "reference"}
+LOST = (
+    "no_baseline: a baseline of 2f90ab3 was recorded here before, and the history is gone",
+    "not_comparable: the baseline, of 2f90ab3, is gone",
+    "data_unreachable: the history at origin cannot be read",
+)
+
+
+@pytest.mark.parametrize("why", LOST)
+def test_a_rule_falls_back_on_the_reference_only_where_nothing_was_ever_recorded(finished: Path, why: str) -> None:
+    edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": FALLING_BACK}))
+    assert gate.run(finished).checks[0].against == "reference"
+    for record in (evaluation, benchmark):
+        record(lambda v: v["absent"].update(baseline=why))(finished)
+    verdict = gate.run(finished)
+    assert (verdict.exit_code, verdict.checks[0].reason) == (4, why.partition(":")[0])
+
+
 def test_peak_memory_warns_unless_the_level_is_written(finished: Path) -> None:
     rule = {"metric": "peak_memory_bytes", "max": 10}
     both = {"unsaid": rule, "said": rule | {"level": "block"}}
