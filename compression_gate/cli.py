@@ -284,6 +284,7 @@ def waive(
 
 @app.command()
 def selftest(
+    suite: Suite = HERE,  # every command takes -C; this one judges made-up runs only
     gate: Annotated[
         bool, typer.Option("--gate", help="The judge: its error rates, and that nothing is silent.")
     ] = True,
