@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from compression_gate.gate import intervals
+import numpy as np
+
+from compression_gate.gate import intervals, timing_test
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES
 from compression_gate.records.history import History
-from compression_gate.records.metrics import Benchmark, ModelCost, ModelQuality, Value
+from compression_gate.records.metrics import Benchmark, ModelCost, ModelQuality, PairedTiming, Value
 
 BETWEEN_MODELS = ("agreement", "flips")
 EARLIER = ("baseline", "release")
+SAME_TIME = 1e-4  # blocks are kept to the millionth
 SAME = 1e-6  # two ways of reckoning one figure from the same answers, in float32 at worst
 
 
@@ -253,7 +256,8 @@ def timed(question: Question, facts: Facts) -> Estimate:
     if metric == "speedup" and rule.form in CHANGES:
         raise UnjudgeableError("not_comparable", "speedup is a comparison itself: write min, or limit latency_ms")
     if metric == "speedup" or (rule.form in CHANGES and metric in paired_metrics(facts)):
-        return intervals.of_pairs(metric, trusted_pair(role, facts), base_figure(metric, role, facts))
+        base = base_figure(metric, role, facts)
+        return intervals.of_pairs(rule, trusted_pair(role, facts, intervals.limit_on_ratio(rule, base)), base)
     observed = spread_of(metric, "candidate", facts)
     compared_to = spread_of(metric, role, facts) if rule.form in CHANGES else None
     return intervals.of_spreads(observed, compared_to)
@@ -265,17 +269,23 @@ def paired_metrics(facts: Facts) -> tuple[str, ...]:
     return ("latency_ms", "throughput_per_s") if sizes[0] == max(sizes) else ("latency_ms",)
 
 
-def base_figure(metric: str, role: str, facts: Facts) -> float | None:
-    """What a ratio of pairs is a share of: the other model's own figure; 1 for a speedup."""
+def base_figure(metric: str, role: str, facts: Facts) -> float:
+    """What a ratio of pairs is a share of: the other model's own figure; 1 for a speedup.
+
+    Raises:
+        UnjudgeableError: there is none.
+    """
     if metric == "speedup":
         return 1.0
-    value: float | None = measurement_of(metric, role, facts).value
-    refuse_backwards(metric, role, value)
-    return value
+    figure = measurement_of(metric, role, facts)
+    refuse_backwards(metric, role, figure.value)
+    if figure.value is None:
+        raise UnjudgeableError("not_finite", f"{metric} of {role}: {figure.reason or 'no value'}")
+    return float(figure.value)
 
 
-def trusted_pair(role: str, facts: Facts) -> Any:
-    """The paired timing against a role.
+def trusted_pair(role: str, facts: Facts, limit: float) -> PairedTiming:
+    """The paired timing against a role, to be judged by a limit on the ratio of times.
 
     Raises:
         UnjudgeableError: there is none, or its control saw a difference where there can be none.
@@ -287,15 +297,29 @@ def trusted_pair(role: str, facts: Facts) -> Any:
         raise UnjudgeableError("missing_metric", f"the candidate was not timed against the {role}")
     if pair.reason is not None or pair.ratio is None:
         raise UnjudgeableError("untrusted_timing", pair.reason or "no ratio was reached")
-    ends = pair.interval
-    if ends[0] is None or ends[1] is None or not 0 < ends[0] <= pair.ratio <= ends[1] or pair.pairs < 1:
-        raise UnjudgeableError("untrusted_timing", f"ratio {pair.ratio} with an interval of {ends} is none")
-    low, high = pair.control_interval
-    if low is None or high is None or low > intervals.CONTROL_HIGH or high < 1 / intervals.CONTROL_HIGH:
+    turns, control = ([np.array(turn) for turn in part] for part in (pair.blocks, pair.control_blocks))
+    if not turns or not control or not all(len(turn) for turn in (*turns, *control)) or pair.pairs < 1:
+        raise UnjudgeableError("untrusted_timing", "expected blocks of pairs and of a control, got none")
+    for part, ratio, interval in (
+        (turns, pair.ratio, pair.interval),
+        (control, pair.control_ratio, pair.control_interval),
+    ):
+        found = timing_test.summary(part)
+        if not same_times((ratio, *interval), (found[0], *found[1])):
+            raise UnjudgeableError("untrusted_timing", f"ratio {ratio} in {interval} is not what its blocks make")
+    if timing_test.control_alarms(control, timing_test.zone_of(limit).room):
         raise UnjudgeableError(
-            "untrusted_timing", f"a model timed against its own copy came out at {low} to {high}, not 1"
+            "untrusted_timing", f"a model timed against its own copy came out at {pair.control_ratio}, not 1"
         )
     return pair
+
+
+def same_times(told: Sequence[float | None], found: Sequence[float | None]) -> bool:
+    """Whether figures are those that were found, to what rounding the blocks takes."""
+    return all(
+        (one is None) == (other is None) and math.isclose(one or 0.0, other or 0.0, rel_tol=SAME_TIME)
+        for one, other in zip(told, found, strict=True)
+    )
 
 
 def refuse_backwards(metric: str, role: str, value: float | None) -> None:

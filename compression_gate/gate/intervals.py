@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from compression_gate.gate import power, proportions, resampling
+from compression_gate.gate import power, proportions, resampling, timing_test
 from compression_gate.gate.facts import Outcomes, Part, Question, part_of
-from compression_gate.gate.limits import CHANGES, Bound
-from compression_gate.gate.looks import strictness_of
+from compression_gate.gate.limits import CHANGES, Bound, bound_of
+from compression_gate.records.metrics import PairedTiming
+from compression_gate.records.params import Rule
 
-CONTROL_HIGH = 1.02  # an identical copy that comes out further from 1 than this says that the clock cannot be trusted
+MOST = 1e6  # a ratio of times that no rule reaches
 SHARES = ("accuracy", "agreement", "flips")
 CLASSWISE = ("precision", "recall", "f1")
 REGRESSION = ("mae", "rmse", "r2")
@@ -27,8 +28,7 @@ class Estimate:
 
     Args:
         discordance: share of examples on which the two models differ in being right; None where there are no pairs.
-        alpha: how often each end of the interval may be wrong; strictness: by how much less that is than at a first
-            look at evidence that grew since. P-values are to be multiplied by it.
+        alpha: how often each end of the interval may be wrong; answer: what a sequential test says, where one was made.
         tail: (limit, sign) -> p-value that the true change (or figure) is not beyond the limit: not over it for sign 1,
             not under it for -1. None where the evidence has none.
     """
@@ -40,7 +40,7 @@ class Estimate:
     n: int | None = None
     discordance: float | None = None
     alpha: float = 0.05
-    strictness: float = 1.0
+    answer: timing_test.Status | None = None
     tail: Tail | None = None
     note: str = ""
 
@@ -257,37 +257,68 @@ def resampled(
     )
 
 
-def of_pairs(metric: str, pair: Any, base: float | None) -> Estimate:
-    """A latency, throughput or speedup from calls timed side by side; ``base`` is the other model's own figure."""
-    low, high = pair.interval
-    if base is None or low is None or high is None:
-        return Estimate(observed=math.nan, compared_to=None, interval=(math.nan, math.nan))
+def of_pairs(rule: Rule, pair: PairedTiming, base: float) -> Estimate:
+    """A latency, throughput or speedup from calls timed side by side; ``base`` is the other model's own figure.
+
+    The sequential test answers; the interval is the one that matches it.
+    """
+    metric = rule.metric
+    limit = limit_on_ratio(rule, base)
+    turns = [np.array(blocks) for blocks in pair.blocks]
+    # A limit that a candidate may not be faster than is one that the other may not be slower than.
+    turned = metric == "speedup" and rule.form == "max"
+    found = timing_test.decide([-blocks for blocks in turns] if turned else turns, timing_test.zone_of(limit))
+    low, high = (1 / found.interval[1], 1 / found.interval[0]) if turned else found.interval
+    ratio = 1 / found.ratio if turned else found.ratio
     faster = metric in ("throughput_per_s", "speedup")
-    ratio, ends = (1 / pair.ratio, (1 / high, 1 / low)) if faster else (pair.ratio, (low, high))
+    if faster:
+        ratio, low, high = 1 / ratio, inverse(high), inverse(low)
     # A speedup is judged as a value, the others as a change of the other model's own figure.
     shift = 0.0 if metric == "speedup" else base
-    alpha = (1 - pair.confidence) / 2
-    attempts = f" of {pair.attempts} attempts" if pair.attempts > 1 else ""
     return Estimate(
         observed=ratio * base,
         compared_to=base,
-        interval=(ends[0] * base - shift, ends[1] * base - shift),
+        interval=(low * base - shift, high * base - shift),
         statistical=True,
         n=pair.pairs,
-        alpha=alpha,
-        strictness=strictness_of(pair.attempts),
-        tail=lambda limit, sign: ratio_p(ratio, ends, (limit + shift) / base, sign, alpha),
-        note=f"{pair.pairs:,} pairs in {pair.turns} processes{attempts}, {pair.clock}",
+        alpha=timing_test.ALPHA,
+        tail=lambda limit, sign: found.p_value,
+        answer=found.status,
+        note="; ".join(
+            filter(None, [f"{pair.pairs:,} pairs in {pair.turns} processes, {pair.clock}", why(found, pair)])
+        ),
     )
 
 
-def ratio_p(ratio: float, ends: tuple[float, float], limit: float, sign: int, alpha: float) -> float:
-    """P-value that a ratio of times is not beyond ``limit``, as if its logarithm were normal with those ends."""
-    if limit <= 0:
-        return 0.0 if sign > 0 else 1.0
-    deviation = math.log(ends[1] / ends[0]) / 2 / proportions.upper_quantile(alpha)
-    distance = math.log(ratio / limit) * sign
-    return proportions.upper_tail(distance / deviation) if deviation > 0 else float(distance <= 0)
+def inverse(value: float) -> float:
+    """One over a value that may be zero or infinite."""
+    return 1 / value if value else math.inf
+
+
+def why(found: timing_test.Decision, pair: PairedTiming) -> str:
+    """What a timed answer rests on, or why there is none."""
+    taken = f"{pair.pairs:,} pairs in {pair.turns} processes, {pair.clock}"
+    if found.status == "pass":
+        return taken
+    if found.status == "fail":
+        return f"{taken}; slower than the line of silence is proven, and nearer to the limit than to it"
+    needed = f": about {pair.needed_s:.0f} s of pairs would settle it" if pair.needed_s else ""
+    return f"{taken}; {found.reason}{needed}: raise benchmark.budget_s, or `compression-gate run --again`"
+
+
+def limit_on_ratio(rule: Rule, base: float) -> float:
+    """The ratio of times, candidate over other, that a rule allows.
+
+    Args:
+        rule: on a speedup, a latency or a throughput. base: the other model's own figure, 1 for a speedup.
+    """
+    bound = bound_of(rule, base)
+    assert bound is not None  # the base is over zero
+    if rule.metric == "speedup":
+        return bound.margin if rule.form == "max" else 1 / max(bound.margin, 1 / MOST)
+    if rule.metric == "throughput_per_s":
+        return 1 / max(1 - bound.margin / base, 1 / MOST)
+    return 1 + bound.margin / base
 
 
 def of_spreads(observed: Any, compared_to: Any | None) -> Estimate:

@@ -18,6 +18,7 @@ from compression_gate.gate.evidence import (
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES, ENOUGH_POWER, LEAST_POWER, Bound, bound_of, judged
+from compression_gate.records.base import finite
 from compression_gate.records.metric_table import kind_of
 from compression_gate.records.params import Rule
 from compression_gate.records.verdict import Check, Level
@@ -93,11 +94,13 @@ def decided(question: Question, estimate: Estimate) -> Check:
         raise UnjudgeableError(
             "not_comparable", f"a share of {estimate.compared_to} is no limit: write an absolute one for {rule.metric}"
         )
-    figures = [estimate.observed, *estimate.interval, *([estimate.compared_to] if bound.is_change else [])]
+    # A sequential test that saw too little to bound anything still has its answer: undecided.
+    ends = estimate.interval if estimate.answer is None else ()
+    figures = [estimate.observed, *ends, *([estimate.compared_to] if bound.is_change else [])]
     if any(value is None or not math.isfinite(value) for value in figures):
         raise UnjudgeableError("not_finite", f"{rule.metric}: expected finite figures, got {figures}")
     value = estimate.change if bound.is_change else estimate.observed
-    status = judged(bound, value, estimate.interval)
+    status = estimate.answer or judged(bound, value, estimate.interval)
     check = Check(
         rule=question.name,
         metric=rule.metric,
@@ -108,14 +111,14 @@ def decided(question: Question, estimate: Estimate) -> Check:
         observed=estimate.observed,
         compared_to=estimate.compared_to if bound.is_change else None,
         change=estimate.change if bound.is_change else None,
-        interval=estimate.interval if estimate.statistical else None,
+        interval=(finite(estimate.interval[0]), finite(estimate.interval[1])) if estimate.statistical else None,
         limit=f"{rule.form} {rule.limit}",
         allowed=bound.allowed,
         headroom=bound.headroom(value),
         n=estimate.n,
         minimum_detectable=intervals.minimum_detectable_of(estimate, bound),
-        alpha=estimate.alpha * estimate.strictness if estimate.statistical else None,
-        p_value=min(1.0, estimate.tail(bound.allowed, bound.sign) * estimate.strictness) if estimate.tail else None,
+        alpha=estimate.alpha if estimate.statistical else None,
+        p_value=estimate.tail(bound.allowed, bound.sign) if estimate.tail else None,
         settled_by=None if status == "pass" else intervals.settling(estimate, bound),
         message=estimate.note,
     )

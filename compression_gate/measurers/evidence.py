@@ -1,8 +1,9 @@
 """Every attempt at a timing is kept, and all that were kept are judged together.
 
-Timing again until the answer pleases is so of no use: a slow attempt stays in the figure, and the interval widens with
-each look (`gate.looks`). What is kept and cannot be read, or has gone, is not left out in silence: the timing has no
-figure then, and says which file it was. Deleting the whole folder of a key begins anew, at attempt 1.
+Timing again until the answer pleases is so of no use: a slow attempt stays in the figure, and what the sequential test
+has once decided stays decided (`gate.timing_test`). What is kept and cannot be read, or has gone, is not left out in
+silence: the timing has no figure then, and says which file it was. Deleting the whole folder of a key begins anew, at
+attempt 1.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from compression_gate.errors import MeasurementError, MetricsError
-from compression_gate.measurers.latency import LEAST_TURNS, PairedSamples, Sampled, Turn, estimate, together
+from compression_gate.measurers.latency import PairedSamples, Sampled, Turn, summary_of, together
 from compression_gate.records.attempts import EVIDENCE, Attempt, Timed, numbers_of
-from compression_gate.records.base import digest_of_file, finite, replacing
+from compression_gate.records.base import digest_of_file, replacing
 
 PARTS = ("pairs", "control")
 PATIENCE_S = 60.0  # another process keeps its samples within a second
@@ -52,10 +53,10 @@ def accumulated(suite: Path, timed: Timed, sample: Callable[[int], Sampled]) -> 
         number = len(read(folder, timed)) + 1  # damage is told before a minute is spent
         kept = add(folder, timed, sample(number))
     except MeasurementError as error:
-        refused = together([Sampled(reason=str(error))], threads=timed.threads).timing
+        refused = together([Sampled(reason=str(error))]).timing
         found = {"attempts": max(1, len(numbers_of(folder))), "attempt_ratios": ()}
         return PairedSamples(timing=refused.model_copy(update=found))
-    return together([one.sampled for one in kept], threads=timed.threads)
+    return together([one.sampled for one in kept])
 
 
 def read(folder: Path, timed: Timed) -> list[Kept]:
@@ -102,12 +103,15 @@ def read_samples(folder: Path, path: Path) -> Sampled:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         turns, control = ([turn_of(arrays, part, turn) for turn in range(int(arrays[part]))] for part in PARTS)
-        reason = str(arrays["reason"]) or None
+        reason, procedure = str(arrays["reason"]) or None, str(arrays["procedure"])
+        needed_s = float(arrays["needed_s"])
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise lost(folder, path.name, "samples as they were taken", f"{type(error).__name__}: {error}") from error
     if reason is None and not turns:
         raise lost(folder, path.name, "the turns of an attempt that came to its end", "none")
-    return Sampled(turns=turns, control=control, reason=reason)
+    return Sampled(
+        turns=turns, control=control, reason=reason, procedure=procedure, needed_s=needed_s if needed_s > 0 else None
+    )
 
 
 def turn_of(arrays: dict[str, Any], part: str, number: int) -> Turn:
@@ -115,7 +119,12 @@ def turn_of(arrays: dict[str, Any], part: str, number: int) -> Turn:
     cpu, wall = arrays[f"{part}_{number}_cpu"], arrays[f"{part}_{number}_wall"]
     if cpu.ndim != 2 or len(cpu) != 2 or cpu.shape != wall.shape or not (np.isfinite(cpu).all() and (wall > 0).all()):
         raise ValueError(f"{part}_{number}: expected positive times (2, pairs), got {cpu.shape} and {wall.shape}")
-    return Turn(cpu=cpu, wall=wall, repeats=int(arrays[f"{part}_{number}_repeats"]))
+    return Turn(
+        cpu=cpu,
+        wall=wall,
+        repeats=int(arrays[f"{part}_{number}_repeats"]),
+        by_cpu=bool(arrays[f"{part}_{number}_by_cpu"]),
+    )
 
 
 def lost(folder: Path, what: str, expected: str, got: str) -> MeasurementError:
@@ -154,13 +163,18 @@ def add(folder: Path, timed: Timed, sampled: Sampled) -> list[Kept]:
 
 def write_samples(path: Path, sampled: Sampled) -> None:
     """Write what an estimate needs, as float32: a ten-millionth of a time is far under what a clock can tell."""
-    arrays: dict[str, Any] = {"reason": np.array(sampled.reason or "")}
+    arrays: dict[str, Any] = {
+        "reason": np.array(sampled.reason or ""),
+        "procedure": np.array(sampled.procedure),
+        "needed_s": sampled.needed_s or 0.0,
+    }
     for part, turns in zip(PARTS, (sampled.turns, sampled.control), strict=True):
         arrays[part] = len(turns)
         for number, turn in enumerate(turns):
             arrays[f"{part}_{number}_cpu"] = turn.cpu.astype(np.float32)
             arrays[f"{part}_{number}_wall"] = turn.wall.astype(np.float32)
             arrays[f"{part}_{number}_repeats"] = turn.repeats
+            arrays[f"{part}_{number}_by_cpu"] = turn.by_cpu
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -169,17 +183,16 @@ def attempt_of(
     number: int, timed: Timed, sampled: Sampled, samples: Path, taken: datetime, *, load: float | None
 ) -> Attempt:
     """What is known of an attempt for itself."""
-    alone = sampled.alone(timed.threads)
-    control = estimate(sampled.control, threads=timed.threads) if len(sampled.control) >= LEAST_TURNS else None
+    ratio, interval = summary_of(sampled.turns) if sampled.reason is None else (None, (None, None))
     return Attempt(
         number=number,
         timed=timed,
         measured_at=taken.isoformat(timespec="seconds"),
-        ratio=finite(alone.ratio) if alone else None,
-        interval=(finite(alone.low), finite(alone.high)) if alone else (None, None),
+        ratio=ratio,
+        interval=interval,
         pairs=sum(turn.cpu.shape[1] for turn in sampled.turns),
         turns=len(sampled.turns),
-        control_ratio=finite(control.ratio) if control else None,
+        control_ratio=summary_of(sampled.control)[0],
         load_average=load,
         reason=sampled.reason,
         samples_sha256=digest_of_file(samples),

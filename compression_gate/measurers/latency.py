@@ -1,85 +1,101 @@
 """Latency of one model against another's: pairs of calls in one process, over several fresh processes.
 
-The plain form of paired timing. The interval is over medians of blocks, since calls that follow each other share the
-machine's mood, and is widened by the spread between processes, since where a model lies in memory changes its speed.
+`latency_worker` takes the samples, `gate.timing_test` decides; here is what lies between: turns, blocks, one record.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from compression_gate.errors import MeasurementError
-from compression_gate.gate.looks import confidence_of
+from compression_gate.gate.timing_test import ALPHA, Zone, summary, zone_of
 from compression_gate.measurers.workers import run_worker
 from compression_gate.records.base import finite
 from compression_gate.records.metrics import PairedTiming
 from compression_gate.runtimes.base import Arrays
 
 WORKER = "compression_gate.measurers.latency_worker"
-PROCEDURE = "interleaved pairs in fresh processes; sign interval of block medians, widened by turns"
-CONFIDENCE = 0.95
-TURNS = 6  # five or more keep the widening by the spread between turns under 1.2 of their deviation
-LEAST_TURNS = 3
-CONTROL_SHARE = 0.35
+PROCEDURE = "interleaved pairs in turns of fresh processes, sequential sign test of block medians"
+PROCESSES = "fresh processes in the order A B B A, sequential sign test of their medians"
 BLOCK_S = 0.01
 START_S = 90.0  # a process that has not answered so long after its time was up is taken for hung
-SHORTEST_TURN_S = 0.2
+USUAL_LIMIT = 1.05  # where no rule says what must be decided
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
     """Samples of one process: ``cpu`` and ``wall`` ``(2, pairs)`` [s a call]; rows: the other model, the candidate.
 
-    Each sample is the mean of ``repeats`` calls.
+    Args:
+        repeats: each sample is the mean of so many calls.
+        by_cpu: False where the thread's CPU clock does not see the work, and the wall's is taken.
     """
 
     cpu: np.ndarray
     wall: np.ndarray
     repeats: int = 1
+    by_cpu: bool = True
+
+    @cached_property
+    def logs(self) -> np.ndarray:
+        """Logarithm of candidate over other, ``(pairs,)``."""
+        times = self.cpu if self.by_cpu and (self.cpu > 0).all() else self.wall
+        return np.asarray(np.log(times[1] / times[0]))
+
+    @cached_property
+    def blocks(self) -> np.ndarray:
+        """Medians of consecutive pairs that together take about 10 ms, an odd number; a rest joins the last."""
+        pair_s = float(np.median(self.wall.sum(0))) * self.repeats
+        size = max(1, round(BLOCK_S / pair_s))
+        size += (size + 1) % 2
+        count = max(1, len(self.logs) // size)
+        parts = np.split(self.logs, np.arange(1, count) * size)
+        return np.array([np.median(part) for part in parts])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How files are timed: in which runtime, with how many threads, on which inputs."""
+    """How files are timed: in which runtime, with how many threads, on which inputs, and what is to be decided.
+
+    Args:
+        limits: ratios of times, each a limit that some rule sets; sampling stops once all are decided.
+    """
 
     runtime: str
     threads: int
     inputs: Arrays
     seed: int = 0
+    limits: tuple[float, ...] = (USUAL_LIMIT,)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A ratio of times, its interval, and what it stands on."""
-
-    ratio: float
-    low: float
-    high: float
-    wall_ratio: float
-    pairs: int
-    turns: int
+    @property
+    def zones(self) -> list[Zone]:
+        """The zones of the limits."""
+        return [zone_of(limit) for limit in self.limits or (USUAL_LIMIT,)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """The raw samples of one attempt: turns of the pair, turns of the control, and why it did not come to its end."""
+    """The raw samples of one attempt: turns of the pair, turns of the control, and why it did not come to its end.
+
+    Args:
+        procedure: how they were taken.
+        needed_s: about how long it would have taken to decide, where the time was up before.
+    """
 
     turns: list[Turn] = field(default_factory=list)
     control: list[Turn] = field(default_factory=list)
     reason: str | None = None
-
-    def alone(self, threads: int) -> Estimate | None:
-        """What this attempt says for itself; nothing where it failed."""
-        return estimate(self.turns, threads=threads) if self.reason is None else None
+    procedure: str = PROCEDURE
+    needed_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,151 +118,101 @@ class PairedSamples:
 
 def measure_pair(other: Path, candidate: Path, setting: Setting, budget_s: float) -> PairedSamples:
     """Time ``candidate`` against ``other`` once, and make a record of it; see :func:`sample_pair`."""
-    return together([sample_pair(other, candidate, setting, budget_s)], threads=setting.threads)
+    return together([sample_pair(other, candidate, setting, budget_s)])
 
 
 def sample_pair(other: Path, candidate: Path, setting: Setting, budget_s: float) -> Sampled:
-    """Time ``candidate`` against ``other``, and ``other`` against a second copy of itself, within about ``budget_s``.
+    """Time ``candidate`` against ``other``, and ``other`` against a second copy of itself, until all is decided.
 
-    A process that dies or hangs leaves the turns before it, and the reason.
+    ``budget_s`` seconds at most. A process that dies or hangs leaves the turns before it, and the reason.
     """
-    seeds = random.Random(setting.seed)  # noqa: S311  # coins, not secrets
-    turns: list[Turn] = []
-    control: list[Turn] = []
-    reason = None
-    try:
-        for turn in take_turns((other, other), setting, budget_s * CONTROL_SHARE, LEAST_TURNS, seeds):
-            control.append(turn)
-        for turn in take_turns((other, candidate), setting, budget_s * (1 - CONTROL_SHARE), TURNS, seeds):
-            turns.append(turn)
-    except MeasurementError as error:
-        reason = str(error)
-    return Sampled(turns=turns, control=control, reason=reason)
-
-
-def together(attempts: Sequence[Sampled], *, threads: int) -> PairedSamples:
-    """One record of all attempts' turns, the last attempt's failure included; the more attempts, the wider.
-
-    The control keeps its confidence: a wider interval would make it blind to a clock that cannot be trusted.
-    """
-    turns = [turn for attempt in attempts for turn in attempt.turns]
-    control = [turn for attempt in attempts for turn in attempt.control]
-    reason, confidence = attempts[-1].reason, confidence_of(len(attempts))
-    found = estimate(turns, threads=threads, confidence=confidence) if reason is None else None
-    noise = estimate(control, threads=threads) if len(control) >= LEAST_TURNS else None
-    timing = PairedTiming(
-        procedure=PROCEDURE,
-        clock="thread CPU time" if threads == 1 else "wall time",
-        ratio=finite(found.ratio) if found else None,
-        interval=(finite(found.low), finite(found.high)) if found else (None, None),
-        confidence=confidence,
-        pairs=sum(turn.cpu.shape[1] for turn in turns),
-        turns=len(turns),
-        control_ratio=finite(noise.ratio) if noise else None,
-        control_interval=(finite(noise.low), finite(noise.high)) if noise else (None, None),
-        wall_ratio=finite(found.wall_ratio) if found else None,
-        reason=reason,
-        attempts=len(attempts),
-        attempt_ratios=tuple(finite(alone.ratio) if (alone := one.alone(threads)) else None for one in attempts),
-    )
-    return PairedSamples(timing=timing, turns=turns, control=control)
-
-
-def take_turns(
-    files: tuple[Path, Path], setting: Setting, budget_s: float, most: int, seeds: random.Random
-) -> Iterator[Turn]:
-    """Take turns until ``most`` are done or the time is up, but not fewer than the least that show their spread.
-
-    What starting a process costs is learned from the first, and taken off the time the others measure for.
-    """
-    start, overhead = time.monotonic(), 0.0
-    for done in range(most):
-        left = budget_s - (time.monotonic() - start)
-        share = left / (most - done) - overhead
-        if done >= LEAST_TURNS and share < SHORTEST_TURN_S:
-            return
-        began = time.monotonic()
-        # The first turn is short: it also finds out what a start costs.
-        seconds = max(SHORTEST_TURN_S, min(share, 2.0) if done else min(share / 2, 1.0))
-        turn = take_turn(files, setting, seconds, seeds.getrandbits(32))
-        overhead = max(0.0, time.monotonic() - began - seconds)
-        yield turn
-
-
-def take_turn(files: tuple[Path, Path], setting: Setting, seconds: float, seed: int) -> Turn:
-    """One fresh process.
-
-    Raises:
-        MeasurementError: it died, hung, or measured nothing.
-    """
-    with tempfile.TemporaryDirectory(prefix="compression-gate-") as folder:
-        inputs, samples = Path(folder) / "inputs.npz", Path(folder) / "samples.npz"
-        with inputs.open("wb") as file:
+    coins = random.Random(setting.seed)  # noqa: S311  # coins, not secrets
+    with tempfile.TemporaryDirectory(prefix="compression-gate-") as name:
+        folder = Path(name)
+        with (folder / "inputs.npz").open("wb") as file:
             np.savez(file, **setting.inputs)  # type: ignore[arg-type]  # its stubs take a keyword for allow_pickle
         request = {
             "runtime": setting.runtime,
             "threads": setting.threads,
-            "files": [str(path) for path in files],
-            "inputs": str(inputs),
-            "samples": str(samples),
-            "seconds": seconds,
-            "seed": seed,
+            "files": [str(other), str(candidate)],
+            "inputs": str(folder / "inputs.npz"),
+            "folder": name,
+            "zones": [asdict(zone) for zone in setting.zones],
+            "budget_s": budget_s,
+            "seed": coins.getrandbits(32),
         }
-        what = f"timing {files[1]} against {files[0]}"
-        run_worker(WORKER, request, threads=setting.threads, timeout_s=seconds + START_S, what=what)
-        with np.load(samples) as file:
-            turn = Turn(cpu=file["cpu"], wall=file["wall"], repeats=int(file["repeats"]))
-    if not (np.isfinite(turn.cpu).all() and (turn.wall > 0).all()):
-        raise MeasurementError(f"{what}: expected positive times, got {turn.wall.min()} s: the clock stepped")
-    return turn
+        what = f"timing {candidate} against {other}"
+        reason = None
+        try:
+            run_worker(WORKER, request, threads=setting.threads, timeout_s=budget_s + START_S, what=what)
+        except MeasurementError as error:
+            reason = str(error)
+        return read_samples(folder, what, reason)
 
 
-def estimate(turns: list[Turn], *, threads: int = 1, confidence: float = CONFIDENCE) -> Estimate:
-    """The candidate's time over the other's: exp of the median of log ratios, with an interval.
-
-    Source: the sign interval of a median is W. J. Conover, Practical Nonparametric Statistics, 1999, §3.2 (exact,
-    from the binomial). Departing from it, both ends are moved out by t · SD(medians of turns) / √turns.
-    """
-    logs = [np.log(ratios(turn, threads)) for turn in turns]
-    blocks = np.sort(np.concatenate([block_medians(log, turn) for log, turn in zip(logs, turns, strict=True)]))
-    medians = np.array([np.median(log) for log in logs])
-    centre = float(np.median(np.concatenate(logs)))
-    spread = 0.0
-    if len(turns) > 1:
-        quantile = float(stats.t.ppf((1 + confidence) / 2, len(turns) - 1))
-        spread = quantile * float(medians.std(ddof=1)) / math.sqrt(len(turns))
-    low, high = sign_interval(blocks, confidence)
-    wall = np.concatenate([np.log(turn.wall[1] / turn.wall[0]) for turn in turns])
-    return Estimate(
-        ratio=math.exp(centre),
-        low=math.exp(min(low, centre) - spread),
-        high=math.exp(max(high, centre) + spread),
-        wall_ratio=math.exp(float(np.median(wall))),
-        pairs=sum(len(log) for log in logs),
-        turns=len(turns),
+def read_samples(folder: Path, what: str, reason: str | None) -> Sampled:
+    """What the worker left: every turn that came to its end, in order, and what it says of the whole."""
+    parts: dict[str, list[Turn]] = {"pairs": [], "control": []}
+    for path in sorted(folder.glob("turn_*.npz")):
+        with np.load(path) as file:
+            turn = Turn(cpu=file["cpu"], wall=file["wall"], repeats=int(file["repeats"]), by_cpu=bool(file["by_cpu"]))
+        if not (np.isfinite(turn.cpu).all() and (turn.wall > 0).all()):
+            reason = reason or f"{what}: expected positive times, got {turn.wall.min()} s: the clock stepped"
+            continue
+        parts[path.stem.split("_")[2]].append(turn)
+    summary = folder / "summary.json"
+    told = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else {}
+    return Sampled(
+        turns=parts["pairs"],
+        control=parts["control"],
+        reason=reason or told.get("reason"),
+        procedure=told.get("procedure", PROCEDURE),
+        needed_s=told.get("needed_s"),
     )
 
 
-def ratios(turn: Turn, threads: int) -> np.ndarray:
-    """Time ratios of a turn's pairs, by the thread's CPU clock; by the wall where a pool of threads does the work."""
-    times = turn.cpu if threads == 1 and (turn.cpu > 0).all() else turn.wall
-    return np.asarray(times[1] / times[0])
+def together(attempts: Sequence[Sampled]) -> PairedSamples:
+    """One record of all attempts' turns, in the order in which they were taken; the last attempt's failure included.
+
+    The test may be looked at as often as one likes, so that further attempts need no correction: they only add blocks.
+    """
+    turns = [turn for attempt in attempts for turn in attempt.turns]
+    control = [turn for attempt in attempts for turn in attempt.control]
+    last = attempts[-1]
+    reason = last.reason or (None if turns else "no turn came to its end")
+    ratio, interval = summary_of(turns)
+    control_ratio, control_interval = summary_of(control)
+    timing = PairedTiming(
+        procedure=last.procedure,
+        clock="thread CPU time" if turns and all(turn.by_cpu for turn in turns) else "wall time",
+        ratio=None if reason else ratio,
+        interval=(None, None) if reason else interval,
+        confidence=1 - 2 * ALPHA,
+        pairs=sum(len(turn.logs) for turn in turns),
+        turns=len(turns),
+        control_ratio=control_ratio,
+        control_interval=control_interval,
+        wall_ratio=None if reason else wall_ratio_of(turns),
+        reason=reason,
+        needed_s=last.needed_s,
+        blocks=blocks_of(turns),
+        control_blocks=blocks_of(control),
+        attempts=len(attempts),
+        attempt_ratios=tuple(None if one.reason else summary_of(one.turns)[0] for one in attempts),
+    )
+    return PairedSamples(timing=timing, turns=turns, control=control)
 
 
-def block_medians(logs: np.ndarray, turn: Turn) -> np.ndarray:
-    """Medians of consecutive pairs that together take about 10 ms; a remainder joins the last block."""
-    pair_s = float(np.median(turn.wall.sum(0))) * turn.repeats
-    size = max(1, round(BLOCK_S / pair_s))
-    count = max(1, len(logs) // size)
-    return np.array([np.median(part) for part in np.array_split(logs, count)])
+def blocks_of(turns: Sequence[Turn]) -> tuple[tuple[float, ...], ...]:
+    """The blocks of every turn, to the millionth: what is judged is what the record holds."""
+    return tuple(tuple(round(float(value), 6) for value in turn.blocks) for turn in turns)
 
 
-def sign_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Exact interval for the median of sorted ``values``: order statistics k and n + 1 − k; ±∞ if there are too few."""
-    count = len(values)
-    below = int(stats.binom.ppf((1 - confidence) / 2, count, 0.5))
-    if stats.binom.cdf(below, count, 0.5) > (1 - confidence) / 2:
-        below -= 1
-    if below < 0:
-        return -math.inf, math.inf
-    return float(values[below]), float(values[count - 1 - below])
+def summary_of(turns: Sequence[Turn]) -> tuple[float | None, tuple[float | None, float | None]]:
+    """Ratio and interval of some turns."""
+    return summary([np.array(blocks) for blocks in blocks_of(turns)])
+
+
+def wall_ratio_of(turns: Sequence[Turn]) -> float | None:
+    """The same by the wall's clock, for comparison."""
+    return finite(math.exp(float(np.median(np.concatenate([np.log(turn.wall[1] / turn.wall[0]) for turn in turns])))))

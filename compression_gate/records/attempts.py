@@ -47,7 +47,7 @@ class Attempt(Record):
 
     Args:
         number: from 1, oldest first. measured_at: UTC, ISO 8601.
-        ratio, interval: of this attempt alone, at 95 %; None where it was too short, or ended in a ``reason``.
+        ratio, interval: of this attempt alone; None where it was too short, or ended in a ``reason``.
         pairs, turns: how many; control_ratio: of the other model and its copy.
         load_average: of the last minute, when it ended.
         samples_sha256: of the file with its samples.

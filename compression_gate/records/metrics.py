@@ -130,13 +130,15 @@ class Measurement(Record):
 class PairedTiming(Record):
     """The candidate timed against another model in the same process, call by call.
 
-    ``ratio`` is candidate over the other (1.05: 5 % slower), the exponential of the median of per-pair log ratios;
-    ``interval`` its two-sided sign interval at ``confidence``; ``control_*`` the same for the other against a copy of
-    itself, in which nothing but noise can be seen, always at 95 %.
+    ``ratio`` is candidate over the other (1.05: 5 % slower), the exponential of the median of the blocks; ``interval``
+    what the sequential test gives for it at ``confidence``; ``control_*`` the same for the other against a copy of
+    itself, in which nothing but noise can be seen.
 
     Args:
-        attempts: how often this was timed; all figures are of all attempts' pairs together, and the confidence rises
-            with their number (`gate.looks`).
+        blocks: for each turn, oldest first, the medians of its blocks of pairs: what `gate.timing_test` decides on.
+            control_blocks: of the control.
+        needed_s: about how long it would take to decide, where the time was up before.
+        attempts: how often this was timed; all figures are of all attempts' pairs together.
         attempt_ratios: of each attempt alone, oldest first; None for one that ended without.
     """
 
@@ -151,6 +153,9 @@ class PairedTiming(Record):
     control_interval: tuple[float | None, float | None]
     wall_ratio: float | None
     reason: str | None = None
+    needed_s: float | None = None
+    blocks: tuple[tuple[float, ...], ...] = ()
+    control_blocks: tuple[tuple[float, ...], ...] = ()
     attempts: int = Field(1, ge=1)
     attempt_ratios: tuple[float | None, ...] = ()
 

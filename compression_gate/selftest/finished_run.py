@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import special
 
+from compression_gate.gate import timing_test
 from compression_gate.records.artifact import FILE_NAME, Artifact, FileEntry, Role, digest_of_files, entries
 from compression_gate.records.base import digest_of, digest_of_file, write_text
 from compression_gate.records.history import History
@@ -49,7 +52,8 @@ WRONG = {"reference": 100, "candidate": 105, "baseline": 103}
 FIRST_RUN = "no run of the target branch has been recorded yet"
 ENVIRONMENT = {"processor": "a processor"}
 BASELINE_COMMIT = "b" * 40
-CONFIDENCE = 0.95
+TURNS, BLOCKS, BLOCK_SCATTER = 5, 60, 0.03
+GOLDEN = 0.6180339887498949  # steps of it spread evenly, in no order that a test could take for a drift
 
 
 def write(suite: Path) -> Path:
@@ -141,8 +145,8 @@ def write_run(suite: Path, models: Mapping[Role, Artifact], machine_digest: str)
     evaluation_of(target, predicted, models, absent, digest_of_file(reports / "predictions.npz")).write(
         reports / "evaluation.json"
     )
-    ratios = {"reference": (0.48, 0.5, 0.52), "baseline": (0.93, 0.95, 0.97)}
-    pairs = {role: pair_of(*ends) for role, ends in ratios.items() if role in models}
+    ratios = {"reference": 0.5, "baseline": 0.95}
+    pairs = {role: pair_of(ratio) for role, ratio in ratios.items() if role in models}
     benchmark_of(models, pairs, machine_digest).write(reports / "benchmark.json")
 
 
@@ -224,19 +228,30 @@ def between(target: np.ndarray, candidate: np.ndarray, other: np.ndarray) -> dic
     return {name: Value(value=float(share.mean()), n=len(target)) for name, share in shares.items()}
 
 
-def pair_of(low: float, ratio: float, high: float) -> PairedTiming:
-    """A paired timing: candidate over the other, with its interval."""
+def pair_of(ratio: float, *, scatter: float = BLOCK_SCATTER, random: np.random.Generator | None = None) -> PairedTiming:
+    """A paired timing: candidate over the other, its blocks scattered by ``scatter`` [log], evenly without dice."""
+    evenly = special.ndtri((np.arange(BLOCKS) * GOLDEN + 0.5 / BLOCKS) % 1)
+    turns = [random.normal(size=BLOCKS) if random else evenly for _ in range(2 * TURNS)]
+    pairs, control = (
+        tuple(tuple(round(float(value), 6) for value in centre + scatter * turn) for turn in part)
+        for centre, part in ((math.log(ratio), turns[:TURNS]), (0.0, turns[TURNS:]))
+    )
+    (ratio_found, interval), (control_ratio, control_interval) = (
+        timing_test.summary([np.array(turn) for turn in part]) for part in (pairs, control)
+    )
     return PairedTiming(
         procedure="interleaved pairs",
         clock="thread CPU time",
-        ratio=ratio,
-        interval=(low, high),
-        confidence=CONFIDENCE,
+        ratio=ratio_found,
+        interval=interval,
+        confidence=1 - 2 * timing_test.ALPHA,
         pairs=3000,
-        turns=5,
-        control_ratio=1.001,
-        control_interval=(0.995, 1.006),
-        wall_ratio=ratio,
+        turns=TURNS,
+        control_ratio=control_ratio,
+        control_interval=control_interval,
+        wall_ratio=ratio_found,
+        blocks=pairs,
+        control_blocks=control,
     )
 
 

@@ -19,6 +19,7 @@ import yaml
 
 from compression_gate.history import git, store
 from compression_gate.records.base import digest_of_file, write_text
+from compression_gate.selftest.finished_run import pair_of
 
 Change = Callable[[Path], object]
 Values = Any  # what a JSON or YAML file holds: nested dicts and lists
@@ -313,6 +314,16 @@ def backwards(low: float, value: float, high: float) -> Change:
     """Let the candidate's time be what a clock that ran backwards would give, the whole spread consistent."""
     spread = {"low": low, "value": value, "high": high}
     return edited(BENCHMARK, lambda v: candidate_of(v)["figures"]["latency_ms"].update(spread))
+
+
+def control_of(ratio: float) -> dict[str, Any]:
+    """The fields of a control that came out at a ratio, consistent in themselves."""
+    held = pair_of(ratio)
+    return {
+        "control_blocks": [list(turn) for turn in held.blocks],
+        "control_ratio": held.ratio,
+        "control_interval": list(held.interval),
+    }
 
 
 def pair(low: float, ratio: float, high: float) -> Change:
@@ -749,7 +760,7 @@ TIMES: Mapping[str, Mutation] = {
     ),
     "candidate timed on another machine than its copy": Mutation(
         entry=MACHINE,
-        change=edited(BENCHMARK, lambda v: v["pairs"]["reference"].update(control_interval=[1.05, 1.1])),
+        change=edited(BENCHMARK, lambda v: v["pairs"]["reference"].update(control_of(1.05))),
         expected="untrusted_timing: a model timed against its own copy",
     ),
     "a time below zero": Mutation(entry=CLOCK, change=backwards(-0.3, -0.2, -0.1), expected=SET_BACK),

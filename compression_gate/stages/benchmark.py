@@ -10,6 +10,8 @@ import numpy as np
 
 from compression_gate import __version__
 from compression_gate.errors import MeasurementError
+from compression_gate.gate.intervals import limit_on_ratio
+from compression_gate.gate.limits import CHANGES
 from compression_gate.measurers.absolute import Figures, measure_absolute
 from compression_gate.measurers.evidence import accumulated
 from compression_gate.measurers.latency import PROCEDURE, PairedSamples, Sampled, Setting, sample_pair
@@ -19,7 +21,7 @@ from compression_gate.records.artifact import Artifact
 from compression_gate.records.attempts import Timed
 from compression_gate.records.base import digest_of, replacing
 from compression_gate.records.metrics import Benchmark, Measurement, ModelCost, PairedTiming
-from compression_gate.records.params import BenchmarkParams, read_params
+from compression_gate.records.params import BenchmarkParams, GateParams, read_params
 from compression_gate.runtimes.base import Arrays
 from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.models import Models, open_models
@@ -27,6 +29,7 @@ from compression_gate.tasks.calling import named
 from compression_gate.tasks.task import Task, open_task
 
 ABSOLUTE_SHARE = 0.25
+PAIRED = ("latency_ms", "throughput_per_s")  # what pairs speak of, as a change
 
 
 def run(suite: Path) -> Benchmark:
@@ -53,7 +56,9 @@ def run(suite: Path) -> Benchmark:
         models.files, setting.runtime, setting.threads, inputs, options.budget_s * ABSOLUTE_SHARE, report
     )
     pairs = {
-        role: measure_against(role, suite, models, setting, options) for role in models.files if role != "candidate"
+        role: measure_against(role, suite, models, setting, options, limits_on(role, params.gate, timed[role]))
+        for role in models.files
+        if role != "candidate"
     }
     write_timings(suite / "reports/timings.npz", pairs)
     environment = timing_environment(options.threads)
@@ -107,8 +112,23 @@ def exact_figures(artifact: Artifact, reference: Artifact) -> Figures:
     }
 
 
+def limits_on(role: str, gate: GateParams, bases: Figures) -> tuple[float, ...]:
+    """The ratios of times that the rules allow against one role: once all are decided, no more pairs are taken.
+
+    They only say when to stop. A limit that is changed afterwards is judged on what was taken, and may end undecided.
+    """
+    limits = []
+    for rule in gate.rules.values():
+        against = "reference" if rule.metric == "speedup" else rule.fallback or rule.against
+        base = bases[rule.metric].value if rule.metric in bases else 1.0
+        paired = rule.metric == "speedup" or (rule.metric in PAIRED and rule.form in CHANGES)
+        if paired and base and role in (against, rule.against):
+            limits.append(limit_on_ratio(rule, base))
+    return tuple(limits)
+
+
 def measure_against(
-    role: str, suite: Path, models: Models, setting: Setting, options: BenchmarkParams
+    role: str, suite: Path, models: Models, setting: Setting, options: BenchmarkParams, limits: tuple[float, ...]
 ) -> PairedSamples:
     """Time the candidate against one other model, in its share of the budget, and add it to what is known of both."""
     shapes = {name: [list(value.shape), str(value.dtype)] for name, value in setting.inputs.items()}
@@ -129,7 +149,8 @@ def measure_against(
 
     def sample(number: int) -> Sampled:
         # Each attempt throws coins of its own: models built in the same order again would lie in memory alike.
-        return sample_pair(other, candidate, replace(setting, seed=setting.seed + number - 1), share_s)
+        again = replace(setting, seed=setting.seed + number - 1, limits=limits)
+        return sample_pair(other, candidate, again, share_s)
 
     return accumulated(suite, timed, sample)
 

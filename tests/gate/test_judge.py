@@ -20,6 +20,7 @@ from compression_gate.gate.limits import bound_of, judged
 from compression_gate.records.history import History
 from compression_gate.records.params import Rule, read_params
 from compression_gate.records.verdict import Verdict
+from compression_gate.selftest.mutations import control_of
 from compression_gate.stages import check, gate, report
 
 
@@ -63,7 +64,7 @@ RULES = [  # rule, expected status
     ({"metric": "parameters", "max": 249}, "fail"),
     ({"metric": "latency_ms", "max_increase": "5%"}, "pass"),
     ({"metric": "latency_ms", "max_increase": "5%", "against": "baseline", "fallback": "reference"}, "pass"),
-    ({"metric": "speedup", "min": 1.95}, "undecided"),
+    ({"metric": "speedup", "min": 2.0}, "fail"),
     ({"metric": "speedup", "min": 2.2}, "fail"),
     ({"metric": "latency_ms", "max": 0.2}, "pass"),
     ({"metric": "latency_ms", "max": 0.105}, "undecided"),
@@ -200,7 +201,7 @@ MUTATIONS: dict[str, Callable[[Path], object]] = {
     ),
     "timed on another machine": lambda s: write_machine(s, '{"processor": "another"}'),
     "machine file damaged": lambda s: write_machine(s, "{"),
-    "control alarms": benchmark(lambda v: v["pairs"]["reference"].update(control_interval=[1.05, 1.1])),
+    "control alarms": benchmark(lambda v: v["pairs"]["reference"].update(control_of(1.05))),
     "step without effect": lambda s: edit(
         s / "reports/compression.json", lambda v: v["steps"][0].update(effective=False)
     ),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from compression_gate.errors import MeasurementError
+from compression_gate.gate.timing_test import decide, zone_of
 from compression_gate.measurers import evidence
 from compression_gate.measurers.evidence import accumulated, add, read
 from compression_gate.measurers.latency import Sampled, Turn
@@ -38,10 +39,10 @@ def turn(ratio, random, pairs=200):
     return Turn(cpu=times, wall=times, repeats=2)
 
 
-def attempt_at(ratio, seed=0, *, turns=6, reason=None):
+def attempt_at(ratio, seed=0, *, turns=6, reason=None, pairs=200):
     random = np.random.default_rng(seed)
     return Sampled(
-        turns=[turn(ratio, random) for _ in range(turns)],
+        turns=[turn(ratio, random, pairs) for _ in range(turns)],
         control=[turn(1.0, random) for _ in range(3)],
         reason=reason,
     )
@@ -58,42 +59,35 @@ def folder_of(suite):
     return suite / EVIDENCE / TIMED.key
 
 
-@pytest.mark.parametrize("ratios", [(1.1, 0.99), (0.99, 1.1)])
-def test_a_lucky_attempt_does_not_replace_a_bad_one(tmp_path, ratios):
+def answer(timing):
+    """What the sequential test says of a record, at a limit of 5 %."""
+    return decide([np.array(blocks) for blocks in timing.blocks], zone_of(1.05)).status
+
+
+def test_a_lucky_attempt_does_not_replace_a_bad_one(tmp_path):
     lucky = timed_at(tmp_path / "lucky", 0.99)
-    both = timed_at(tmp_path / "both", *ratios)
-    assert lucky.interval[1] < 1.02
+    bad = timed_at(tmp_path / "both", 1.1)
+    both = timed_at(tmp_path / "both", 0.99)
+    assert (answer(lucky), answer(bad), answer(both)) == ("pass", "fail", "fail")
     assert 0.99 < both.ratio < 1.1
-    assert both.interval[1] > 1.09
     assert both.attempts == 2
-    assert both.attempt_ratios == pytest.approx(ratios, rel=0.01)
+    assert both.attempt_ratios == pytest.approx((1.1, 0.99), rel=0.01)
 
 
-def test_the_order_of_the_attempts_does_not_matter(tmp_path):
-    slow, fast = attempt_at(1.1, 1), attempt_at(0.99, 2)
-    found = []
-    for name, order in (("one", (slow, fast)), ("other", (fast, slow))):
-        for sampled in order:
-            timing = accumulated(tmp_path / name, TIMED, lambda _, sampled=sampled: sampled).timing
-        found.append(timing.model_copy(update={"attempt_ratios": ()}))
-    assert found[0] == found[1]
-
-
-def test_further_attempts_widen_the_interval_of_the_same_evidence(tmp_path):
-    """Two looks at 12 turns in all must be surer than one look at 12 turns."""
-    again = timed_at(tmp_path / "again", 1.0, 1.0)
-    turns = [one for seed in (0, 1) for one in attempt_at(1.0, seed).turns]
+def test_a_further_attempt_decides_what_the_first_could_not(tmp_path):
+    """The test may be looked at as often as one likes: two attempts at six turns are one at twelve."""
+    sampled = [attempt_at(1.0, seed, pairs=9) for seed in (0, 1)]
+    for one in sampled:
+        again = accumulated(tmp_path / "again", TIMED, lambda _, one=one: one).timing
+    turns = [turn for one in sampled for turn in one.turns]
     once = accumulated(tmp_path / "once", TIMED, lambda _: Sampled(turns=turns)).timing
-    assert again.ratio == once.ratio
-    assert again.interval[0] < once.interval[0]
-    assert again.interval[1] > once.interval[1]
-    assert (once.confidence, again.confidence) == pytest.approx((0.95, 1 - 0.05 / 3))
+    assert (again.blocks, again.ratio, again.interval) == (once.blocks, once.ratio, once.interval)
 
 
 def test_the_first_attempt_is_judged_as_if_nothing_were_kept(tmp_path):
     from compression_gate.measurers.latency import together
 
-    kept, plain = timed_at(tmp_path, 1.05), together([attempt_at(1.05)], threads=1).timing
+    kept, plain = timed_at(tmp_path, 1.05), together([attempt_at(1.05)]).timing
     assert kept.interval == pytest.approx(plain.interval, rel=1e-5)
     assert kept.control_interval == pytest.approx(plain.control_interval, rel=1e-5)
 
@@ -203,7 +197,7 @@ def test_an_attempt_whose_process_was_killed_between_its_two_files_counts(tmp_pa
     (folder_of(tmp_path) / "1.json").unlink()
     both = timed_at(tmp_path, 0.99)
     assert both.attempts == 2
-    assert both.interval[1] > 1.09
+    assert answer(both) == "fail"
     mended = Attempt.read(folder_of(tmp_path) / "1.json")
     assert (mended.ratio, mended.interval, mended.samples_sha256) == (
         before.ratio,
@@ -261,13 +255,15 @@ def test_deleting_the_evidence_begins_anew_and_shows(tmp_path):
     timed_at(tmp_path, 1.1, 1.1)
     shutil.rmtree(folder_of(tmp_path))
     timing = timed_at(tmp_path, 1.0)
-    assert (timing.attempts, timing.confidence) == (1, pytest.approx(0.95))
+    assert timing.attempts == 1
 
 
 def test_samples_are_kept_in_half_the_bytes(tmp_path):
     timed_at(tmp_path, 1.1)
     with np.load(folder_of(tmp_path) / "1.npz") as file:
-        assert {file[name].dtype for name in file.files if name.endswith(("cpu", "wall"))} == {np.dtype(np.float32)}
+        assert {file[name].dtype for name in file.files if name.endswith(("_cpu", "wall")) and "by" not in name} == {
+            np.dtype(np.float32)
+        }
     note = json.loads((folder_of(tmp_path) / "1.json").read_text())
     assert note["turns"] == 6
     assert note["pairs"] == 1200
