@@ -62,6 +62,8 @@ def slices_of(rule: Rule, facts: Facts) -> list[str | None]:
     known = dict.fromkeys(part for model in models for part in model.slices.get(rule.metric, {}))
     if not known:
         raise UnjudgeableError("missing_metric", f"{rule.metric} was not produced by slice")
+    # And one that all of them lack, as long as there are examples of it.
+    known |= dict.fromkeys(facts.outcomes.slices if facts.outcomes else ())
     wanted = [part for part in known if part == rule.slice or part.partition("=")[0] == rule.slice]
     if not wanted:
         columns = sorted({part.partition("=")[0] for part in known})

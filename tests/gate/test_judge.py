@@ -347,6 +347,20 @@ def test_a_recorded_baseline_that_is_lost_blocks(finished: Path) -> None:
     assert (verdict.exit_code, verdict.checks[0].reason) == (4, "data_unreachable")
 
 
+def test_a_slice_that_every_model_lacks_and_the_examples_have_is_missed(finished: Path) -> None:
+    evaluation(lambda v: [model["slices"]["recall"].pop("class=1") for model in v["models"].values()])(finished)
+    missed = next(one for one in gate.run(finished).checks if one.slice == "class=1")
+    assert (missed.status, missed.reason) == ("error", "missing_slice")
+
+
+def test_a_class_without_examples_is_too_few_and_not_a_broken_model(finished: Path) -> None:
+    nobody = {"value": None, "n": 0, "reason": "no test example of class 9"}
+    evaluation(lambda v: [m["slices"]["recall"].update({"class=9": nobody}) for m in v["models"].values()])(finished)
+    empty = next(one for one in gate.run(finished).checks if one.slice == "class=9")
+    assert (empty.status, empty.reason) == ("error", "too_few_examples")
+    assert "no test example of class 9" in empty.message
+
+
 FALLING_BACK = {"metric": "latency_ms", "max_increase": "5%", "against": "baseline", "fallback": "reference"}
 LOST = (
     "no_baseline: a baseline of 2f90ab3 was recorded here before, and the history is gone",
