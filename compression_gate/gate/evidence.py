@@ -35,11 +35,15 @@ MENDING = {
 
 
 class UnjudgeableError(Exception):
-    """A rule that cannot be judged: the reason, what was found, and whether nothing can have been lost by it."""
+    """A rule that cannot be judged: the reason, what was found, and whether nothing can have been lost by it.
 
-    def __init__(self, reason: str, message: str, *, harmless: bool = False) -> None:
+    ``mending`` is the reason's own line unless the message ends in a better one.
+    """
+
+    def __init__(self, reason: str, message: str, *, harmless: bool = False, mending: str | None = None) -> None:
         super().__init__(message)
         self.reason, self.message, self.harmless = reason, message, harmless
+        self.mending = MENDING[reason] if mending is None else mending
 
 
 def exact(question: Question, facts: Facts) -> Estimate:
@@ -90,7 +94,7 @@ def absence_of(role: str, facts: Facts) -> UnjudgeableError:
     """Why there is no baseline or release: one was recorded and is lost, or there is nothing to lose yet."""
     reason, _, text = facts.absent[role].partition(": ")
     if reason in MENDING:  # one was recorded, and whoever looked for it says why it is not here
-        return UnjudgeableError(reason, f"no {role}: {text}")
+        return UnjudgeableError(reason, f"no {role}: {text}", mending="")
     if commit := recorded_commit(role, facts.history):
         return UnjudgeableError("stale", f"no {role}: the history names {commit[:12]}, and its files are not here")
     return UnjudgeableError("no_baseline", f"no {role}: {facts.absent[role]}", harmless=True)

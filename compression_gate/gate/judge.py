@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from compression_gate.gate import intervals, power
 from compression_gate.gate.evidence import (
@@ -26,6 +26,7 @@ from compression_gate.records.verdict import Check, Level
 def judge(facts: Facts) -> list[Check]:
     """Judge every rule on each of its slices, in the order of the rules, then the recipe's steps."""
     checks = [check for name, rule in facts.params.gate.rules.items() for check in checks_of(name, rule, facts)]
+    checks += unread_limits(checks, facts)
     return [*checks, *broken_records(facts), *other_parents(facts), *ineffective_steps(facts)]
 
 
@@ -172,7 +173,31 @@ def refused(question: Question, error: UnjudgeableError) -> Check:
         reason=error.reason,
         limit=f"{rule.form} {rule.limit}",
         message=error.message,
-        mending=MENDING[error.reason],
+        mending=error.mending,
+    )
+
+
+def unread_limits(checks: Sequence[Check], facts: Facts) -> Iterator[Check]:
+    """The limits of a baseline that is lost: nobody can say whether this change loosened its own.
+
+    It blocks where the params want to know that; where a rule is held against the baseline that rule has said so.
+    """
+    if "baseline" in facts.artifacts or facts.history.baseline_gate is not None:
+        return
+    error, policies = absence_of("baseline", facts), facts.params.gate.policies
+    said = [one for one in checks if one.against == "baseline" and one.reason == error.reason and one.level != "info"]
+    if error.harmless or said:
+        return
+    wanted = policies.get("self_loosening") == "block" or policies.get("history") == "required"
+    yield Check(
+        rule="limits",
+        metric="limits",
+        against="baseline",
+        level="block" if wanted else "info",
+        status="error",
+        reason=error.reason,
+        message=f"whether this change loosened its own limits cannot be seen: {error.message}",
+        mending=error.mending,
     )
 
 

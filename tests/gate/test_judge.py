@@ -20,6 +20,7 @@ from compression_gate.gate.limits import bound_of, judged
 from compression_gate.records.history import History
 from compression_gate.records.params import Rule, read_params
 from compression_gate.records.verdict import Verdict
+from compression_gate.reporters import wording
 from compression_gate.stages import check, gate, report
 
 
@@ -377,6 +378,40 @@ def test_a_rule_falls_back_on_the_reference_only_where_nothing_was_ever_recorded
         record(lambda v: v["absent"].update(baseline=why))(finished)
     verdict = gate.run(finished)
     assert (verdict.exit_code, verdict.checks[0].reason) == (4, why.partition(":")[0])
+
+
+UNREAD = [  # gate.policies, whether the baseline's limits that cannot be read block
+    ({}, False),
+    ({"self_loosening": "block"}, True),
+    ({"history": "required"}, True),
+]
+
+
+@pytest.mark.parametrize(("policies", "blocks"), UNREAD)
+def test_limits_of_a_lost_baseline_are_missed_although_no_rule_is_held_against_it(
+    finished: Path, policies: dict, blocks: bool
+) -> None:
+    edit(finished / "params.yaml", lambda values: values["gate"].update(policies=policies))
+    for record in (evaluation, benchmark):
+        record(lambda v: v["absent"].update(baseline="no_baseline: this clone is shallow: git fetch --unshallow"))(
+            finished
+        )
+    verdict = gate.run(finished)
+    assert verdict.exit_code == (4 if blocks else 0)
+    assert check.check(finished, "release").exit_code == verdict.exit_code
+    missed = next(one for one in verdict.checks if one.rule == "limits")
+    assert (missed.status, missed.reason) == ("error", "no_baseline")
+    assert wording.step_for(missed).endswith(": git fetch --unshallow")
+
+
+def test_a_lost_baseline_is_told_once(finished: Path) -> None:
+    rule = {"metric": "accuracy", "max_drop": 0.05, "against": "baseline"}
+    edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))
+    evaluation(lambda v: v["absent"].update(baseline="not_comparable: gone: compression-gate run --rebuild-baseline"))(
+        finished
+    )
+    (one,) = gate.run(finished).checks
+    assert wording.step_for(one).endswith("gone: compression-gate run --rebuild-baseline")
 
 
 def test_peak_memory_warns_unless_the_level_is_written(finished: Path) -> None:
