@@ -17,7 +17,7 @@ from compression_gate.gate.evidence import (
 )
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
-from compression_gate.gate.limits import CHANGES, ENOUGH_POWER, LEAST_POWER, Bound, bound_of, judged
+from compression_gate.gate.limits import CHANGES, ENOUGH_POWER, LEAST_POWER, Bound, bound_of, is_inside, judged
 from compression_gate.records.metric_table import kind_of
 from compression_gate.records.params import Rule
 from compression_gate.records.verdict import Check, Level
@@ -100,7 +100,9 @@ def decided(question: Question, estimate: Estimate) -> Check:
     if any(value is None or not math.isfinite(value) for value in figures):
         raise UnjudgeableError("not_finite", f"{rule.metric}: expected finite figures, got {figures}")
     value = estimate.change if bound.is_change else estimate.observed
-    status = judged(bound, value, estimate.interval)
+    inside = is_inside(bound, value, estimate.observed, estimate.compared_to)
+    certain = "pass" if inside else "fail"
+    status = judged(bound, value, estimate.interval) if estimate.statistical else certain
     check = Check(
         rule=question.name,
         metric=rule.metric,
@@ -154,7 +156,8 @@ def with_power(check: Check, rule: Rule, estimate: Estimate, bound: Bound) -> Ch
         )
         return check.model_copy(update={"message": ways})
     wrong = power.wrong_pass_at_limit(estimate.discordance, estimate.n, bound.margin)
-    status = "pass" if (check.headroom or 0.0) >= 0 else "fail"
+    value = estimate.change if bound.is_change else estimate.observed
+    status = "pass" if is_inside(bound, value, estimate.observed, estimate.compared_to) else "fail"
     told = f"not proven: n = {estimate.n:,}, wrong decision in {wrong:.0%} at the limit"
     return check.model_copy(update={"status": status, "proven": False, "message": told})
 

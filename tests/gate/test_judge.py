@@ -16,6 +16,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compression_gate.gate.facts import Question
+from compression_gate.gate.intervals import Estimate
+from compression_gate.gate.judge import decided
 from compression_gate.gate.limits import bound_of, judged
 from compression_gate.records.history import History
 from compression_gate.records.params import Rule, read_params
@@ -111,6 +114,26 @@ def test_an_accepted_underpowered_rule_is_judged_on_its_value_and_said_so(finish
     one = gate.run(finished).checks[0]
     assert (one.status, one.proven) == ("pass", False)
     assert "not proven" in one.message
+
+
+def test_a_loss_of_just_the_limit_is_inside_whatever_rounding_adds() -> None:
+    """0.88 - 0.89 is -0.010000000000000009, and 0.7 - 0.8 is -0.10000000000000009."""
+    few = Estimate(
+        observed=0.88, compared_to=0.89, interval=(-0.05, 0.03), statistical=True, n=100, discordance=0.01, alpha=0.05
+    )
+    exact = Estimate.exact(0.7, 0.8)
+    for estimate, rule in (
+        (few, {"metric": "accuracy", "max_drop": 0.01, "accept_underpowered": True}),
+        (exact, {"metric": "sparsity", "max_drop": 0.1}),
+    ):
+        question = Question(name="one", rule=Rule.model_validate_json(json.dumps(rule)), slice=None, against="baseline")
+        assert decided(question, estimate).status == "pass"
+
+
+def test_a_figure_on_its_limit_is_promised_no_number_of_examples(finished: Path) -> None:
+    edit(finished / "params.yaml", lambda v: v["gate"]["rules"].update(one={"metric": "accuracy", "max_drop": 0.005}))
+    (one,) = (one for one in gate.run(finished).checks if one.rule == "one")
+    assert (one.status, one.settled_by) == ("undecided", None)
 
 
 def answer_alike(finished: Path) -> None:
