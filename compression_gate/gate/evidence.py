@@ -38,11 +38,15 @@ MENDING = {
 
 
 class UnjudgeableError(Exception):
-    """A rule that cannot be judged: the reason, what was found, and whether nothing can have been lost by it."""
+    """A rule that cannot be judged: the reason, what was found, and whether nothing can have been lost by it.
 
-    def __init__(self, reason: str, message: str, *, harmless: bool = False) -> None:
+    ``mending`` is the reason's own line unless the message ends in a better one.
+    """
+
+    def __init__(self, reason: str, message: str, *, harmless: bool = False, mending: str | None = None) -> None:
         super().__init__(message)
         self.reason, self.message, self.harmless = reason, message, harmless
+        self.mending = MENDING[reason] if mending is None else mending
 
 
 def exact(question: Question, facts: Facts) -> Estimate:
@@ -93,7 +97,7 @@ def absence_of(role: str, facts: Facts) -> UnjudgeableError:
     """Why there is no baseline or release: one was recorded and is lost, or there is nothing to lose yet."""
     reason, _, text = facts.absent[role].partition(": ")
     if reason in MENDING:  # one was recorded, and whoever looked for it says why it is not here
-        return UnjudgeableError(reason, f"no {role}: {text}")
+        return UnjudgeableError(reason, f"no {role}: {text}", mending="")
     if commit := recorded_commit(role, facts.history):
         return UnjudgeableError("stale", f"no {role}: the history names {commit[:12]}, and its files are not here")
     return UnjudgeableError("no_baseline", f"no {role}: {facts.absent[role]}", harmless=True)
@@ -178,10 +182,14 @@ def unmeasured(role: str, absent: Mapping[str, str], record: str) -> Unjudgeable
 def quality(question: Question, facts: Facts) -> Estimate:
     """A metric over the test examples, its interval from the paired outcomes."""
     roles = ["candidate", *([question.against] if question.rule.form in CHANGES else [])]
-    recorded = {role: value_of(question, quality_of(role, facts), facts).value for role in roles}
-    for role, value in recorded.items():
-        if value is None:
-            raise UnjudgeableError("not_finite", f"{question.rule.metric} of {role}: not a finite number")
+    recorded: dict[str, float] = {}
+    for role in roles:
+        figure = value_of(question, quality_of(role, facts), facts)
+        if figure.value is None:
+            reason = "not_finite" if figure.n else "too_few_examples"
+            what = figure.reason or "not a finite number"
+            raise UnjudgeableError(reason, f"{question.rule.metric} of {role}: {what}")
+        recorded[role] = figure.value
     if facts.data is not None and facts.evaluation is not None and facts.evaluation.data_digest != facts.data.digest:
         raise UnjudgeableError("not_comparable", "the evaluation was made on other data than data.json describes")
     assert facts.evaluation is not None  # quality_of() saw both
@@ -201,7 +209,7 @@ def quality(question: Question, facts: Facts) -> Estimate:
         raise UnjudgeableError("too_few_examples", f"expected {least} examples or more, got {estimate.n}")
     for role, found in zip(roles, (estimate.observed, estimate.compared_to), strict=False):
         value = recorded[role]
-        if found is None or value is None or not math.isclose(found, value, rel_tol=SAME, abs_tol=SAME):
+        if found is None or not math.isclose(found, value, rel_tol=SAME, abs_tol=SAME):
             raise UnjudgeableError(
                 "not_comparable",
                 f"{question.rule.metric} of {role}: evaluation.json says {value}, the outcomes of its examples {found}",

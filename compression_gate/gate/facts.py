@@ -87,6 +87,12 @@ class Outcomes:
             groups[name] = ({str(value): number for number, value in enumerate(distinct.tolist())}, codes)
         return groups
 
+    @property
+    def slices(self) -> list[str]:
+        """The names of all slices that there are examples of."""
+        parts = [f"{column}={value}" for column, (values, _) in self.groups.items() for value in values]
+        return [*parts, *(f"{PERTURBATION}={name}" for name in self.disturbed)]
+
     @cached_property
     def counted(self) -> dict[tuple[str, ...], np.ndarray]:
         """Counts that many slices share, kept by whoever made them."""

@@ -16,6 +16,7 @@ from compression_gate.records.metrics import PairedTiming
 from compression_gate.records.params import Rule
 
 MOST = 1e6  # a ratio of times that no rule reaches
+MOST_EXAMPLES = 10**9  # a figure so near its limit that it takes more is on it: no number is of any help
 SHARES = ("accuracy", "agreement", "flips")
 CLASSWISE = ("precision", "recall", "f1")
 REGRESSION = ("mae", "rmse", "r2")
@@ -377,11 +378,12 @@ def ways_out(estimate: Estimate, bound: Bound) -> tuple[int | None, float]:
 
 
 def settling(estimate: Estimate, bound: Bound) -> int | None:
-    """How many examples would settle an undecided check if the figures stay what they are."""
+    """How many examples would settle an undecided check if the figures stay what they are; None: no number."""
     value = estimate.change if bound.is_change else estimate.observed
     distance = abs(bound.headroom(value))
     if not estimate.statistical or not estimate.n or not distance or not all(map(math.isfinite, estimate.interval)):
         return None
     half = (estimate.interval[1] - estimate.interval[0]) / 2
     reach = half * (1 + proportions.upper_quantile(1 - power.DETECTED) / proportions.upper_quantile(estimate.alpha))
-    return math.ceil(estimate.n * (reach / distance) ** 2)
+    needed = estimate.n * (reach / distance) ** 2
+    return math.ceil(needed) if needed <= MOST_EXAMPLES else None

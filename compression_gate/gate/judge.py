@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from compression_gate.gate import intervals, power
 from compression_gate.gate.evidence import (
@@ -17,7 +17,7 @@ from compression_gate.gate.evidence import (
 )
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
-from compression_gate.gate.limits import CHANGES, ENOUGH_POWER, LEAST_POWER, Bound, bound_of, judged
+from compression_gate.gate.limits import CHANGES, ENOUGH_POWER, LEAST_POWER, Bound, bound_of, is_inside, judged
 from compression_gate.records.base import finite
 from compression_gate.records.metric_table import kind_of
 from compression_gate.records.params import Rule
@@ -27,6 +27,7 @@ from compression_gate.records.verdict import Check, Level
 def judge(facts: Facts) -> list[Check]:
     """Judge every rule on each of its slices, in the order of the rules, then the recipe's steps."""
     checks = [check for name, rule in facts.params.gate.rules.items() for check in checks_of(name, rule, facts)]
+    checks += unread_limits(checks, facts)
     return [*checks, *broken_records(facts), *other_parents(facts), *ineffective_steps(facts)]
 
 
@@ -63,6 +64,8 @@ def slices_of(rule: Rule, facts: Facts) -> list[str | None]:
     known = dict.fromkeys(part for model in models for part in model.slices.get(rule.metric, {}))
     if not known:
         raise UnjudgeableError("missing_metric", f"{rule.metric} was not produced by slice")
+    # And one that all of them lack, as long as there are examples of it.
+    known |= dict.fromkeys(facts.outcomes.slices if facts.outcomes else ())
     wanted = [part for part in known if part == rule.slice or part.partition("=")[0] == rule.slice]
     if not wanted:
         columns = sorted({part.partition("=")[0] for part in known})
@@ -100,7 +103,9 @@ def decided(question: Question, estimate: Estimate) -> Check:
     if any(value is None or not math.isfinite(value) for value in figures):
         raise UnjudgeableError("not_finite", f"{rule.metric}: expected finite figures, got {figures}")
     value = estimate.change if bound.is_change else estimate.observed
-    status = estimate.answer or judged(bound, value, estimate.interval)
+    inside = is_inside(bound, value, estimate.observed, estimate.compared_to)
+    certain = "pass" if inside else "fail"
+    status = estimate.answer or (judged(bound, value, estimate.interval) if estimate.statistical else certain)
     check = Check(
         rule=question.name,
         metric=rule.metric,
@@ -154,7 +159,8 @@ def with_power(check: Check, rule: Rule, estimate: Estimate, bound: Bound) -> Ch
         )
         return check.model_copy(update={"message": ways})
     wrong = power.wrong_pass_at_limit(estimate.discordance, estimate.n, bound.margin)
-    status = "pass" if (check.headroom or 0.0) >= 0 else "fail"
+    value = estimate.change if bound.is_change else estimate.observed
+    status = "pass" if is_inside(bound, value, estimate.observed, estimate.compared_to) else "fail"
     told = f"not proven: n = {estimate.n:,}, wrong decision in {wrong:.0%} at the limit"
     return check.model_copy(update={"status": status, "proven": False, "message": told})
 
@@ -173,7 +179,31 @@ def refused(question: Question, error: UnjudgeableError) -> Check:
         reason=error.reason,
         limit=f"{rule.form} {rule.limit}",
         message=error.message,
-        mending=MENDING[error.reason],
+        mending=error.mending,
+    )
+
+
+def unread_limits(checks: Sequence[Check], facts: Facts) -> Iterator[Check]:
+    """The limits of a baseline that is lost: nobody can say whether this change loosened its own.
+
+    It blocks where the params want to know that; where a rule is held against the baseline that rule has said so.
+    """
+    if "baseline" in facts.artifacts or facts.history.baseline_gate is not None:
+        return
+    error, policies = absence_of("baseline", facts), facts.params.gate.policies
+    said = [one for one in checks if one.against == "baseline" and one.reason == error.reason and one.level != "info"]
+    if error.harmless or said:
+        return
+    wanted = policies.get("self_loosening") == "block" or policies.get("history") == "required"
+    yield Check(
+        rule="limits",
+        metric="limits",
+        against="baseline",
+        level="block" if wanted else "info",
+        status="error",
+        reason=error.reason,
+        message=f"whether this change loosened its own limits cannot be seen: {error.message}",
+        mending=error.mending,
     )
 
 

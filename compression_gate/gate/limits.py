@@ -10,6 +10,8 @@ from compression_gate.records.params import Rule
 CHANGES = ("max_drop", "max_increase")
 # Under the first a rule is told to be weak, under the second a blocking one is refused.
 ENOUGH_POWER, LEAST_POWER = 0.8, 0.5
+# 0.88 - 0.9 is -0.020000000000000018, and whoever allows 0.02 means it: what rounding adds to a difference is forgiven.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,12 @@ class Bound:
     def headroom(self, value: float) -> float:
         """Distance left to the limit, positive inside."""
         return self.worst - self.badness(value)
+
+
+def is_inside(bound: Bound, value: float, *made_of: float | None) -> bool:
+    """Whether a change or a value is within its limit; ``made_of``: the figures that it is the difference of."""
+    scale = max(abs(figure) for figure in (value, *made_of) if figure is not None)
+    return bound.headroom(value) >= -ROUNDING * scale
 
 
 def bound_of(rule: Rule, compared_to: float | None) -> Bound | None:

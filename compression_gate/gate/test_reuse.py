@@ -40,15 +40,24 @@ def reuse_of(
     if digest is None:
         return TestReuse()
     seen = {*history.judged.get(digest, ()), *own, *([candidate] if candidate else [])}
-    wanted: Mapping[str, Any] = gate.policies.get(REUSE) or {}
-    mode = wanted.get("mode")
-    return TestReuse(digest=digest, judged=len(seen), uses=wanted.get("uses"), mode=mode, premise=PREMISES[mode])
+    mode = wanted_of(gate).get("mode")
+    return TestReuse(digest=digest, judged=len(seen), uses=uses_of(gate), mode=mode, premise=PREMISES[mode])
+
+
+def wanted_of(gate: GateParams) -> Mapping[str, Any]:
+    """`gate.policies.test_reuse`; empty where uses are only counted."""
+    return gate.policies.get(REUSE) or {}
+
+
+def uses_of(gate: GateParams) -> int | None:
+    """How often a set of rules allows test data to be asked; None where uses are only counted."""
+    return wanted_of(gate).get("uses")
 
 
 def level(gate: GateParams) -> float:
     """How often each bound of a quality may be wrong, so that all uses together are as sure as `gate.confidence`."""
     alpha = 1 - gate.confidence
-    wanted: Mapping[str, Any] = gate.policies.get(REUSE) or {}
+    wanted = wanted_of(gate)
     if wanted.get("mode") == "non_adaptive":
         return alpha / int(wanted["uses"])
     if wanted.get("mode") == "adaptive":

@@ -6,13 +6,10 @@ import math
 from collections.abc import Iterable
 from datetime import date
 
-from compression_gate.gate.limits import bound_of
+from compression_gate.gate.limits import bound_of, is_inside
 from compression_gate.records.params import LIMIT_NAMES, Rule
 from compression_gate.records.verdict import Check
 from compression_gate.records.waivers import Waiver, day_of
-
-# 0.88 - 0.9 is -0.020000000000000018, and whoever waives 0.02 means it: what rounding adds to a difference is forgiven.
-ROUNDING = 1e-12
 
 
 def covering(check: Check, waivers: Iterable[Waiver]) -> Waiver | None:
@@ -50,8 +47,7 @@ def inside(waiver: Waiver, check: Check) -> bool:
     value = check.observed if bound is None or not bound.is_change else check.change
     if bound is None or value is None or not math.isfinite(value) or not math.isfinite(bound.worst):
         return False
-    scale = max(abs(figure) for figure in (value, check.observed or 0, check.compared_to or 0))
-    return bound.headroom(value) >= -ROUNDING * scale
+    return is_inside(bound, value, check.observed, check.compared_to)
 
 
 def age_days(waiver: Waiver, today: date) -> int | None:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from compression_gate.errors import MeasurementError
-from compression_gate.measurers.latency import CONFIDENCE, sign_interval
-from compression_gate.measurers.workers import LAST_LINES, end, environment
-from compression_gate.records.base import finite, replacing
+from compression_gate.measurers.order_statistics import median_of, quantile_of
+from compression_gate.measurers.workers import LAST_LINES, end, environment, how_it_ended
+from compression_gate.records.base import replacing
 from compression_gate.records.metrics import Measurement
 from compression_gate.runtimes.base import Arrays
 
@@ -27,14 +26,14 @@ Figures = dict[str, Measurement]
 
 def measure_absolute(
     files: dict[str, Path], runtime: str, threads: int, inputs: dict[int, Arrays], budget_s: float, report: Path
-) -> dict[str, Figures]:
-    """Load time, latency and throughput of every file.
+) -> dict[str, dict[int, Figures]]:
+    """Latency and throughput of every file at every batch size.
 
     Args:
         files: role -> the file that the runtime loads.
         runtime: its name in the table.
         threads: that the runtime and every pool may use.
-        inputs: batch size -> inputs; the first is the one of ``latency_ms``, the largest that of ``throughput_per_s``.
+        inputs: batch size -> inputs.
         budget_s: shared out among all calls.
         report: where pytest-benchmark's own JSON goes.
 
@@ -56,7 +55,7 @@ def measure_absolute(
         found = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
     with replacing(report) as temporary:
         temporary.write_text(json.dumps(without_machine_names(found), indent=1) + "\n", encoding="utf-8")
-    return {role: figures_of(role, found["benchmarks"], list(inputs)) for role in files}
+    return {role: batches_of(role, found["benchmarks"], list(inputs)) for role in files}
 
 
 def saved(path: Path, inputs: Arrays) -> Path:
@@ -69,7 +68,7 @@ def saved(path: Path, inputs: Arrays) -> Path:
 def run_pytest(folder: Path, threads: int, budget_s: float) -> None:
     """Run the packaged benchmark with no configuration and no plugin but its own."""
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    options = ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", "--import-mode=importlib", "-q"]
+    options = ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", "--import-mode=importlib", "-q", "--tb=line"]
     places = ["-c", str(folder / "pytest.ini"), "--rootdir", str(folder)]
     json_option = f"--benchmark-json={folder / 'benchmark.json'}"
     own = {"COMPRESSION_GATE_BENCHMARK": str(folder / "request.json"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -91,7 +90,8 @@ def run_pytest(folder: Path, threads: int, budget_s: float) -> None:
         end(process)
     if process.returncode != 0:
         last = "\n".join(output.strip().splitlines()[-3 * LAST_LINES :])
-        raise MeasurementError(f"pytest-benchmark: expected exit 0, got {process.returncode}:\n{last}")
+        how = how_it_ended(process.returncode)
+        raise MeasurementError(f"pytest-benchmark: expected exit 0, got a process that ended ({how}):\n{last}")
 
 
 def without_machine_names(found: dict[str, Any]) -> dict[str, Any]:
@@ -100,46 +100,28 @@ def without_machine_names(found: dict[str, Any]) -> dict[str, Any]:
     return {**found, "machine_info": machine}
 
 
-def figures_of(role: str, benchmarks: list[dict[str, Any]], batch_sizes: list[int]) -> Figures:
-    """One model's figures out of pytest-benchmark's samples."""
+def batches_of(role: str, benchmarks: list[dict[str, Any]], batch_sizes: list[int]) -> dict[int, Figures]:
+    """One model's figures at every batch size, out of pytest-benchmark's samples.
+
+    ``throughput_per_s`` is of the median call: examples in it over its time.
+    """
     samples = {
-        (row["extra_info"]["measure"], row["extra_info"].get("batch_size")): np.array(row["stats"]["data"])
+        row["extra_info"]["batch_size"]: np.array(row["stats"]["data"])
         for row in benchmarks
         if row["extra_info"]["role"] == role
     }
-    calls = samples["latency", batch_sizes[0]] * 1e3
-    figures = {
-        "latency_ms": median_of(calls, "ms"),
-        "latency_p95_ms": quantile_of(calls, 0.95),
-        "latency_p99_ms": quantile_of(calls, 0.99),
-        "load_time_ms": median_of(samples["load_time", None] * 1e3, "ms"),
-        "throughput_per_s": median_of(max(batch_sizes) / samples["latency", max(batch_sizes)], "per_s"),
+    return {
+        size: {
+            "latency_ms": median_of(samples[size] * 1e3, "ms"),
+            "latency_p95_ms": quantile_of(samples[size] * 1e3, 0.95, "ms"),
+            "latency_p99_ms": quantile_of(samples[size] * 1e3, 0.99, "ms"),
+            "throughput_per_s": median_of(size / samples[size], "per_s"),
+        }
+        for size in batch_sizes
     }
-    for size in batch_sizes[1:]:
-        figures[f"latency_batch_{size}_ms"] = median_of(samples["latency", size] * 1e3, "ms")
-    return figures
 
 
-def median_of(values: np.ndarray, unit: str) -> Measurement:
-    """A median with its exact sign interval."""
-    low, high = sign_interval(np.sort(values), CONFIDENCE)
-    return Measurement(
-        value=finite(float(np.median(values))), unit=unit, samples=len(values), low=finite(low), high=finite(high)
-    )
-
-
-def quantile_of(values: np.ndarray, share: float) -> Measurement:
-    """A quantile of the samples with its exact interval; no end where the samples are too few for one.
-
-    Source: W. J. Conover, Practical Nonparametric Statistics, 1999, §3.2: order statistics at binomial quantiles.
-    """
-    tail, count, ordered = (1 - CONFIDENCE) / 2, len(values), np.sort(values)
-    below = int(stats.binom.ppf(tail, count, share)) - 1
-    above = int(stats.binom.ppf(1 - tail, count, share)) + 1
-    return Measurement(
-        value=finite(float(np.quantile(values, share))),
-        unit="ms",
-        samples=count,
-        low=float(ordered[below]) if below >= 0 else None,
-        high=float(ordered[above - 1]) if above <= count else None,
-    )
+def figures_of(batches: dict[int, Figures]) -> Figures:
+    """What rules speak of: latency at the first batch size, throughput at the largest."""
+    first, largest = batches[next(iter(batches))], batches[max(batches)]
+    return {**first, "throughput_per_s": largest["throughput_per_s"]}

@@ -1,4 +1,4 @@
-"""What pytest-benchmark runs, in a process of its own, over every model: loading, and calls at each batch size.
+"""What pytest-benchmark runs, in a process of its own, over every model: calls at each batch size.
 
 ``COMPRESSION_GATE_BENCHMARK`` names the request. Not collected by a user's own tests: its name does not match them.
 """
@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from compression_gate import registry
+from compression_gate.errors import MeasurementError
 from compression_gate.runtimes import RUNTIMES
 
 REQUEST: dict[str, Any] = json.loads(Path(os.environ["COMPRESSION_GATE_BENCHMARK"]).read_text(encoding="utf-8"))
 RUNTIME = registry.load("runtimes", REQUEST["runtime"], RUNTIMES)()
 LEAST_ROUNDS, MOST_ROUNDS = 20, 2000
-LOADS = 7
 
 
 def inputs_of(batch_size: int) -> dict[str, np.ndarray]:
@@ -29,24 +29,20 @@ def inputs_of(batch_size: int) -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
-@pytest.mark.parametrize("role", sorted(REQUEST["files"]))
-def test_load_time(benchmark: Any, role: str) -> None:
-    """Opening the file until the first call is possible; the system has it cached."""
-    benchmark.extra_info.update(role=role, measure="load_time")
-    path = Path(REQUEST["files"][role])
-    benchmark.pedantic(RUNTIME.load, args=(path, REQUEST["threads"]), rounds=LOADS, warmup_rounds=1)
-
-
 @pytest.mark.parametrize("batch_size", REQUEST["batch_sizes"])
 @pytest.mark.parametrize("role", sorted(REQUEST["files"]))
 def test_latency(benchmark: Any, role: str, batch_size: int) -> None:
     """One call."""
-    benchmark.extra_info.update(role=role, measure="latency", batch_size=batch_size)
+    benchmark.extra_info.update(role=role, batch_size=batch_size)
     session = RUNTIME.load(Path(REQUEST["files"][role]), REQUEST["threads"])
     inputs = inputs_of(batch_size)
-    session(inputs)
+    shapes = {session(inputs).shape}
     start = time.perf_counter()
     session(inputs)
     took = time.perf_counter() - start
     rounds = int(min(max(REQUEST["seconds"] / took, LEAST_ROUNDS), MOST_ROUNDS))
     benchmark.pedantic(session, args=(inputs,), rounds=rounds, warmup_rounds=min(rounds, 100))
+    shapes.add(session(inputs).shape)
+    if len(shapes) > 1 or next(iter(shapes))[:1] != (batch_size,):
+        got = ", ".join(map(str, sorted(shapes)))
+        raise MeasurementError(f"{REQUEST['files'][role]}: expected one shape of {batch_size} rows, got {got}")

@@ -11,6 +11,11 @@ from pathlib import Path
 PACKAGES = ("torch", "onnxruntime", "openvino", "executorch", "numpy", "compression-gate")
 CPU_INFO = Path("/proc/cpuinfo")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+# Each file, what it holds where the clock may rise above its stated rate, and what where it may not.
+TURBO = (
+    (Path("/sys/devices/system/cpu/intel_pstate/no_turbo"), {"0": "on", "1": "off"}),
+    (Path("/sys/devices/system/cpu/cpufreq/boost"), {"1": "on", "0": "off"}),
+)
 
 
 def machine_fingerprint() -> dict[str, str]:
@@ -20,7 +25,10 @@ def machine_fingerprint() -> dict[str, str]:
         "processor": model,
         "cores": str(os.cpu_count() or 0),
         "flags": hashlib.sha256(" ".join(sorted(flags)).encode()).hexdigest()[:16],
+        "usable_cores": str(usable_cores()),
+        "virtual": virtual(flags),
         "governor": text_of(GOVERNOR) or "unknown",
+        "turbo": turbo(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{package: version_of(package) for package in PACKAGES},
@@ -40,6 +48,24 @@ def processor() -> tuple[str, list[str]]:
         fields[key.strip()] = value.strip()
     name = fields.get("model name") or platform.processor() or platform.machine()
     return name, (fields.get("flags") or fields.get("Features") or "").split()
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on: what ``taskset`` or a container has left it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0
+
+
+def virtual(flags: list[str]) -> str:
+    """Whether this is a virtual machine, as far as the processor's flags tell: those of x86 do."""
+    if platform.machine().lower() not in ("x86_64", "amd64") or not flags:
+        return "unknown"
+    return "yes" if "hypervisor" in flags else "no"
+
+
+def turbo() -> str:
+    """Whether the clock may rise above its stated rate; unknown where the system does not tell."""
+    told = (meaning.get(text_of(path)) for path, meaning in TURBO)
+    return next((answer for answer in told if answer), "unknown")
 
 
 def text_of(path: Path) -> str:

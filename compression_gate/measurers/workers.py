@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compression_gate.errors import MeasurementError
+from compression_gate.errors import CompressionGateError, MeasurementError
+from compression_gate.measurers.machine import usable_cores
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 LAST_LINES = 5
@@ -27,6 +30,11 @@ def environment(threads: int) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(paths),
         "PYTHONHASHSEED": "0",
     }
+
+
+def pinning(threads: int) -> dict[str, str]:
+    """What workers are held to: cores they may run on, and the variables that hold every pool to ``threads``."""
+    return {"usable_cores": str(usable_cores()), **dict.fromkeys(THREAD_VARIABLES, str(threads))}
 
 
 def run_module(module: str, arguments: list[str], *, threads: int, timeout_s: float, what: str) -> str:
@@ -53,12 +61,24 @@ def run_module(module: str, arguments: list[str], *, threads: int, timeout_s: fl
     finally:
         end(process)
     if process.returncode != 0:
-        how = f"killed by signal {-process.returncode}" if process.returncode < 0 else f"exit {process.returncode}"
+        how = how_it_ended(process.returncode)
         last = "\n".join(errors.strip().splitlines()[-LAST_LINES:])
         raise MeasurementError(
             f"{what}: expected a measurement, got a process that ended ({how}): {last or 'no message'}"
         )
     return output
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code in words."""
+    if code == -signal_of("SIGKILL"):
+        return f"killed by signal {-code}, as a system does that runs out of memory"
+    return f"killed by signal {-code}" if code < 0 else f"exit {code}"
+
+
+def signal_of(name: str) -> int:
+    """A signal's number; 0 where the system has none of that name."""
+    return int(getattr(signal, name, 0))
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -77,3 +97,13 @@ def run_worker(module: str, request: dict[str, Any], *, threads: int, timeout_s:
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request), encoding="utf-8")
         return run_module(module, [str(path)], threads=threads, timeout_s=timeout_s, what=what)
+
+
+def answer_or_say_why(main: Callable[[Path], None]) -> None:
+    """Run a worker's ``main`` on the request that the command line names; what stops it becomes its last words."""
+    try:
+        main(Path(sys.argv[1]))
+    except MemoryError as error:
+        sys.exit(f"MemoryError: expected memory enough for one model, got none left: {error or 'no more is known'}")
+    except (CompressionGateError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -177,8 +177,10 @@ def found(runs: Runs, remote: str | None, head: str | None, root: Path, search: 
     Raises:
         HistoryError: git cannot read this repository.
     """
-    passed = {record.commit for record in runs.records if record.status == "pass"}
-    released = {record.commit for record in runs.records if record.release}
+    # A commit that was recorded itself, and runs again, is no earlier one.
+    earlier = [record for record in runs.records if record.commit != head]
+    passed = {record.commit for record in earlier if record.status == "pass"}
+    released = {record.commit for record in earlier if record.release}
     absent: dict[str, str] = {}
     records: dict[str, RunRecord] = {}
     if not runs.damaged:  # what cannot be read may have passed, or been a release

@@ -11,8 +11,8 @@ from compression_gate.records.verdict import Status, Verdict
 
 # Why a reference is not there where nothing was lost: rules against it are told and do not block.
 NO_RECORD = "no run of the target branch has been recorded yet"
-NOTHING_ACCEPTED = "no recorded run has passed yet"
-NO_RELEASE = "no release has been recorded yet"
+NOTHING_ACCEPTED = "no recorded run of another commit has passed yet"
+NO_RELEASE = "no release of another commit has been recorded yet"
 NOTHING_LOST = (NO_RECORD, NOTHING_ACCEPTED, NO_RELEASE)
 
 

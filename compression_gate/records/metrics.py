@@ -116,15 +116,43 @@ class Evaluation(Record):
 
 
 class Measurement(Record):
-    """A measured figure: value, unit, how many samples, and the spread where there is one."""
+    """A measured figure: value, unit, how many samples, and the spread where there is one.
+
+    Args:
+        low, high: with ``spread`` "interval", the ends of an interval that holds the true value with ``confidence``; an
+            end is None where the samples are too few to bound it. With "range", the smallest and the largest sample.
+        confidence: the interval's own, exact and at least 0.95; None for a range, and where an end is missing.
+        reason: why there is no value.
+        estimated: the value is not measured but reckoned from something that is.
+    """
 
     value: float | None
     unit: str
     samples: int = 1
     low: float | None = None
     high: float | None = None
+    spread: Literal["interval", "range"] = "interval"
+    confidence: float | None = None
     reason: str | None = None
     estimated: bool = False
+
+
+class EnergySource(Record):
+    """What a model's ``energy_j`` was reckoned from.
+
+    Args:
+        source: the counters, or the estimate and its constant.
+        calls: whose energy was counted, over all processes.
+        seconds: how long they took.
+        busy_w: power while they ran: counted, of the whole package; or estimated, of this process.
+        idle_w: power of the package just before, with nothing of ours running. Not subtracted from anything.
+    """
+
+    source: str
+    calls: int
+    seconds: float
+    busy_w: float
+    idle_w: float | None = None
 
 
 class PairedTiming(Record):
@@ -161,14 +189,28 @@ class PairedTiming(Record):
 
 
 class ModelCost(Record):
-    """One model's costs: metric name (unit last) -> measurement."""
+    """One model's costs: metric name (unit last) -> measurement.
+
+    Args:
+        figures: what rules speak of. ``eager_latency_ms`` is the reference's alone, for information, and no metric.
+        batches: at every batch size asked for: latency_ms, its percentiles, throughput_per_s. Those of the first size
+            (latency) and of the largest (throughput) are among the figures too.
+        energy: where the figure of energy comes from.
+    """
 
     digest: str
     figures: dict[str, Measurement]
+    batches: dict[int, dict[str, Measurement]] = {}
+    energy: EnergySource | None = None
 
 
 class Benchmark(Record):
-    """`reports/benchmark.json`. ``pairs`` is by the role the candidate was timed against; samples: ``timings.npz``."""
+    """`reports/benchmark.json`. ``pairs`` is by the role the candidate was timed against; samples: ``timings.npz``.
+
+    Args:
+        environment: the machine and its versions, never its load; ``machine_digest`` is over these alone.
+        pinning: how many cores the processes that measure may run on, and the thread variables that were set for them.
+    """
 
     schema_number: Literal[1] = Field(1, alias="schema")
     runtime: str
@@ -178,5 +220,6 @@ class Benchmark(Record):
     pairs: dict[str, PairedTiming]
     absent: dict[str, str] = {}
     environment: dict[str, str]
+    pinning: dict[str, str] = {}
     machine_digest: str
     load_average: float | None = None

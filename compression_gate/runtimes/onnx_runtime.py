@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import onnxruntime
 
 from compression_gate.errors import ExportError
 
@@ -95,8 +96,6 @@ class OnnxRuntime:
         Raises:
             ExportError: the file is damaged or of a newer kind.
         """
-        import onnxruntime
-
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -403,6 +403,11 @@ DELETED: Mapping[str, Mutation] = {
         change=edited(EVALUATION, lambda v: candidate_of(v)["slices"]["recall"].pop("class=1")),
         expected="missing_slice: recall has no slice class=1",
     ),
+    "one class deleted of every model": Mutation(
+        entry=SLICE,
+        change=edited(EVALUATION, lambda v: [m["slices"]["recall"].pop("class=1") for m in v["models"].values()]),
+        expected="missing_slice: recall has no slice class=1",
+    ),
     "slices of a metric deleted": Mutation(
         entry=SLICE,
         change=edited(EVALUATION, lambda v: [model["slices"].pop("recall") for model in v["models"].values()]),

@@ -1,4 +1,4 @@
-"""``benchmark``: what every model costs: bytes, weights, operations, milliseconds, memory."""
+"""``benchmark``: what every model costs: bytes, weights, operations, milliseconds, memory, energy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from compression_gate import __version__
 from compression_gate.errors import MeasurementError
 from compression_gate.gate.intervals import limit_on_ratio
 from compression_gate.gate.limits import CHANGES
-from compression_gate.measurers.absolute import Figures, measure_absolute
+from compression_gate.measurers.absolute import Figures, figures_of, measure_absolute
+from compression_gate.measurers.eager import measure_eager
 from compression_gate.measurers.evidence import accumulated
+from compression_gate.measurers.fresh import Conditions, measure_fresh
 from compression_gate.measurers.latency import PROCEDURE, PairedSamples, Sampled, Setting, sample_pair
 from compression_gate.measurers.machine import timing_environment
-from compression_gate.measurers.memory import measure_memory
+from compression_gate.measurers.workers import pinning
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.attempts import Timed
 from compression_gate.records.base import digest_of, replacing
@@ -25,10 +27,11 @@ from compression_gate.records.params import BenchmarkParams, GateParams, read_pa
 from compression_gate.runtimes.base import Arrays
 from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.models import Models, open_models
-from compression_gate.tasks.calling import named
+from compression_gate.tasks.calling import form_of, named
 from compression_gate.tasks.task import Task, open_task
 
-ABSOLUTE_SHARE = 0.25
+# Shares of benchmark.budget_s; the rest goes to the pairs. Starting processes and torch comes on top for small budgets.
+ABSOLUTE_SHARE, FRESH_SHARE = 0.1, 0.2
 PAIRED = ("latency_ms", "throughput_per_s")  # what pairs speak of, as a change
 
 
@@ -55,8 +58,14 @@ def run(suite: Path) -> Benchmark:
     timed = measure_absolute(
         models.files, setting.runtime, setting.threads, inputs, options.budget_s * ABSOLUTE_SHARE, report
     )
+    conditions = Conditions(runtime=setting.runtime, threads=setting.threads, inputs=setting.inputs)
+    fresh = measure_fresh(models.files, conditions, options.budget_s * FRESH_SHARE)
+    form = form_of(task.example_inputs(1, "test"))
+    eager = {"reference": {"eager_latency_ms": measure_eager(suite, suite / "models/reference", form, conditions)}}
     pairs = {
-        role: measure_against(role, suite, models, setting, options, limits_on(role, params.gate, timed[role]))
+        role: measure_against(
+            role, suite, models, setting, options, limits_on(role, params.gate, figures_of(timed[role]))
+        )
         for role in models.files
         if role != "candidate"
     }
@@ -72,16 +81,20 @@ def run(suite: Path) -> Benchmark:
                 digest=artifact.digest,
                 figures={
                     **exact_figures(artifact, reference),
-                    **timed[role],
+                    **figures_of(timed[role]),
                     **speedup_of(role, pairs),
-                    "peak_memory_bytes": measure_memory(models.files[role], setting),
+                    **fresh[role].figures,
+                    **eager.get(role, {}),
                 },
+                batches=timed[role],
+                energy=fresh[role].energy,
             )
             for role, artifact in models.artifacts.items()
         },
         pairs={role: pair.timing for role, pair in pairs.items()},
         absent=models.absent,
         environment=environment,
+        pinning=pinning(options.threads),
         machine_digest=digest_of(environment),
         load_average=load,
     )
@@ -145,7 +158,7 @@ def measure_against(
         procedure=PROCEDURE,
     )
     other, candidate = models.files[role].resolve(), models.files["candidate"].resolve()
-    share_s = options.budget_s * (1 - ABSOLUTE_SHARE) / (len(models.files) - 1)
+    share_s = options.budget_s * (1 - ABSOLUTE_SHARE - FRESH_SHARE) / (len(models.files) - 1)
 
     def sample(number: int) -> Sampled:
         # Each attempt throws coins of its own: models built in the same order again would lie in memory alike.

@@ -20,7 +20,7 @@ from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
 from compression_gate.gate.judge import judge
 from compression_gate.gate.policy import DEFAULT_POLICY, decide, settled, told
 from compression_gate.gate.resampling import SEED
-from compression_gate.gate.test_reuse import level, reuse_of, spent, withheld
+from compression_gate.gate.test_reuse import level, reuse_of, spent, uses_of, withheld
 from compression_gate.gate.trade_off import trade_off
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, digest_of_file, write_text
@@ -134,7 +134,8 @@ def former_of(facts: Facts, policy: str, reuse: TestReuse) -> FormerRules | None
     if gate == facts.params.gate:
         return None
     old = replace(facts, params=facts.params.model_copy(update={"gate": gate}), alpha=level(gate))
-    checks = judged_by(old, policy, reuse)
+    # What they allow of uses is theirs too; what has to stay hidden is this commit's affair.
+    checks = judged_by(old, policy, reuse.model_copy(update={"uses": uses_of(gate)}))
     return FormerRules(commit=history.baseline_commit, gate=history.baseline_gate, checks=tuple(checks))
 
 

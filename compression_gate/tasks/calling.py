@@ -22,6 +22,18 @@ def named(inputs: Inputs) -> dict[str, Tensor]:
     return {f"input_{index}": value for index, value in enumerate(inputs)}
 
 
+def form_of(inputs: Inputs) -> str:
+    """Which of the three forms inputs have; with it :func:`formed` undoes :func:`named`."""
+    return "tensor" if isinstance(inputs, Tensor) else "dict" if isinstance(inputs, Mapping) else "tuple"
+
+
+def formed(tensors: dict[str, Tensor], form: str) -> Inputs:
+    """Give named tensors, in their order, the form they had."""
+    if form == "dict":
+        return tensors
+    return tuple(tensors.values()) if form == "tuple" else next(iter(tensors.values()))
+
+
 def moved(inputs: Inputs, device: torch.device | str) -> Inputs:
     """Return the inputs on ``device``."""
     if isinstance(inputs, Tensor):

@@ -16,10 +16,14 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compression_gate.gate.facts import Question
+from compression_gate.gate.intervals import Estimate
+from compression_gate.gate.judge import decided
 from compression_gate.gate.limits import bound_of, judged
 from compression_gate.records.history import History
 from compression_gate.records.params import Rule, read_params
 from compression_gate.records.verdict import Verdict
+from compression_gate.reporters import wording
 from compression_gate.selftest.mutations import control_of
 from compression_gate.stages import check, gate, report
 
@@ -111,6 +115,26 @@ def test_an_accepted_underpowered_rule_is_judged_on_its_value_and_said_so(finish
     one = gate.run(finished).checks[0]
     assert (one.status, one.proven) == ("pass", False)
     assert "not proven" in one.message
+
+
+def test_a_loss_of_just_the_limit_is_inside_whatever_rounding_adds() -> None:
+    """0.88 - 0.89 is -0.010000000000000009, and 0.7 - 0.8 is -0.10000000000000009."""
+    few = Estimate(
+        observed=0.88, compared_to=0.89, interval=(-0.05, 0.03), statistical=True, n=100, discordance=0.01, alpha=0.05
+    )
+    exact = Estimate.exact(0.7, 0.8)
+    for estimate, rule in (
+        (few, {"metric": "accuracy", "max_drop": 0.01, "accept_underpowered": True}),
+        (exact, {"metric": "sparsity", "max_drop": 0.1}),
+    ):
+        question = Question(name="one", rule=Rule.model_validate_json(json.dumps(rule)), slice=None, against="baseline")
+        assert decided(question, estimate).status == "pass"
+
+
+def test_a_figure_on_its_limit_is_promised_no_number_of_examples(finished: Path) -> None:
+    edit(finished / "params.yaml", lambda v: v["gate"]["rules"].update(one={"metric": "accuracy", "max_drop": 0.005}))
+    (one,) = (one for one in gate.run(finished).checks if one.rule == "one")
+    assert (one.status, one.settled_by) == ("undecided", None)
 
 
 def answer_alike(finished: Path) -> None:
@@ -348,6 +372,20 @@ def test_a_recorded_baseline_that_is_lost_blocks(finished: Path) -> None:
     assert (verdict.exit_code, verdict.checks[0].reason) == (4, "data_unreachable")
 
 
+def test_a_slice_that_every_model_lacks_and_the_examples_have_is_missed(finished: Path) -> None:
+    evaluation(lambda v: [model["slices"]["recall"].pop("class=1") for model in v["models"].values()])(finished)
+    missed = next(one for one in gate.run(finished).checks if one.slice == "class=1")
+    assert (missed.status, missed.reason) == ("error", "missing_slice")
+
+
+def test_a_class_without_examples_is_too_few_and_not_a_broken_model(finished: Path) -> None:
+    nobody = {"value": None, "n": 0, "reason": "no test example of class 9"}
+    evaluation(lambda v: [m["slices"]["recall"].update({"class=9": nobody}) for m in v["models"].values()])(finished)
+    empty = next(one for one in gate.run(finished).checks if one.slice == "class=9")
+    assert (empty.status, empty.reason) == ("error", "too_few_examples")
+    assert "no test example of class 9" in empty.message
+
+
 FALLING_BACK = {"metric": "latency_ms", "max_increase": "5%", "against": "baseline", "fallback": "reference"}
 LOST = (
     "no_baseline: a baseline of 2f90ab3 was recorded here before, and the history is gone",
@@ -364,6 +402,40 @@ def test_a_rule_falls_back_on_the_reference_only_where_nothing_was_ever_recorded
         record(lambda v: v["absent"].update(baseline=why))(finished)
     verdict = gate.run(finished)
     assert (verdict.exit_code, verdict.checks[0].reason) == (4, why.partition(":")[0])
+
+
+UNREAD = [  # gate.policies, whether the baseline's limits that cannot be read block
+    ({}, False),
+    ({"self_loosening": "block"}, True),
+    ({"history": "required"}, True),
+]
+
+
+@pytest.mark.parametrize(("policies", "blocks"), UNREAD)
+def test_limits_of_a_lost_baseline_are_missed_although_no_rule_is_held_against_it(
+    finished: Path, policies: dict, blocks: bool
+) -> None:
+    edit(finished / "params.yaml", lambda values: values["gate"].update(policies=policies))
+    for record in (evaluation, benchmark):
+        record(lambda v: v["absent"].update(baseline="no_baseline: this clone is shallow: git fetch --unshallow"))(
+            finished
+        )
+    verdict = gate.run(finished)
+    assert verdict.exit_code == (4 if blocks else 0)
+    assert check.check(finished, "release").exit_code == verdict.exit_code
+    missed = next(one for one in verdict.checks if one.rule == "limits")
+    assert (missed.status, missed.reason) == ("error", "no_baseline")
+    assert wording.step_for(missed).endswith(": git fetch --unshallow")
+
+
+def test_a_lost_baseline_is_told_once(finished: Path) -> None:
+    rule = {"metric": "accuracy", "max_drop": 0.05, "against": "baseline"}
+    edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))
+    evaluation(lambda v: v["absent"].update(baseline="not_comparable: gone: compression-gate run --rebuild-baseline"))(
+        finished
+    )
+    (one,) = gate.run(finished).checks
+    assert wording.step_for(one).endswith("gone: compression-gate run --rebuild-baseline")
 
 
 def test_peak_memory_warns_unless_the_level_is_written(finished: Path) -> None:

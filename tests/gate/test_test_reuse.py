@@ -155,6 +155,17 @@ def test_a_spent_test_set_is_told_by_the_verdict(finished: Path) -> None:
 FIGURES = ("observed", "compared_to", "change", "interval", "allowed", "headroom", "p_value", "power", "settled_by")
 
 
+def test_a_change_that_allows_itself_more_uses_is_told_so(finished: Path) -> None:
+    baseline = {"rules": {}, "policies": {"test_reuse": {"uses": 1, "mode": "non_adaptive"}}}
+    (finished / ".compression_gate").mkdir()
+    history = History(recorded=True, judged={"d": ("one",)}, baseline_commit="b" * 40, baseline_gate=baseline)
+    history.write(finished / gate.HISTORY)
+    reusing(finished, {"uses": 50, "mode": "non_adaptive"})
+    told = [one for one in gate.run(finished, "release").checks if one.rule == "limits"]
+    assert len(told) == 1
+    assert "loosened test_reuse (max 1)" in told[0].message
+
+
 def answers(verdict: Verdict) -> dict[str, str]:
     return {one.rule: one.status for one in verdict.checks}
 

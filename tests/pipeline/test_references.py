@@ -83,10 +83,19 @@ def test_main_itself_is_held_against_its_first_parent(shop):
     assert shop.reference()[1] == record
 
 
-def test_first_commit_of_main_has_no_parent_to_be_held_against(shop):
-    shop.record()
+def test_first_commit_that_is_recorded_runs_again_as_it_did_before(shop):
+    shop.record(release="v1")
     shop.resolve()
-    assert shop.absent().startswith("no_baseline: ")
+    assert (shop.absent(), shop.absent("release")) == (NOTHING_ACCEPTED, NO_RELEASE)
+
+
+def test_second_commit_of_main_before_the_first_record_there_is_told_that_one_exists(shop):
+    shop.commit()
+    old = shop.git("rev-parse", "HEAD")
+    shop.record(shop.commit())
+    shop.git("checkout", "-q", old)
+    shop.resolve()
+    assert shop.absent().startswith("no_baseline: 1 runs that passed are recorded")
 
 
 def test_runs_that_failed_are_walked_past(shop):
@@ -205,7 +214,7 @@ def test_target_that_is_not_here_is_told_with_the_line_that_fetches_it(shop):
 
 def test_records_of_other_branches_only_are_no_first_run(shop):
     shop.git("checkout", "-q", "-b", "other")
-    shop.record(shop.commit())
+    shop.record(shop.commit("other"))
     shop.git("checkout", "-q", "main")
     shop.commit()
     shop.resolve()
@@ -228,7 +237,7 @@ def test_release_is_the_last_one_however_many_commits_ago(shop):
 def test_release_of_another_branch_only_is_an_error(shop):
     shop.record()
     shop.git("checkout", "-q", "-b", "other")
-    shop.record(shop.commit(), release="v1")
+    shop.record(shop.commit("other"), release="v1")
     shop.git("checkout", "-q", "main")
     shop.commit()
     shop.resolve()
