@@ -90,7 +90,14 @@ def artifact_of(role: str, facts: Facts) -> Any:
         return facts.artifacts[role]
     if role in EARLIER:
         raise absence_of(role, facts)
-    raise UnjudgeableError("missing_metric", facts.missing.get(role, f"models/{role} is missing"))
+    raise unread(role, facts, f"models/{role} is missing")
+
+
+def unread(name: str, facts: Facts, otherwise: str) -> UnjudgeableError:
+    """What became of a record or model that is not there."""
+    message = facts.missing.get(name, otherwise)
+    changed = "run again" in message and "expected the files" in message
+    return UnjudgeableError("stale" if changed else "missing_metric", message, mending=MENDING["stale"])
 
 
 def absence_of(role: str, facts: Facts) -> UnjudgeableError:
@@ -123,7 +130,7 @@ def benchmark_of(facts: Facts) -> Benchmark:
         UnjudgeableError: there is none, or it was taken with other threads, batch sizes or in another runtime.
     """
     if facts.benchmark is None:
-        raise UnjudgeableError("missing_metric", facts.missing.get("benchmark", "benchmark.json is missing"))
+        raise unread("benchmark", facts, "benchmark.json is missing")
     found, params = facts.benchmark, facts.params
     for name, got, expected in (
         ("runtime", found.runtime, params.compress.runtime),
@@ -158,7 +165,7 @@ def quality_of(role: str, facts: Facts) -> ModelQuality:
     artifact, found, params = artifact_of(role, facts), facts.evaluation, facts.params
     if found is None or facts.outcomes is None:
         name = "evaluation" if found is None else "predictions"
-        raise UnjudgeableError("missing_metric", facts.missing.get(name, f"the record {name} is missing"))
+        raise unread(name, facts, f"the record {name} is missing")
     for name, got, expected in (
         ("kind", found.kind, params.task.kind),
         ("runtime", found.runtime, params.compress.runtime),

@@ -14,6 +14,7 @@ from compression_gate.gate.evidence import (
     UnjudgeableError,
     absence_of,
     quality_of,
+    unread,
 )
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
@@ -57,7 +58,7 @@ def slices_of(rule: Rule, facts: Facts) -> list[str | None]:
     if rule.slice is None:
         return [None]
     if facts.evaluation is None:
-        raise UnjudgeableError("missing_metric", facts.missing.get("evaluation", "evaluation.json is missing"))
+        raise unread("evaluation", facts, "evaluation.json is missing")
     quality_of("candidate", facts)
     # Of every model: a slice that only the candidate lacks must be missed, not skipped.
     models = facts.evaluation.models.values()
@@ -210,9 +211,14 @@ def unread_limits(checks: Sequence[Check], facts: Facts) -> Iterator[Check]:
 def broken_records(facts: Facts) -> Iterator[Check]:
     """A record that is not there fails the gate by itself, whatever the rules speak of."""
     for name, message in facts.missing.items():
-        reason = "stale" if "run again" in message and "expected the files" in message else "missing_metric"
+        error = unread(name, facts, message)
         yield Check(
-            rule=f"record {name}", metric=name, status="error", reason=reason, message=message, mending=MENDING[reason]
+            rule=f"record {name}",
+            metric=name,
+            status="error",
+            reason=error.reason,
+            message=error.message,
+            mending=error.mending,
         )
 
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from compression_gate.gate.policy import LOOSENING
 from compression_gate.gate.waivers import told
 from compression_gate.records.metric_table import METRICS
-from compression_gate.records.metrics import Measurement, PairedTiming, StepRecord
+from compression_gate.records.metrics import Benchmark, Measurement, PairedTiming, StepRecord
 from compression_gate.records.verdict import Check, Verdict
 from compression_gate.reporters.base import Findings
 
 SYMBOLS = {"pass": "✔", "fail": "✘", "undecided": "◐", "error": "!", "waived": "⊘"}
 TITLES = {"pass": "Pass", "fail": "Fail", "undecided": "Undecided", "error": "Error", "waived": "Waived"}
 URGENCY = {"error": 0, "fail": 1, "undecided": 2, "waived": 3, "pass": 4}
-UNITS = {"_bytes": "bytes", "_ms": "ms", "_per_s": "per s", "compression_ratio": "×", "speedup": "×"}
+UNITS = {"_bytes": "bytes", "_ms": "ms", "_per_s": "per s", "_j": "J", "compression_ratio": "×", "speedup": "×"}
 NOTHING = "–"
 
 
@@ -263,7 +263,18 @@ def attribution_lines(findings: Findings) -> list[str]:
 
 
 MODEL_ROWS = ("size_bytes", "compression_ratio", "parameters", "macs", "latency_ms", "latency_p95_ms", "speedup")
-MORE_ROWS = ("throughput_per_s", "load_time_ms", "peak_memory_bytes")
+MORE_ROWS = (
+    "eager_latency_ms",
+    "throughput_per_s",
+    "load_time_ms",
+    "load_time_cold_ms",
+    "first_call_ms",
+    "peak_memory_bytes",
+    "model_memory_bytes",
+    "energy_j",
+)
+EXPLAINED = {"eager_latency_ms": "eager_latency_ms (float32 torch, for information)"}
+BATCH_ROWS = ("latency_ms", "throughput_per_s")
 
 
 def model_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
@@ -283,8 +294,25 @@ def model_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
         for metric in (*MODEL_ROWS, *MORE_ROWS):
             figures = [benchmark.models[role].figures.get(metric) for role in roles]
             if any(figures):
-                rows.append([with_unit(metric), *(measured(metric, value) for value in figures)])
+                name = EXPLAINED.get(metric, with_unit(metric))
+                rows.append([name, *(measured(metric, value) for value in figures)])
+        rows += batch_rows(benchmark, roles)
     return ["", *roles], rows
+
+
+def batch_rows(benchmark: Benchmark, roles: Sequence[str]) -> list[list[str]]:
+    """Rows of every batch size, where there are several."""
+    sizes = dict.fromkeys(benchmark.batch_sizes)
+    if len(sizes) == 1:
+        return []
+    return [
+        [
+            f"{with_unit(metric)} at batch {size}",
+            *(measured(metric, benchmark.models[role].batches.get(size, {}).get(metric)) for role in roles),
+        ]
+        for size in sizes
+        for metric in BATCH_ROWS
+    ]
 
 
 def measured(metric: str, value: Measurement | None) -> str:

@@ -39,7 +39,7 @@ class Runtime(Protocol):
     def load(self, path: Path, threads: int) -> Session:
         """Open a file written by ``export``.
 
-        A runtime imports its libraries where its own module is imported: load time is the file's, not theirs.
+        A runtime imports its libraries where its own module is imported, as far as it can: load time is the file's.
 
         Raises:
             ExportError: the file is damaged or of a newer kind.

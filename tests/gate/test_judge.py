@@ -428,6 +428,23 @@ def test_limits_of_a_lost_baseline_are_missed_although_no_rule_is_held_against_i
     assert wording.step_for(missed).endswith(": git fetch --unshallow")
 
 
+LOST_RECORDS: dict[str, tuple[Callable[[Path], object], str]] = {  # what is done -> the reason
+    "a record deleted": (lambda suite: (suite / "reports/evaluation.json").unlink(), "missing_metric"),
+    "a model changed": (lambda suite: (suite / "models/candidate/model.onnx").write_bytes(b"other"), "stale"),
+}
+
+
+@pytest.mark.parametrize("name", LOST_RECORDS)
+def test_nobody_is_advised_to_take_a_rule_out_because_a_file_is_lost(finished: Path, name: str) -> None:
+    change, reason = LOST_RECORDS[name]
+    change(finished)
+    lost = [one for one in gate.run(finished).checks if one.rule in ("accuracy", "f1", "classes") or "rec" in one.rule]
+    assert {one.reason for one in lost} == {reason}
+    for one in lost:
+        assert "run" in wording.step_for(one)
+        assert "take the rule out" not in wording.step_for(one)
+
+
 def test_a_lost_baseline_is_told_once(finished: Path) -> None:
     rule = {"metric": "accuracy", "max_drop": 0.05, "against": "baseline"}
     edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))

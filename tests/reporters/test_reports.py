@@ -67,6 +67,23 @@ def test_the_failing_limit_and_by_how_much_come_first(finished: Path) -> None:
     assert "50" in first
 
 
+def test_every_batch_size_has_rows_of_its_own_where_there_are_several(finished: Path) -> None:
+    gate.run(finished)
+    path = finished / "reports/benchmark.json"
+    found = json.loads(path.read_text())
+    found["batch_sizes"] = [1, 16]
+    for model in found["models"].values():
+        latency = model["figures"]["latency_ms"]
+        rate = {**latency, "value": 4000.0, "low": 3900.0, "high": 4100.0, "unit": "per_s"}
+        model["batches"] = {"1": {"latency_ms": latency}, "16": {"latency_ms": latency, "throughput_per_s": rate}}
+    path.write_text(json.dumps(found))
+    _, rows = wording.model_table(read_findings(finished))
+    shown = {row[0]: row[1:] for row in rows}
+    assert shown["throughput_per_s at batch 16"] == ["4,000", "4,000"]
+    assert shown["throughput_per_s at batch 1"] == ["–", "–"]
+    assert shown["latency_ms at batch 16"] == shown["latency_ms"]
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_terminal_fits_its_width(finished: Path, width: int) -> None:
     with_rules(finished, **FAILING)
@@ -112,6 +129,7 @@ FIGURES = [
     ("latency_ms", 0.0335, "0.0335"),
     ("compression_ratio", 14.678, "14.7"),
     ("throughput_per_s", 8371.1, "8,371"),
+    ("energy_j", 0.000477, "0.000477"),
     ("accuracy", None, "–"),
 ]
 

@@ -1,0 +1,67 @@
+"""Memory, energy, load times and percentiles as the judge sees them: by their own spread, or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from compression_gate.errors import ParamsError
+from compression_gate.records.verdict import Check
+from compression_gate.stages import gate
+
+BOTH = {"samples": 7, "low": 9.0, "high": 11.0, "value": 10.0}
+
+
+def judged(suite: Path, rule: dict, figure: dict) -> Check:
+    """The one check of a suite whose models all have ``figure``."""
+    params = suite / "params.yaml"
+    values = yaml.safe_load(params.read_text())
+    values["gate"]["rules"] = {"one": rule}
+    params.write_text(yaml.safe_dump(values))
+    path = suite / "reports/benchmark.json"
+    found = json.loads(path.read_text())
+    for model in found["models"].values():
+        model["figures"][rule["metric"]] = {"unit": "unit", **figure}
+    path.write_text(json.dumps(found))
+    (check,) = gate.run(suite).checks
+    return check
+
+
+RANGES = ["peak_memory_bytes", "model_memory_bytes", "energy_j"]
+
+
+@pytest.mark.parametrize("metric", RANGES)
+@pytest.mark.parametrize(("limit", "status"), [(12, "pass"), (10.5, "undecided"), (8, "fail")])
+def test_a_resource_is_judged_by_its_range_and_warns(finished: Path, metric: str, limit: float, status: str) -> None:
+    check = judged(finished, {"metric": metric, "max": limit}, BOTH | {"spread": "range"})
+    assert (check.status, check.level) == (status, "warn"), check
+
+
+@pytest.mark.parametrize("metric", ["load_time_ms", "load_time_cold_ms", "first_call_ms"])
+def test_a_load_time_is_judged_by_its_interval_and_blocks(finished: Path, metric: str) -> None:
+    check = judged(finished, {"metric": metric, "max": 12}, BOTH | {"confidence": 0.984375})
+    assert (check.status, check.level) == ("pass", "block"), check
+
+
+UNKNOWN = [
+    ("latency_p99_ms", BOTH | {"high": None, "samples": 100}),
+    ("load_time_ms", BOTH | {"low": None, "high": None, "samples": 3}),
+    ("load_time_cold_ms", {"value": None, "samples": 0, "reason": "its file system does not drop pages"}),
+    ("model_memory_bytes", {"value": None, "samples": 0, "reason": "Linux can"}),
+    ("energy_j", BOTH | {"value": 0.0, "low": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("metric", "figure"), UNKNOWN)
+def test_a_figure_without_bounds_or_value_never_passes(finished: Path, metric: str, figure: dict) -> None:
+    check = judged(finished, {"metric": metric, "max": 1e9, "level": "block"}, figure)
+    assert check.status == "error", check
+    assert figure.get("reason", "") in check.message
+
+
+def test_the_eager_figure_is_no_metric_that_a_rule_may_name(finished: Path) -> None:
+    with pytest.raises(ParamsError, match="eager_latency_ms"):
+        judged(finished, {"metric": "eager_latency_ms", "max": 1}, BOTH)

@@ -1,0 +1,45 @@
+"""Processes that measure: held to their threads, and plain about how they ended."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from compression_gate.errors import MeasurementError
+from compression_gate.measurers import workers
+
+
+def test_what_is_recorded_as_pinned_is_what_a_worker_sees(tmp_path, monkeypatch):
+    (tmp_path / "telling_worker.py").write_text(
+        "import json, os\n"
+        "cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()\n"
+        "print(json.dumps({'usable_cores': str(cores)} | dict(os.environ)))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    seen = json.loads(workers.run_worker("telling_worker", {}, threads=2, timeout_s=60, what="telling"))
+    assert workers.pinning(2).items() <= seen.items()
+    assert seen["OMP_NUM_THREADS"] == "2"
+
+
+WORKERS = [
+    ("raise MemoryError", r"exit 1\): MemoryError: expected memory enough"),
+    ("open('/no/such/file')", r"exit 1\): FileNotFoundError: .*/no/such/file"),
+    ("import os; os.abort()", r"killed by signal 6\)"),
+    ("import os; os.kill(os.getpid(), 9)", r"killed by signal 9, as a system does that runs out of memory"),
+]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are of POSIX")
+@pytest.mark.parametrize(("line", "words"), WORKERS)
+def test_a_worker_s_end_is_told_in_words(tmp_path, monkeypatch, line, words):
+    (tmp_path / "ending_worker.py").write_text(
+        "from compression_gate.measurers.workers import answer_or_say_why\n"
+        f"def main(path):\n    {line}\n"
+        "answer_or_say_why(main)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(MeasurementError, match=f"ending: expected a measurement, got a process that ended .*{words}"):
+        workers.run_worker("ending_worker", {}, threads=1, timeout_s=60, what="ending")
