@@ -284,23 +284,32 @@ def waive(
 
 @app.command()
 def selftest(
-    suite: Suite = HERE,  # every command takes -C; this one judges made-up runs only
-    gate: Annotated[
-        bool, typer.Option("--gate", help="The judge: its error rates, and that nothing is silent.")
-    ] = True,
-    full: Annotated[bool, typer.Option("--full", help="So many replays that the claims are proven.")] = False,
+    suite: Suite = HERE,
+    gate: Annotated[bool, typer.Option("--gate", help="The judge: its error rates; nothing is silent.")] = False,
+    timing: Annotated[bool, typer.Option("--timing", help="Live decisions on models of known speed.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="So many that the claims are proven; resumable.")] = False,
+    load: Annotated[int, typer.Option(help="Busy processes beside the timing.")] = 0,
+    runtime: Annotated[str, typer.Option(help="Runtimes to time in, by commas.")] = "onnxruntime",
+    size: Annotated[str, typer.Option(help="small (under 1 ms), large (10 to 30 ms), or both by a comma.")] = "small",
+    minutes: Annotated[float, typer.Option(help="No new decision is begun after so long.")] = 5.0,
     json: Json = False,
 ) -> None:
     """Hold the gate to its own numbers, on this machine, and end with 1 where one does not hold."""
     from compression_gate.reporters import selftest as reporter
-    from compression_gate.stages import selftest as stage_selftest
 
-    found = stage_selftest.run(full=full)
-    if json:
-        tell(found, "", as_json=True)
-    else:
-        reporter.show(found)
-    raise typer.Exit(found.exit_code)
+    codes = []
+    if gate or not timing:
+        found = importlib.import_module("compression_gate.stages.selftest").run(full=full)
+        codes.append(found.exit_code)
+        typer.echo(reporter.as_json(found)) if json else reporter.show(found)
+    if timing:
+        stage = importlib.import_module("compression_gate.stages.selftest_timing")
+        kept = suite / ".compression_gate/selftest_timing.jsonl" if full else None
+        asked = {"runtimes": runtime.split(","), "sizes": size.split(","), "load": load, "minutes": minutes}
+        timed = stage.run(stage.plan_of(full=full, kept=kept, **asked))
+        codes.append(timed.exit_code)
+        tell(timed, "", as_json=True) if json else reporter.show_timing(timed)
+    raise typer.Exit(max(codes))
 
 
 def checked(suite: Path, policy: Policy, *, as_json: bool) -> int:

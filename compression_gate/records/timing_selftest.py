@@ -1,0 +1,83 @@
+"""What `selftest --timing` finds: single decisions, kept as they are made, and the rates that follow from them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from compression_gate.records.base import Record
+
+Size = Literal["small", "large"]
+
+
+class TimingCase(Record):
+    """A kind of decision: what is timed, how much slower the candidate was made, and under which load.
+
+    Args:
+        size: ``small``: under 1 ms a call; ``large``: 10 to 30 ms.
+        slowed: by which share of the reference's work the candidate does more; 0 for the very same model.
+        load: how many busy processes the harness ran beside.
+    """
+
+    runtime: str
+    size: Size
+    slowed: float
+    load: int
+
+
+class TimingDecision(Record):
+    """One live decision at a limit of 5 %.
+
+    Args:
+        status: ``pass``, ``fail``, ``undecided``, or ``untrusted`` where the control alarmed or nothing was measured.
+        ratio: as measured. seconds: of sampling, the start of processes included. blocks: of every turn.
+        load_average: of the machine, when it ended.
+    """
+
+    case: TimingCase
+    status: str
+    ratio: float | None
+    seconds: float
+    pairs: int
+    turns: int
+    load_average: float | None = None
+    blocks: tuple[tuple[float, ...], ...] = ()
+
+
+class TimingRate(Record):
+    """All decisions of one kind.
+
+    Args:
+        wrong: how often it failed the same model, or passed one slower than the limit. low, high: exact one-sided 99 %
+            bounds of that rate. median_ratio: over the decisions, what the slowed model really came to.
+    """
+
+    case: TimingCase
+    n: int
+    wrong: int
+    undecided: int
+    untrusted: int
+    low: float
+    high: float
+    claim: float
+    median_ratio: float | None
+    mean_s: float | None
+    p95_s: float | None
+
+    @property
+    def held(self) -> bool:
+        """False only where even the lower bound of the rate exceeds the claim."""
+        return self.low <= self.claim
+
+
+class TimingSelfTest(Record):
+    """All rates, live ones first, then those of recorded traces replayed."""
+
+    environment: dict[str, str]
+    live: tuple[TimingRate, ...]
+    replayed: tuple[TimingRate, ...] = ()
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every rate held, 1 where one did not."""
+        return 0 if all(rate.held for rate in (*self.live, *self.replayed)) else 1

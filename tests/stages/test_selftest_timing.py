@@ -1,0 +1,67 @@
+"""`selftest --timing`: rates and their bounds, what is kept and resumed, and a live decision of each kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compression_gate.records.timing_selftest import TimingCase, TimingDecision
+from compression_gate.stages import selftest_timing
+from compression_gate.stages.selftest_timing import Plan, keep, open_cases, plan_of, rate_of, read
+
+SAME = TimingCase(runtime="onnxruntime", size="small", slowed=0.0, load=0)
+SLOWED = SAME.model_copy(update={"slowed": 0.05})
+
+
+def decision(case: TimingCase, status: str) -> TimingDecision:
+    return TimingDecision(case=case, status=status, ratio=1.0, seconds=2.0, pairs=10, turns=3)
+
+
+@pytest.mark.parametrize(("case", "wrong"), [(SAME, "fail"), (SLOWED, "pass")])
+def test_what_is_wrong_depends_on_the_truth(case: TimingCase, wrong: str) -> None:
+    found = rate_of(case, [decision(case, status) for status in ("pass", "fail", "undecided", "untrusted")])
+    assert (found.n, found.wrong, found.undecided, found.untrusted) == (4, 1, 1, 1)
+    assert rate_of(case, [decision(case, wrong)] * 40).held is False
+    assert rate_of(case, []).held
+
+
+def test_one_wrong_decision_of_few_refutes_nothing() -> None:
+    """Its exact 99 % lower bound is under the claim of 1 %."""
+    found = rate_of(SAME, [decision(SAME, "pass")] * 19 + [decision(SAME, "fail")])
+    assert found.low < 0.01 < found.high
+    assert found.held
+
+
+def test_decisions_are_kept_one_by_one_and_a_cut_line_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "state/decisions.jsonl"
+    keep(decision(SAME, "pass"), path)
+    keep(decision(SLOWED, "fail"), path)
+    whole = path.read_text()
+    path.write_text(whole + whole.splitlines()[0][:-20])
+    assert [one.status for one in read(path)] == ["pass", "fail"]
+    path.write_text(whole.replace(whole.split()[0], "another-machine"))
+    assert read(path) == []
+
+
+def test_a_resumed_run_takes_only_what_is_missing() -> None:
+    plan = Plan(cases=(SAME, SLOWED), count=2, minutes=1)
+    done = [decision(SAME, "pass"), decision(SAME, "pass")]
+    assert list(open_cases(plan, done)) == [(0, SLOWED), (1, SLOWED)]
+    assert list(open_cases(plan, [])) == [(0, SAME), (0, SLOWED), (1, SAME), (1, SLOWED)]
+
+
+@pytest.mark.slow
+def test_the_same_model_and_a_slowed_one_are_told_apart_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once each: a wrong answer has a chance of half a percent, and no second look is taken."""
+    monkeypatch.setitem(selftest_timing.SHAPES, "small", (1, 128, 30))
+    plan = plan_of(
+        full=False, runtimes=["onnxruntime"], sizes=["small"], load=0, minutes=3, kept=tmp_path / "kept.jsonl"
+    )
+    slowed = [case.model_copy(update={"slowed": 0.3}) if case.slowed else case for case in plan.cases]
+    found = selftest_timing.run(Plan(cases=tuple(slowed), count=1, minutes=3, kept=plan.kept))
+    assert [rate.wrong for rate in found.live] == [0, 0]
+    assert found.live[1].median_ratio > 1.1
+    assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 2
+    assert json.loads(found.model_dump_json())["environment"]
