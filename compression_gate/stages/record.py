@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from compression_gate import __version__
 from compression_gate.errors import HistoryError, MetricsError, ParamsError, StaleError
 from compression_gate.gate.policy import DEFAULT_POLICY
 from compression_gate.history import git, store
-from compression_gate.pipeline.definition import DEFINITION, outputs_of
+from compression_gate.pipeline.definition import DEFINITION, FILE_NAME, outputs_of
 from compression_gate.pipeline.dvc import dvc, git_root, has_remote
 from compression_gate.pipeline.retrieval import CANDIDATE, md5_of_file, md5_of_folder
 from compression_gate.records.history import RunRecord
@@ -80,15 +81,21 @@ def clean_commit(suite: Path, root: Path, outcome: Outcome) -> str:
     paths = {suite.resolve(), *((suite / name).resolve() for name in sources)}
     inside = sorted(path.relative_to(top).as_posix() for path in paths if path.is_relative_to(top))
     answer = git.output(["status", "--porcelain", "--untracked-files=no", "--no-renames", "-z", "--", *inside], root)
-    own = {(suite.resolve().relative_to(top) / name).as_posix() for name in WRITTEN}
-    own |= {(folder / name).as_posix() for folder in homes(suite, top) for name in DVC_FILES}
     changed = [line[3:] for line in answer.split("\0") if line]
+    own = {(folder / name).as_posix() for folder in suites_of(suite, changed, top) for name in WRITTEN}
+    own |= {(folder / name).as_posix() for folder in homes(suite, top) for name in DVC_FILES}
     if dirty := [path for path in changed if not any(path == name or path.startswith(f"{name}/") for name in own)]:
         raise ParamsError(
             f"{root}: expected the files of commit {commit[:12]}, got changes in {', '.join(dirty)}: commit them, run "
             "again, then record"
         )
     return commit
+
+
+def suites_of(suite: Path, changed: Sequence[str], top: Path) -> set[Path]:
+    """The suite, and those in folders of it that something changed in, as seen from the repository's root."""
+    folders = {folder for path in changed for folder in Path(path).parents}
+    return {suite.resolve().relative_to(top), *(folder for folder in folders if (top / folder / FILE_NAME).is_file())}
 
 
 def homes(suite: Path, top: Path) -> list[Path]:

@@ -141,6 +141,21 @@ def test_changes_that_are_not_committed_are_refused(shop):
         record.run(shop.suite, **LOCAL)
 
 
+def test_what_a_suite_in_a_folder_of_this_one_wrote_is_no_change_of_ours(shop):
+    nested = shop.suite / "second"
+    nested.mkdir()
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml"):
+        (nested / name).write_text("a: 1\n")
+    shop.git("add", "-f", "second")
+    shop.git("commit", "-q", "-m", "two suites")
+    judged(shop)
+    (nested / "dvc.lock").write_text("a: 2\n")
+    assert record.run(shop.suite, **LOCAL).commit == shop.git("rev-parse", "HEAD")
+    (nested / "params.yaml").write_text("a: 2\n")
+    with pytest.raises(ParamsError, match=r"got changes in second/params\.yaml: commit them"):
+        record.run(shop.suite, **LOCAL)
+
+
 def test_what_run_writes_may_be_tracked(shop):
     shop.git("add", "-f", "dvc.lock", "reports/metrics.json")
     shop.git("commit", "-q", "-m", "lock")
