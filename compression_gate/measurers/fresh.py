@@ -27,8 +27,18 @@ WORKER = "compression_gate.measurers.fresh_worker"
 MOST_PROCESSES, LEAST_WARM, LEAST_COLD = 6, 3, 1  # six are the fewest whose ends hold the median with 95 %
 CALLING_S = 0.05  # of calls whose energy is counted, in each process
 START_S = 120.0
-RUNTIME_COUNTERS = "the processor's energy counters (RAPL, whole packages)"
+COUNTED = "the processor's energy counters (RAPL, whole packages)"
 ESTIMATE = f"estimated: CPU time of the process × {ESTIMATED_W_PER_CORE:g} W per core; no energy counter can be read"
+
+
+UNITS = {
+    "load_time_ms": "ms",
+    "load_time_cold_ms": "ms",
+    "first_call_ms": "ms",
+    "peak_memory_bytes": "bytes",
+    "model_memory_bytes": "bytes",
+    "energy_j": "J",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,16 +163,6 @@ def told(samples: Samples, examples: int) -> Fresh:
     return Fresh(figures=figures, energy=source)
 
 
-UNITS = {
-    "load_time_ms": "ms",
-    "load_time_cold_ms": "ms",
-    "first_call_ms": "ms",
-    "peak_memory_bytes": "bytes",
-    "model_memory_bytes": "bytes",
-    "energy_j": "J",
-}
-
-
 def cold_load(samples: Samples) -> Measurement:
     """Load time of a file that is not cached; none where one attempt failed, since the others may have been warm."""
     if samples.why_no_cold is not None or not samples.cold:
@@ -191,7 +191,7 @@ def energy_of(rows: list[dict[str, Any]], examples: int) -> tuple[Measurement, E
     joules = column(rows, "joules") if counted else column(rows, "cpu_s") * ESTIMATED_W_PER_CORE
     calls, wall_s = column(rows, "calls"), column(rows, "wall_s")
     source = EnergySource(
-        source=RUNTIME_COUNTERS if counted else ESTIMATE,
+        source=COUNTED if counted else ESTIMATE,
         calls=int(calls.sum()),
         seconds=float(wall_s.sum()),
         busy_w=float(joules.sum() / wall_s.sum()),
