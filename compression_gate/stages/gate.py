@@ -219,10 +219,13 @@ def read_facts(suite: Path, params: Params) -> Facts:
 
     reports = suite / "reports"
     artifacts = {role: read(role, Artifact.open, suite / "models" / role) for role in ("reference", "candidate")}
+    laid_absent: dict[str, str] = {}
     for role in ("baseline", "release"):
         folder = suite / REFERENCES / role
         if holds_model(folder):
             artifacts[role] = read(role, Artifact.open, folder)
+        elif (folder / "absent").is_file():
+            laid_absent[role] = (folder / "absent").read_text(encoding="utf-8", errors="replace").strip()
     read("sources", sources_of, suite)
     read("timings", readable_samples, reports / "timings.npz")
     evaluation = read("evaluation", Evaluation.read, reports / "evaluation.json")
@@ -246,6 +249,7 @@ def read_facts(suite: Path, params: Params) -> Facts:
     history = read("history", lambda path: history_of(path, laid, required=required), suite / HISTORY)
     return Facts(
         params=params,
+        laid_absent=laid_absent,
         alpha=level(params.gate),
         history=history or History(),
         machine_digest=machine_of(suite),
