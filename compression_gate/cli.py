@@ -178,12 +178,15 @@ def record(
     push: Annotated[bool, typer.Option("--push", help="Publish the record to the remote.")] = False,
     remote: Annotated[str | None, typer.Option(help="The remote; the only one, or origin, if not said.")] = None,
     release: Annotated[str | None, typer.Option(help="Mark the run as the release of this name.")] = None,
+    accept: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Begin anew here, though the baseline is lost for good.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Keep this run in the history, for later commits to be held against: the target branch's job does it."""
     from compression_gate.stages import record as stage_record
 
-    kept = stage_record.run(suite, push=push, remote=remote, release=release)
+    kept = stage_record.run(suite, push=push, remote=remote, release=release, accepted=accept)
     told = f"recorded {kept.commit[:10]}: {kept.status}{f', release {kept.release}' if kept.release else ''}"
     tell(kept, told, as_json=json)
 

@@ -157,8 +157,9 @@ class Question:
 class Facts:
     """The records of one run. A record that could not be read is None, with the reason in ``missing``.
 
-    ``machine_digest`` is of this machine, as `run` found it; None where a stage is called by hand. ``alpha`` is how
-    often each one-sided bound of a quality may be wrong.
+    ``machine_digest`` is of this machine, as `run` found it; None where a stage is called by hand. ``laid_absent`` is
+    why `run` found no baseline or release, which an older evaluation may tell otherwise. ``alpha`` is how often each
+    one-sided bound of a quality may be wrong.
     """
 
     params: Params
@@ -171,6 +172,7 @@ class Facts:
     history: History = field(default_factory=History)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    laid_absent: dict[str, str] = field(default_factory=dict)
     alpha: float = 0.05
 
     @cached_property
@@ -182,7 +184,7 @@ class Facts:
         return {
             role: "stale: it was measured, and its files are gone since"
             if role in measured
-            else found.get(role, NOBODY)
+            else self.laid_absent.get(role) or found.get(role, NOBODY)
             for role in ("baseline", "release")
             if role not in self.artifacts
         }

@@ -21,7 +21,7 @@ from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES, ENOUGH_POWER, LEAST_POWER, Bound, bound_of, is_inside, judged
 from compression_gate.records.base import finite
 from compression_gate.records.metric_table import kind_of
-from compression_gate.records.params import Rule
+from compression_gate.records.params import GateParams, Rule
 from compression_gate.records.verdict import Check, Level
 
 
@@ -187,16 +187,21 @@ def refused(question: Question, error: UnjudgeableError) -> Check:
 def unread_limits(checks: Sequence[Check], facts: Facts) -> Iterator[Check]:
     """The limits of a baseline that is lost: nobody can say whether this change loosened its own.
 
-    It blocks where the params want to know that; where a rule is held against the baseline that rule has said so.
+    Where a rule is held against the baseline that rule has said so.
     """
     if "baseline" in facts.artifacts or facts.history.baseline_gate is not None:
         return
-    error, policies = absence_of("baseline", facts), facts.params.gate.policies
+    error = absence_of("baseline", facts)
     said = [one for one in checks if one.against == "baseline" and one.reason == error.reason and one.level != "info"]
-    if error.harmless or said:
-        return
+    if not (error.harmless or said):
+        yield unseen_limits(error, facts.params.gate)
+
+
+def unseen_limits(error: UnjudgeableError, gate: GateParams) -> Check:
+    """The check that a change's own limits were not compared; it blocks where the params want to know."""
+    policies = gate.policies
     wanted = policies.get("self_loosening") == "block" or policies.get("history") == "required"
-    yield Check(
+    return Check(
         rule="limits",
         metric="limits",
         against="baseline",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
-IDLE_S = 0.3
+IDLE_S = 0.1
 LEAST_CALLS = 3
 ESTIMATED_W_PER_CORE = 4.0
 """Watts of a core that is busy, where nothing counts them.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,12 +24,21 @@ from compression_gate.records.metrics import EnergySource, Measurement
 from compression_gate.runtimes.base import Arrays
 
 WORKER = "compression_gate.measurers.fresh_worker"
-# Six samples are the fewest whose smallest and largest hold the median with 95 %; one more is not much dearer.
-MOST_PROCESSES, LEAST_WARM, LEAST_COLD = 7, 3, 1
-CALLING_S = 0.1  # of calls whose energy is counted, in each process
+MOST_PROCESSES, LEAST_WARM, LEAST_COLD = 6, 3, 1  # six are the fewest whose ends hold the median with 95 %
+CALLING_S = 0.05  # of calls whose energy is counted, in each process
 START_S = 120.0
-RUNTIME_COUNTERS = "the processor's energy counters (RAPL, whole packages)"
+COUNTED = "the processor's energy counters (RAPL, whole packages)"
 ESTIMATE = f"estimated: CPU time of the process × {ESTIMATED_W_PER_CORE:g} W per core; no energy counter can be read"
+
+
+UNITS = {
+    "load_time_ms": "ms",
+    "load_time_cold_ms": "ms",
+    "first_call_ms": "ms",
+    "peak_memory_bytes": "bytes",
+    "model_memory_bytes": "bytes",
+    "energy_j": "J",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,25 +89,34 @@ def measure_fresh(files: dict[str, Path], conditions: Conditions, budget_s: floa
     """Measure every file in processes of its own, by role.
 
     At least three processes find a file cached and one does not, whatever that takes; more while ``budget_s`` lasts,
-    seven of each at most. A model whose process dies, hangs or answers in another shape has no figures, but the reason.
+    six of each at most, the cached ones first. A model whose process dies, hangs or answers in another shape has no
+    figures, but the reason.
     """
     samples = {role: Samples() for role in files}
     with tempfile.TemporaryDirectory(prefix="compression-gate-") as folder:
         inputs = Path(folder) / "inputs.npz"
         with inputs.open("wb") as out:
             np.savez(out, **conditions.inputs)  # type: ignore[arg-type]  # its stubs take a keyword for allow_pickle
-        start, longest = time.monotonic(), 0.0
-        for done in range(MOST_PROCESSES):
-            began = time.monotonic()
-            late = began - start + longest > budget_s
+        end = time.monotonic() + budget_s
+        for _ in rounds(LEAST_WARM, end):
             for role, file in files.items():
-                if done < LEAST_WARM or not late:
-                    samples[role].add_warm(partial(one_process, file, conditions, inputs, cold=False))
-                if done < LEAST_COLD or not late:
-                    samples[role].add_cold(partial(one_process, file, conditions, inputs, cold=True))
-            longest = max(longest, time.monotonic() - began)
+                samples[role].add_warm(partial(one_process, file, conditions, inputs, cold=False))
+        for _ in rounds(LEAST_COLD, end):
+            for role, file in files.items():
+                samples[role].add_cold(partial(one_process, file, conditions, inputs, cold=True))
     examples = len(next(iter(conditions.inputs.values())))
     return {role: told(found, examples) for role, found in samples.items()}
+
+
+def rounds(least: int, end: float) -> Iterator[int]:
+    """Count rounds: ``least``, and more while one as long as the longest so far ends before ``end``."""
+    longest = 0.0
+    for done in range(MOST_PROCESSES):
+        began = time.monotonic()
+        if done >= least and began + longest > end:
+            return
+        yield done
+        longest = max(longest, time.monotonic() - began)
 
 
 def one_process(file: Path, conditions: Conditions, inputs: Path, *, cold: bool) -> dict[str, Any]:
@@ -145,16 +163,6 @@ def told(samples: Samples, examples: int) -> Fresh:
     return Fresh(figures=figures, energy=source)
 
 
-UNITS = {
-    "load_time_ms": "ms",
-    "load_time_cold_ms": "ms",
-    "first_call_ms": "ms",
-    "peak_memory_bytes": "bytes",
-    "model_memory_bytes": "bytes",
-    "energy_j": "J",
-}
-
-
 def cold_load(samples: Samples) -> Measurement:
     """Load time of a file that is not cached; none where one attempt failed, since the others may have been warm."""
     if samples.why_no_cold is not None or not samples.cold:
@@ -183,7 +191,7 @@ def energy_of(rows: list[dict[str, Any]], examples: int) -> tuple[Measurement, E
     joules = column(rows, "joules") if counted else column(rows, "cpu_s") * ESTIMATED_W_PER_CORE
     calls, wall_s = column(rows, "calls"), column(rows, "wall_s")
     source = EnergySource(
-        source=RUNTIME_COUNTERS if counted else ESTIMATE,
+        source=COUNTED if counted else ESTIMATE,
         calls=int(calls.sum()),
         seconds=float(wall_s.sum()),
         busy_w=float(joules.sum() / wall_s.sum()),

@@ -179,7 +179,7 @@ def found(runs: Runs, remote: str | None, head: str | None, root: Path, search: 
     """
     # A commit that was recorded itself, and runs again, is no earlier one.
     earlier = [record for record in runs.records if record.commit != head]
-    passed = {record.commit for record in earlier if record.status == "pass"}
+    passed = {record.commit for record in earlier if record.is_baseline}
     released = {record.commit for record in earlier if record.release}
     absent: dict[str, str] = {}
     records: dict[str, RunRecord] = {}
@@ -264,7 +264,8 @@ def not_on_the_road(role: str, wanted: set[str], road: Road, runs: Runs) -> str:
     what = "runs that passed are" if role == "baseline" else "releases are"
     return (
         f"no_baseline: {len(wanted)} {what} recorded, and none is of a commit at or before {(road.start or '')[:12]}: "
-        "rebase on the target branch, or record a run of a commit there"
+        "rebase on the target branch, or, where that was rewritten, begin anew there: "
+        "`compression-gate record --accept REASON`"
     )
 
 

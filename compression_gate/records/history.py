@@ -26,6 +26,8 @@ class RunRecord(Record):
         test_digest: of the test split's data; gate: the gate section that judged, defaults filled in.
         metrics: each model's figures, as `reports/metrics.json` has them; lock: the content of `dvc.lock`.
         release: the name under which this run was released.
+        accepted: why this run is a baseline although it could not be held against one: a person's word, where the
+            history was rewritten or an artifact is gone for good.
     """
 
     schema_number: Literal[1] = Field(1, alias="schema")
@@ -44,6 +46,12 @@ class RunRecord(Record):
     lock: dict[str, Any] = {}
     verdict: Verdict | None = None
     release: str | None = None
+    accepted: str | None = None
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether later commits may be held against it."""
+        return self.status == "pass" or self.accepted is not None
 
 
 class History(Record):

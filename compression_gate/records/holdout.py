@@ -9,6 +9,8 @@ from pydantic import Field
 from compression_gate.records.base import Record
 from compression_gate.records.verdict import Check
 
+SUFFIX = " (holdout)"  # behind the name of a rule that was judged there
+
 
 class Holdout(Record):
     """`.compression_gate/holdout/verdict.json`: the quality rules, judged on the split ``holdout``.

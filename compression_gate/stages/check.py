@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from compression_gate import __version__
 from compression_gate.errors import MetricsError
 from compression_gate.gate.binding import stale_reasons
 from compression_gate.gate.policy import Code, Decision, decide, decide_again, told
 from compression_gate.gate.test_reuse import QUALITY
 from compression_gate.records.history import History
-from compression_gate.records.holdout import Holdout
+from compression_gate.records.holdout import SUFFIX, Holdout
 from compression_gate.records.metric_table import kind_of
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.verdict import Check, Status, Verdict
@@ -48,7 +49,7 @@ def check(suite: Path, policy: str) -> Outcome:
     except MetricsError as error:
         return Outcome(suite=suite, params=params, policy=policy, status="error", exit_code=4, problems=(str(error),))
     waivers = read_waivers(suite, params, today=date.today(), releases=releases_of(suite))
-    withheld, notes = holdout_of(suite, verdict) if policy == "release" else ((), ())
+    withheld, notes = holdout_of(suite, verdict, params) if policy == "release" else ((), ())
     whole = verdict.model_copy(update={"checks": (*verdict.checks, *withheld), "warnings": (*verdict.warnings, *notes)})
     decision = decide_again(whole, policy, params.gate.policies, waivers)
     # An error that was reached without files to bind it to ends as it did; nothing on disk could make it a pass.
@@ -84,7 +85,7 @@ def seen(verdict: Verdict, decision: Decision, params: Params) -> Verdict:
     )
 
 
-def holdout_of(suite: Path, verdict: Verdict) -> tuple[tuple[Check, ...], tuple[str, ...]]:
+def holdout_of(suite: Path, verdict: Verdict, params: Params) -> tuple[tuple[Check, ...], tuple[str, ...]]:
     """The checks on the holdout that speak of this verdict's candidate, and what a release should know of the others.
 
     Only `run --policy release` asks the holdout, so that it may be missing; it may not be of something else.
@@ -96,8 +97,12 @@ def holdout_of(suite: Path, verdict: Verdict) -> tuple[tuple[Check, ...], tuple[
         found = Holdout.read(path)
     except MetricsError as error:
         return (unheld(str(error)),), ()
-    if (found.candidate_digest, found.params_digest) != (verdict.candidate.digest, verdict.params_digest):
-        return (unheld("the holdout was judged for another candidate, or by other params"),), ()
+    of = (found.candidate_digest, found.params_digest, found.package_version)
+    if of != (verdict.candidate.digest, verdict.params_digest, __version__):
+        return (unheld("the holdout was judged for another candidate, by other params or by another version"),), ()
+    asked = {name + SUFFIX for name, rule in params.gate.rules.items() if kind_of(rule.metric) in QUALITY}
+    if unasked := asked - {one.rule for one in found.checks}:
+        return (unheld(f"the holdout was not asked of {', '.join(sorted(unasked))}"),), ()
     return found.checks, ()
 
 

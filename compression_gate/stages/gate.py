@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, MetricsError
 from compression_gate.gate.binding import bindings_of, holds_model, sources_digest, sources_of
-from compression_gate.gate.evidence import MENDING, recorded_commit
+from compression_gate.gate.evidence import MENDING, UnjudgeableError, recorded_commit
 from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
-from compression_gate.gate.judge import judge
+from compression_gate.gate.judge import judge, unseen_limits
 from compression_gate.gate.policy import DEFAULT_POLICY, decide, settled, told
 from compression_gate.gate.resampling import SEED
 from compression_gate.gate.test_reuse import level, reuse_of, spent, uses_of, withheld
@@ -120,7 +120,7 @@ def former_of(facts: Facts, policy: str, reuse: TestReuse) -> FormerRules | None
     """The same facts judged by the baseline's rules; None where those are this commit's, or there is no baseline.
 
     Raises:
-        MetricsError: the rules on record are none that this version reads.
+        UnjudgeableError: the rules on record are none that this version reads.
     """
     history = facts.history
     if history.baseline_gate is None or history.baseline_commit is None:
@@ -128,15 +128,24 @@ def former_of(facts: Facts, policy: str, reuse: TestReuse) -> FormerRules | None
     try:
         gate = GateParams.model_validate_json(json.dumps(history.baseline_gate))
     except ValidationError as error:
-        raise MetricsError(
-            f"history: the rules of {history.baseline_commit[:10]} cannot be read: {error.errors()[0]['msg']}"
-        ) from error
+        raise unreadable(history.baseline_commit, error.errors()[0]["msg"]) from error
+    if odd := [name for name, rule in gate.rules.items() if len(rule.limits) != 1]:
+        raise unreadable(history.baseline_commit, f"{odd[0]} has not one limit")
     if gate == facts.params.gate:
         return None
     old = replace(facts, params=facts.params.model_copy(update={"gate": gate}), alpha=level(gate))
     # What they allow of uses is theirs too; what has to stay hidden is this commit's affair.
     checks = judged_by(old, policy, reuse.model_copy(update={"uses": uses_of(gate)}))
     return FormerRules(commit=history.baseline_commit, gate=history.baseline_gate, checks=tuple(checks))
+
+
+def unreadable(commit: str, why: str) -> UnjudgeableError:
+    """Rules on record that cannot be judged by."""
+    return UnjudgeableError(
+        "not_comparable",
+        f"the rules of {commit[:10]} cannot be read: {why}",
+        mending="record a run of the target branch with this version",
+    )
 
 
 def verdict_of(
@@ -148,12 +157,12 @@ def verdict_of(
     reuse: TestReuse,
 ) -> Verdict:
     """Put checks and identities together under a policy; `check` may apply another."""
-    former, notices = None, list(facts.history.notices)
+    former, checks = None, judged_by(facts, policy, reuse)
     try:
         former = former_of(facts, policy, reuse)
-    except MetricsError as error:
-        notices.append(str(error))
-    decision = decide(judged_by(facts, policy, reuse), policy, facts.params.gate.policies, waivers, former)
+    except UnjudgeableError as error:
+        checks.append(unseen_limits(error, facts.params.gate))
+    decision = decide(checks, policy, facts.params.gate.policies, waivers, former)
     sources = {} if "sources" in facts.missing else sources_of(suite)
     return Verdict(
         status=decision.status,
@@ -162,7 +171,7 @@ def verdict_of(
         checks=decision.checks,
         warnings=(
             *told(decision.warnings),
-            *notices,
+            *facts.history.notices,
             *(facts.compression.warnings if facts.compression else ()),
         ),
         **{
@@ -210,10 +219,13 @@ def read_facts(suite: Path, params: Params) -> Facts:
 
     reports = suite / "reports"
     artifacts = {role: read(role, Artifact.open, suite / "models" / role) for role in ("reference", "candidate")}
+    laid_absent: dict[str, str] = {}
     for role in ("baseline", "release"):
         folder = suite / REFERENCES / role
         if holds_model(folder):
             artifacts[role] = read(role, Artifact.open, folder)
+        elif (folder / "absent").is_file():
+            laid_absent[role] = (folder / "absent").read_text(encoding="utf-8", errors="replace").strip()
     read("sources", sources_of, suite)
     read("timings", readable_samples, reports / "timings.npz")
     evaluation = read("evaluation", Evaluation.read, reports / "evaluation.json")
@@ -237,6 +249,7 @@ def read_facts(suite: Path, params: Params) -> Facts:
     history = read("history", lambda path: history_of(path, laid, required=required), suite / HISTORY)
     return Facts(
         params=params,
+        laid_absent=laid_absent,
         alpha=level(params.gate),
         history=history or History(),
         machine_digest=machine_of(suite),

@@ -10,7 +10,7 @@ from compression_gate import __version__
 from compression_gate.gate.facts import Facts, Outcomes
 from compression_gate.gate.judge import checks_of
 from compression_gate.gate.test_reuse import QUALITY
-from compression_gate.records.holdout import Holdout
+from compression_gate.records.holdout import SUFFIX, Holdout
 from compression_gate.records.metric_table import kind_of
 from compression_gate.records.params import Params, read_params
 from compression_gate.stages.artifacts import runtime_of
@@ -19,7 +19,6 @@ from compression_gate.stages.models import open_models
 from compression_gate.tasks.task import open_task
 
 FOLDER = Path(".compression_gate/holdout")
-SUFFIX = " (holdout)"
 
 
 def run(suite: Path) -> Holdout | None:

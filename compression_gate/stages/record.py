@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,25 @@ from pydantic import ValidationError
 
 from compression_gate import __version__
 from compression_gate.errors import HistoryError, MetricsError, ParamsError, StaleError
-from compression_gate.gate.policy import DEFAULT_POLICY
+from compression_gate.gate.policy import DEFAULT_POLICY, LOOSENING
 from compression_gate.history import git, store
-from compression_gate.pipeline.definition import DEFINITION, outputs_of
+from compression_gate.pipeline.definition import DEFINITION, FILE_NAME, outputs_of
 from compression_gate.pipeline.dvc import dvc, git_root, has_remote
 from compression_gate.pipeline.retrieval import CANDIDATE, md5_of_file, md5_of_folder
 from compression_gate.records.history import RunRecord
 from compression_gate.records.metrics import DataRecord
+from compression_gate.records.verdict import Check
 from compression_gate.stages.check import Outcome, check
 
 log = logging.getLogger("compression_gate")
 LOCK, METRICS, DATA = Path("dvc.lock"), Path("reports/metrics.json"), Path("reports/data.json")
 # What a run writes itself. A repository that tracks some of it is not dirty for that.
+LOST = ("no_baseline", "not_comparable", "data_unreachable", "stale", "missing_metric")
 DVC_FILES = (".dvc", ".dvcignore")  # which `run` sets up, and stages, where a repository has none
 WRITTEN = (LOCK.as_posix(), *(path for stage in DEFINITION.values() for path in outputs_of(stage)))
 
 
-def run(suite: Path, *, push: bool, remote: str | None, release: str | None) -> RunRecord:
+def run(suite: Path, *, push: bool, remote: str | None, release: str | None, accepted: str | None = None) -> RunRecord:
     """Record the run that `reports/verdict.json` speaks of under the commit checked out; failures are recorded too.
 
     Args:
@@ -37,6 +40,7 @@ def run(suite: Path, *, push: bool, remote: str | None, release: str | None) -> 
         push: also give the record, and the artifact where DVC has a remote, to the others.
         remote: git's name of where to push to; None: `origin`, or the only one.
         release: the name under which this run is released.
+        accepted: why later commits shall be held against it although nothing was there to hold it against.
 
     Raises:
         ParamsError: no git, changes that are not committed, no remote to push to, or a release that may not be.
@@ -55,10 +59,12 @@ def run(suite: Path, *, push: bool, remote: str | None, release: str | None) -> 
     commit = clean_commit(suite, root, outcome)
     target = destination(remote, root) if push else None
     record = record_of(suite, root, commit, outcome, release)
+    if accepted is not None:
+        record = record.model_copy(update={"accepted": acceptable(accepted, outcome)})
     if target is not None:
         store.fetch(target, root)
     record = agreed(record, store.read(record.suite, root))
-    if target is not None and record.status == "pass":
+    if target is not None and record.is_baseline:
         push_artifact(suite)
     store.append(record, root)
     if target is not None:
@@ -80,15 +86,45 @@ def clean_commit(suite: Path, root: Path, outcome: Outcome) -> str:
     paths = {suite.resolve(), *((suite / name).resolve() for name in sources)}
     inside = sorted(path.relative_to(top).as_posix() for path in paths if path.is_relative_to(top))
     answer = git.output(["status", "--porcelain", "--untracked-files=no", "--no-renames", "-z", "--", *inside], root)
-    own = {(suite.resolve().relative_to(top) / name).as_posix() for name in WRITTEN}
-    own |= {(folder / name).as_posix() for folder in homes(suite, top) for name in DVC_FILES}
     changed = [line[3:] for line in answer.split("\0") if line]
+    own = {(folder / name).as_posix() for folder in suites_of(suite, changed, top) for name in WRITTEN}
+    own |= {(folder / name).as_posix() for folder in homes(suite, top) for name in DVC_FILES}
     if dirty := [path for path in changed if not any(path == name or path.startswith(f"{name}/") for name in own)]:
         raise ParamsError(
             f"{root}: expected the files of commit {commit[:12]}, got changes in {', '.join(dirty)}: commit them, run "
             "again, then record"
         )
     return commit
+
+
+def suites_of(suite: Path, changed: Sequence[str], top: Path) -> set[Path]:
+    """The suite, and those in folders of it that something changed in, as seen from the repository's root."""
+    folders = {folder for path in changed for folder in Path(path).parents}
+    return {suite.resolve().relative_to(top), *(folder for folder in folders if (top / folder / FILE_NAME).is_file())}
+
+
+def acceptable(reason: str, outcome: Outcome) -> str:
+    """The reason, if nothing stops the run but that what it is to be held against is lost.
+
+    Raises:
+        ParamsError: no reason, nothing to accept, or a check that fails by itself.
+    """
+    assert outcome.decision is not None  # a verdict was read
+    stopping = outcome.decision.blocking
+    other = [check.rule for check in stopping if not is_lost(check)]
+    if not reason.strip() or not stopping or other:
+        got = f"{', '.join(other)} too" if other else "no such check" if reason.strip() else "no reason"
+        raise ParamsError(
+            f"--accept: expected a reason, and a run that only a lost baseline or release stops, got {got}: it cannot "
+            "accept anything else"
+        )
+    return reason.strip()
+
+
+def is_lost(check: Check) -> bool:
+    """Whether a check says that a recorded reference is lost, and nothing of this run's own."""
+    about_references = check.against in ("baseline", "release") or check.metric == LOOSENING
+    return check.status == "error" and about_references and check.reason in LOST
 
 
 def homes(suite: Path, top: Path) -> list[Path]:

@@ -445,6 +445,25 @@ def test_nobody_is_advised_to_take_a_rule_out_because_a_file_is_lost(finished: P
         assert "take the rule out" not in wording.step_for(one)
 
 
+UNREADABLE = ({"rules": {}, "a_new_key": 1}, {"rules": {"one": {"metric": "accuracy"}}})
+
+
+@pytest.mark.parametrize("rules", UNREADABLE)
+@pytest.mark.parametrize("action", ["block", "warn"])
+def test_limits_of_the_baseline_that_cannot_be_read_are_no_proof_that_none_was_loosened(
+    finished: Path, action: str, rules: dict
+) -> None:
+    edit(finished / "params.yaml", lambda values: values["gate"].update(policies={"self_loosening": action}))
+    (finished / ".compression_gate").mkdir()
+    History(recorded=True, baseline_commit="b" * 40, baseline_gate=rules).write(finished / gate.HISTORY)
+    verdict = gate.run(finished)
+    assert verdict.exit_code == (4 if action == "block" else 0)
+    unseen = next(one for one in verdict.checks if one.rule == "limits")
+    assert (unseen.status, unseen.reason) == ("error", "not_comparable")
+    assert "bbbbbbbbbb" in unseen.message
+    assert check.check(finished, "pull_request").exit_code == verdict.exit_code
+
+
 def test_a_lost_baseline_is_told_once(finished: Path) -> None:
     rule = {"metric": "accuracy", "max_drop": 0.05, "against": "baseline"}
     edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": rule}))

@@ -68,8 +68,9 @@ def test_a_holdout_that_is_of_something_else_or_damaged_is_an_error(judged) -> N
     """One situation each, in one test: exporting the models takes longer than all of them."""
     path = judged.path / check.HOLDOUT
     found = holdout.run(judged.path)
-    for field in ("candidate_digest", "params_digest"):
-        found.model_copy(update={field: "another"}).write(path)
+    others = ({"candidate_digest": "another"}, {"params_digest": "another"}, {"package_version": "0"}, {"checks": ()})
+    for field in others:
+        found.model_copy(update=field).write(path)
         outcome = check.check(judged.path, "release")
         assert (outcome.exit_code, [one.reason for one in outcome.decision.blocking]) == (4, ["stale"]), field
     for text in ("", "{", json.dumps({"schema": 9})):

@@ -141,6 +141,21 @@ def test_changes_that_are_not_committed_are_refused(shop):
         record.run(shop.suite, **LOCAL)
 
 
+def test_what_a_suite_in_a_folder_of_this_one_wrote_is_no_change_of_ours(shop):
+    nested = shop.suite / "second"
+    nested.mkdir()
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml"):
+        (nested / name).write_text("a: 1\n")
+    shop.git("add", "-f", "second")
+    shop.git("commit", "-q", "-m", "two suites")
+    judged(shop)
+    (nested / "dvc.lock").write_text("a: 2\n")
+    assert record.run(shop.suite, **LOCAL).commit == shop.git("rev-parse", "HEAD")
+    (nested / "params.yaml").write_text("a: 2\n")
+    with pytest.raises(ParamsError, match=r"got changes in second/params\.yaml: commit them"):
+        record.run(shop.suite, **LOCAL)
+
+
 def test_what_run_writes_may_be_tracked(shop):
     shop.git("add", "-f", "dvc.lock", "reports/metrics.json")
     shop.git("commit", "-q", "-m", "lock")
@@ -260,3 +275,42 @@ def test_artifact_that_cannot_be_pushed_leaves_no_record(shop, tmp_path):
     with pytest.raises(HistoryError, match="dvc push models/candidate"):
         record.run(shop.suite, push=True, remote=None, release=None)
     assert store.read(".", shop.root) == store.Runs()
+
+
+def rewritten(shop: Shop) -> None:
+    """A history that begins anew, with a rule against the baseline that nothing is left of."""
+    record.run(shop.suite, **LOCAL)
+    params = shop.suite / "params.yaml"
+    rule = "    change: {metric: accuracy, max_drop: 0.01, against: baseline}\n"
+    params.write_text(params.read_text() + rule)
+    shop.git("checkout", "-q", "--orphan", "anew")
+    shop.git("commit", "-q", "-am", "begun anew")
+    shop.git("branch", "-q", "-M", "main")
+    shop.commit("and gone on")
+    shop.resolve()
+    judged(shop)
+
+
+def test_rewritten_history_begins_anew_by_a_persons_word(shop):
+    """Without it every run would be an error for want of a baseline, and none would ever become one."""
+    rewritten(shop)
+    assert record.run(shop.suite, **LOCAL).status == "error"
+    made = record.run(shop.suite, **LOCAL, accepted="the history was rewritten to take a secret out")
+    assert (made.status, made.is_baseline) == ("error", True)
+    shop.commit("next")
+    assert shop.resolve().baseline_commit == made.commit
+
+
+@pytest.mark.parametrize(("reason", "told"), [(" ", "got no reason"), ("because", "got no such check")])
+def test_nothing_else_is_accepted(shop, reason, told):
+    if reason == " ":
+        rewritten(shop)
+    with pytest.raises(ParamsError, match=told):
+        record.run(shop.suite, **LOCAL, accepted=reason)
+
+
+def test_failing_run_is_not_accepted(shop):
+    rewritten(shop)
+    failing(shop)
+    with pytest.raises(ParamsError, match="got size too"):
+        record.run(shop.suite, **LOCAL, accepted="we need it")
