@@ -252,9 +252,9 @@ def families(checks: Sequence[Check], policy: str) -> tuple[str, ...]:
         return (f"{len(asked)} statistical checks, each at its full level",) if asked else ()
     counts = {name: sum(family_of(check) == name for check in asked) for name in ("holm", "times", "slices")}
     words = {
-        "holm": "{} blocking quality checks: any false alarm at most {} in all (Holm)",
-        "times": "{} blocking times: each at 1 % over their number",
-        "slices": "{} slices that warn: at most 10 % of the alarms false (Benjamini–Hochberg)",
+        "holm": "blocking quality checks: {}; any false alarm at most {} in all (Holm)",
+        "times": "blocking times: {}; each at 1 % over their number",
+        "slices": "slices that warn: {}; at most 10 % of the alarms false (Benjamini–Hochberg)",
     }
     alpha = min((check.alpha or 0.0 for check in asked if family_of(check) == "holm"), default=0.0)
     return tuple(words[name].format(count, f"{alpha:.3g}") for name, count in counts.items() if count)

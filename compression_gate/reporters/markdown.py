@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from compression_gate.gate.policy import told
 from compression_gate.records.verdict import Check
 from compression_gate.reporters import wording
 from compression_gate.reporters.base import Findings
@@ -73,7 +74,8 @@ def shortened(parts: Sequence[str]) -> str:
 def todo(findings: Findings) -> list[str]:
     """What to do next, most urgent first."""
     steps = wording.next_steps(findings.verdict)
-    extra = [text for text in findings.verdict.warnings if not any(check.rule in text for check, _ in steps)]
+    named = set(told([check for check, _ in steps]))
+    extra = [text for text in findings.verdict.warnings if text not in named]
     if not steps and not extra:
         return []
     lines = [

@@ -164,7 +164,7 @@ def test_a_weak_blocking_rule_is_refused_and_a_weak_warning_is_not() -> None:
 def test_what_was_applied_is_told() -> None:
     checks = [asked(0.5), asked(0.5), asked(0.5, metric="latency_ms"), asked(0.5, level="warn", slice="class=1")]
     told = " ".join(decide(checks, "pull_request", {"pull_request": {"undecided": "block"}}).applied)
-    for words in ("2 blocking quality checks", "Holm", "1 blocking times", "1 slices", "undecided: block"):
+    for words in ("blocking quality checks: 2", "Holm", "blocking times: 1", "slices that warn: 1", "undecided: block"):
         assert words in told
     assert "4 statistical checks, each at its full level" in " ".join(decide(checks, "release").applied)
 

@@ -89,7 +89,7 @@ def test_a_second_benchmark_adds_an_attempt_to_the_first(measured):
     ]
     assert lines[2].startswith(f"against the reference, judged: attempt 1: {before.ratio:.3f}, attempt 2: ")
     assert f"all together {after.ratio:.3f} of its time" in lines[2]
-    assert "at 98.33%" in lines[2]
+    assert "at 99%" in lines[2]
 
     suite.edit("benchmark.threads", 2)
     assert evidence.attempts(suite.path) == {}
