@@ -122,16 +122,19 @@ def decide(turns: Turns, zone: Zone, alpha: float = ALPHA) -> Decision:
     # Placement differs between processes: before so many turns nobody knows by how much.
     first = int(ends[LEAST_TURNS - 1]) - 1
     open_looks = np.flatnonzero(((failing >= needed) | (passing >= needed)) & (looks > first))
+    apart = "the models' places in memory differ more between processes than the limit leaves room for"
     for look in open_looks.tolist():
         seen = turns[: 1 + int(np.searchsorted(ends, look + 1))]
-        if not offsets_fit(seen, zone):
-            reason = "the models' places in memory differ more between processes than the limit leaves room for"
-            continue
         if passing[look] >= needed:
-            return told("pass", seen, blocks[: look + 1], 1.0, alpha)
-        if np.median(blocks[: look + 1]) >= zone.middle:
-            return told("fail", seen, blocks[: look + 1], p_of(failing), alpha)
-        reason = "it is slower than the line of silence, and not proven within the limit"
+            if processes_agree(seen, zone.high, -1, alpha):
+                return told("pass", seen, blocks[: look + 1], 1.0, alpha)
+            reason = apart
+        elif np.median(blocks[: look + 1]) >= zone.middle:
+            if offsets_fit(seen, zone) and processes_agree(seen, zone.low, 1, alpha):
+                return told("fail", seen, blocks[: look + 1], p_of(failing), alpha)
+            reason = apart
+        else:
+            reason = "it is slower than the line of silence, and not proven within the limit"
     return told("undecided", turns, blocks, 1.0, alpha, reason)
 
 
@@ -158,6 +161,18 @@ def offsets_fit(turns: Turns, zone: Zone) -> bool:
     """Whether the mean offset of a turn is known well enough to stay inside the zone of silence."""
     medians = np.array([np.median(turn) for turn in turns])
     return bool(zone.room >= OFFSETS_INSIDE * medians.std(ddof=1) / math.sqrt(len(turns)))
+
+
+def processes_agree(turns: Turns, line: float, side: int, alpha: float) -> bool:
+    """Whether the turns, each taken as one observation, lie over a line (``side`` 1) or under it (-1) by themselves.
+
+    Blocks of one process share its place in memory: thousands of them are no more than one sample of that. Source:
+    Student's t of the turns' medians, at the same error.
+    """
+    medians = np.array([np.median(turn) for turn in turns])
+    distance = side * (float(medians.mean()) - math.log(line))
+    error = float(medians.std(ddof=1)) / math.sqrt(len(medians))
+    return distance >= float(special.stdtrit(len(medians) - 1, 1 - alpha)) * error
 
 
 def sign_interval(blocks: np.ndarray, alpha: float) -> tuple[float, float]:
