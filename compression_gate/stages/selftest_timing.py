@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -31,9 +32,10 @@ from compression_gate.records.timing_selftest import (
 LIMIT, WRONG_AT_MOST, BOUND_ALPHA = 1.05, 0.01, 0.01
 BUDGET_S: dict[Size, float] = {"small": 20.0, "large": 60.0}
 # Rows of the input, width of a layer, layers of the reference: about 0.3 ms, and about 15 ms, on one core.
-SHAPES: dict[Size, tuple[int, int, int]] = {"small": (1, 192, 60), "large": (32, 512, 40)}
+SHAPES: dict[Size, tuple[int, int, int]] = {"small": (1, 128, 100), "large": (32, 512, 80)}
 QUICK, FULL = 10, 300
 MARGIN = 0.005  # so that a candidate meant to be over the limit is
+CALIBRATIONS = 3  # decisions whose pairs say together how slow a candidate really is
 SLOWED = (0.0, 0.05)
 
 
@@ -154,7 +156,16 @@ def pair_of(case: TimingCase, folder: Path) -> tuple[Path, Path]:
     many = seconds_of(case, other)
     a_layer = (many - few) / (layers - layers // 2)
     more = max(1, round(many * (case.slowed + MARGIN) / a_layer))
-    return other, model_file(case, layers + more, folder)
+    while ratio_of(case, other, candidate := model_file(case, layers + more, folder)) < 1 + case.slowed:
+        more += 1
+    return other, candidate
+
+
+def ratio_of(case: TimingCase, other: Path, candidate: Path) -> float:
+    """How slow a candidate really is, from the pairs of several decisions."""
+    found = [decided(case, other, candidate, seed=1000 + number) for number in range(CALIBRATIONS)]
+    blocks = [block for one in found for turn in one.blocks for block in turn]
+    return math.exp(float(np.median(blocks))) if blocks else math.inf
 
 
 def seconds_of(case: TimingCase, path: Path) -> float:
