@@ -13,9 +13,9 @@ from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES
 from compression_gate.records.history import History
+from compression_gate.records.metric_table import BETWEEN_MODELS
 from compression_gate.records.metrics import Benchmark, ModelCost, ModelQuality, PairedTiming, Value
 
-BETWEEN_MODELS = ("agreement", "flips")
 EARLIER = ("baseline", "release")
 SAME_TIME = 1e-4  # blocks are kept to the millionth
 SAME = 1e-6  # two ways of reckoning one figure from the same answers, in float32 at worst

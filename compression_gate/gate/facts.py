@@ -13,7 +13,7 @@ from compression_gate.records.artifact import Artifact
 from compression_gate.records.history import History
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
 from compression_gate.records.params import Params, Rule
-from compression_gate.records.perturbation_table import PERTURBATIONS
+from compression_gate.records.perturbation_table import PERTURBATION, PERTURBATIONS
 
 PREDICTIONS = Path("reports/predictions.npz")
 
@@ -125,7 +125,6 @@ class Part:
         return np.asarray(self.outcomes.groups[self.column][1] == self.number)
 
 
-PERTURBATION = "perturbation"
 NOBODY = "none was looked for, since the stage was called without `compression-gate run`"
 
 

@@ -285,9 +285,7 @@ def of_pairs(rule: Rule, pair: PairedTiming, base: float) -> Estimate:
         alpha=timing_test.ALPHA,
         tail=lambda limit, sign: found.p_value,
         answer=found.status,
-        note="; ".join(
-            filter(None, [f"{pair.pairs:,} pairs in {pair.turns} processes, {pair.clock}", why(found, pair)])
-        ),
+        note=why(found, pair),
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from compression_gate.gate import intervals, power
 from compression_gate.gate.evidence import (
-    BETWEEN_MODELS,
     EARLIER,
     ESTIMATORS,
     MENDING,
@@ -20,7 +19,7 @@ from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES, ENOUGH_POWER, LEAST_POWER, Bound, bound_of, is_inside, judged
 from compression_gate.records.base import finite
-from compression_gate.records.metric_table import kind_of
+from compression_gate.records.metric_table import BETWEEN_MODELS, kind_of
 from compression_gate.records.params import GateParams, Rule
 from compression_gate.records.verdict import Check, Level
 
@@ -106,7 +105,7 @@ def decided(question: Question, estimate: Estimate) -> Check:
     value = estimate.change if bound.is_change else estimate.observed
     inside = is_inside(bound, value, estimate.observed, estimate.compared_to)
     certain = "pass" if inside else "fail"
-    status = estimate.answer or (judged(bound, value, estimate.interval) if estimate.statistical else certain)
+    status = estimate.answer or (judged(bound, estimate.interval) if estimate.statistical else certain)
     check = Check(
         rule=question.name,
         metric=rule.metric,

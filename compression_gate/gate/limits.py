@@ -68,7 +68,7 @@ def bound_of(rule: Rule, compared_to: float | None) -> Bound | None:
     return Bound(margin=rule.limit.value * abs(compared_to), sign=sign, is_change=True)
 
 
-def judged(bound: Bound, observed: float, interval: tuple[float, float]) -> str:
+def judged(bound: Bound, interval: tuple[float, float]) -> str:
     """`pass` where the worse end of the interval is inside, `fail` where the better end is outside, else undecided.
 
     ``interval`` is of the change (or of the value) in the metric's unit; NaN anywhere is never a pass.

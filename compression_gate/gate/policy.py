@@ -14,7 +14,7 @@ from compression_gate.errors import ParamsError
 from compression_gate.gate.limits import LEAST_POWER
 from compression_gate.gate.multiplicity import benjamini_hochberg, holm
 from compression_gate.gate.waivers import covering
-from compression_gate.records.metric_table import kind_of
+from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import policy_problems
 from compression_gate.records.verdict import Check, CheckStatus, FormerRules, Level, Status, Verdict
 from compression_gate.records.waivers import Waiver
@@ -29,7 +29,6 @@ POLICIES: dict[str, dict[str, tuple[str, ...]]] = {
     "release": {"fail": ("block",), "undecided": ("block",), "error": ("block", "warn"), "waived": ("block",)},
 }
 DEFAULT_POLICY = "pull_request"
-CORRECTED = ("paired_proportion", "paired_composite")
 FALSE_DISCOVERIES = 0.1
 FALSE_ALARM_OF_TIMES = 0.01
 UNDERPOWERED = "see the three ways out in the message"
@@ -159,9 +158,9 @@ def picked(numbers: Sequence[int], chosen: Sequence[bool]) -> list[int]:
 def family_of(check: Check) -> str | None:
     """The family a check is corrected with in a pull request; None where it stands alone."""
     kind = kind_of(check.metric)
-    if kind in CORRECTED and check.level == "block":
+    if kind in QUALITY and check.level == "block":
         return "holm"
-    if kind in CORRECTED and check.level == "warn" and check.slice is not None:
+    if kind in QUALITY and check.level == "warn" and check.slice is not None:
         return "slices"
     return "times" if kind == "timed" and check.level == "block" else None
 

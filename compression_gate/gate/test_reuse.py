@@ -14,12 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compression_gate.records.history import History
-from compression_gate.records.metric_table import kind_of
+from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import REUSE, GateParams
 from compression_gate.records.verdict import Check, CheckStatus, TestReuse
 
 ANSWERS = 4  # pass, fail, undecided, underpowered: what one use of an adaptive test set tells
-QUALITY = ("paired_proportion", "paired_composite")
 PREMISES = {
     None: "each answer stands alone; after many commits on one test set some will be wrong",
     "non_adaptive": "holds while nobody chooses what to try next by the answers",

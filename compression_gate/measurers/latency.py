@@ -45,6 +45,12 @@ class Turn:
     repeats: int = 1
     by_cpu: bool = True
 
+    @classmethod
+    def read(cls, path: Path) -> Turn:
+        """Read one turn as the worker wrote it."""
+        with np.load(path) as file:
+            return cls(cpu=file["cpu"], wall=file["wall"], repeats=int(file["repeats"]), by_cpu=bool(file["by_cpu"]))
+
     @cached_property
     def logs(self) -> np.ndarray:
         """Logarithm of candidate over other, ``(pairs,)``."""
@@ -154,8 +160,7 @@ def read_samples(folder: Path, what: str, reason: str | None) -> Sampled:
     """What the worker left: every turn that came to its end, in order, and what it says of the whole."""
     parts: dict[str, list[Turn]] = {"pairs": [], "control": []}
     for path in sorted(folder.glob("turn_*.npz")):
-        with np.load(path) as file:
-            turn = Turn(cpu=file["cpu"], wall=file["wall"], repeats=int(file["repeats"]), by_cpu=bool(file["by_cpu"]))
+        turn = Turn.read(path)
         if not (np.isfinite(turn.cpu).all() and (turn.wall > 0).all()):
             reason = reason or f"{what}: expected positive times, got {turn.wall.min()} s: the clock stepped"
             continue

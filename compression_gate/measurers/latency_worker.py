@@ -9,7 +9,6 @@ read.
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import logging
 import os
@@ -39,7 +38,6 @@ LEAST_PAIRS = 5
 PROCESS_S = 0.5  # one observation of the process procedure
 POOL, SHARES_APART = 1.03, 0.10  # process over thread CPU time, and CPU over wall between the sides
 GRACE_S = 60.0
-IMPORTED = {"onnxruntime": ("onnxruntime",)}  # what loading imports, which every turn would pay for
 FORKS = hasattr(os, "fork") and sys.platform == "linux"
 
 
@@ -65,8 +63,6 @@ class Parent:
         self.number = 0
         # Its import alone; a session made here would start threads that no fork survives.
         registry.load("runtimes", request["runtime"], RUNTIMES)
-        for name in IMPORTED.get(request["runtime"], ()):
-            importlib.import_module(name)
 
     def sample(self) -> None:
         """Take pairs; where the thread's clock does not see the work, take processes instead."""
@@ -132,11 +128,7 @@ class Parent:
             wall = np.array([[sides[0]], [sides[1]]])
             write(path, cpu=wall, wall=wall, repeats=1, by_cpu=False)
         if not control:
-            with np.load(path) as file:
-                found = Turn(
-                    cpu=file["cpu"], wall=file["wall"], repeats=int(file["repeats"]), by_cpu=bool(file["by_cpu"])
-                )
-            self.turns.append(found)
+            self.turns.append(Turn.read(path))
 
     def child(self, request: dict[str, Any]) -> None:
         """Run one child to its end; a silent one is ended.
@@ -251,11 +243,7 @@ def write(path: Path, **arrays: Any) -> None:
 
 
 def warm_up(sessions: dict[int, Any], inputs: dict[str, np.ndarray]) -> int:
-    """Call all until they are warm; returns how often a call is repeated within one sample, alike for all.
-
-    Raises:
-        MeasurementError: two calls of one model do not have one shape.
-    """
+    """Call all until they are warm; returns how often a call is repeated within one sample, alike for all."""
     for session in sessions.values():
         for _ in range(WARM_UP):
             session(inputs)

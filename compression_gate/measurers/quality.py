@@ -14,13 +14,13 @@ from compression_gate.errors import MeasurementError, TaskError
 from compression_gate.measurers.robustness import Disturbance
 from compression_gate.progress import tracked
 from compression_gate.records.base import finite
+from compression_gate.records.metric_table import BETWEEN_MODELS
 from compression_gate.records.metrics import Value
 from compression_gate.runtimes.base import Session
 from compression_gate.tasks.calling import call, named
 from compression_gate.tasks.task import Task
 
 BATCH_SIZE = 256
-PAIRED = ("agreement", "flips")  # what compares a model's answers with another's
 Kind = Literal["classification", "regression", "custom"]
 Metrics = dict[str, Value]
 Slices = dict[str, Metrics]
@@ -296,12 +296,12 @@ def pair_slices(other: Outcomes, own: Outcomes, columns: dict[str, np.ndarray]) 
     parts = {f"class={label}": own.target == label for label in range(own.classes)}
     for column, values in columns.items():
         parts |= {f"{column}={value}": values == value for value in np.unique(values).tolist()}
-    slices: Slices = {metric: {} for metric in PAIRED}
+    slices: Slices = {metric: {} for metric in BETWEEN_MODELS}
     for name, inside in parts.items():
         nobody = Value(value=None, n=0, reason=f"no test example of {name.replace('=', ' ', 1)}")
         both = (one.of_examples(np.flatnonzero(inside)) for one in (other, own))
-        figures = pair_metrics(*both) if inside.any() else dict.fromkeys(PAIRED, nobody)
-        for metric in PAIRED:
+        figures = pair_metrics(*both) if inside.any() else dict.fromkeys(BETWEEN_MODELS, nobody)
+        for metric in BETWEEN_MODELS:
             slices[metric][name] = figures[metric]
     return slices
 

@@ -71,11 +71,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def prepare_state(suite: Path, params: Params) -> None:
     """Write everything the stages depend on beside the user's own files."""
-    from compression_gate.measurers.machine import machine_fingerprint
+    from compression_gate.measurers.machine import timing_environment
 
     write_resolved(params, suite / PARAMS)
     write_json(suite / PACKAGE, {"version": __version__})
-    write_json(suite / MACHINE, machine_fingerprint() | {"benchmark_threads": str(params.benchmark.threads)})
+    write_json(suite / MACHINE, timing_environment(params.benchmark.threads))
     write_json(suite / SOURCES, source_digests(suite, params))
     waivers = suite / WAIVERS_FILE
     write_json(suite / WAIVERS, {"sha256": digest_of_file(waivers) if waivers.is_file() else None})

@@ -13,7 +13,6 @@ from compression_gate.records.verdict import Status, Verdict
 NO_RECORD = "no run of the target branch has been recorded yet"
 NOTHING_ACCEPTED = "no recorded run of another commit has passed yet"
 NO_RELEASE = "no release of another commit has been recorded yet"
-NOTHING_LOST = (NO_RECORD, NOTHING_ACCEPTED, NO_RELEASE)
 
 
 class RunRecord(Record):

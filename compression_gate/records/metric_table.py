@@ -81,6 +81,9 @@ METRICS: dict[str, Metric] = {
     ),
 }
 
+QUALITY: tuple[Kind, ...] = ("paired_proportion", "paired_composite")  # what test examples answer
+BETWEEN_MODELS = ("agreement", "flips")  # what compares a model's answers with another's
+
 DEFAULT_METRICS = {
     "classification": ("accuracy", "precision", "recall", "f1"),
     "regression": ("mae", "rmse", "r2"),

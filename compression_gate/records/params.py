@@ -113,8 +113,7 @@ class Perturbation(Section):
     """A disturbance of the test inputs, under which every model answers once more.
 
     Args:
-        strength: how much; of what, `records/perturbation_table.py` says. 0.1 where nothing is said: it moves the
-            default task's accuracy by 1 to 8 points.
+        strength: how much; of what, `records/perturbation_table.py` says. 0.1 where nothing is said.
     """
 
     name: Literal["gaussian_noise", "brightness", "shift", "dropout"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+PERTURBATION = "perturbation"  # the slices of all examples, disturbed, are named as if this were a column
 PERTURBATIONS: dict[str, str] = {
     "gaussian_noise": "normal noise; strength: its standard deviation, as a share of that of the test inputs",
     "brightness": "each example lighter or darker as a whole; strength: by which share of the inputs' range",

@@ -10,10 +10,9 @@ from compression_gate import __version__
 from compression_gate.errors import MetricsError
 from compression_gate.gate.binding import stale_reasons
 from compression_gate.gate.policy import Code, Decision, decide, decide_again, told
-from compression_gate.gate.test_reuse import QUALITY
 from compression_gate.records.history import History
 from compression_gate.records.holdout import SUFFIX, Holdout
-from compression_gate.records.metric_table import kind_of
+from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.verdict import Check, Status, Verdict
 from compression_gate.records.waivers import read_waivers

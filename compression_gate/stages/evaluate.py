@@ -13,19 +13,20 @@ import numpy as np
 
 from compression_gate.errors import DataError, MeasurementError
 from compression_gate.measurers import quality
-from compression_gate.measurers.quality import PAIRED, Answers, Kind, Metrics, Outcomes, Slices
+from compression_gate.measurers.quality import Answers, Kind, Metrics, Outcomes, Slices
 from compression_gate.measurers.robustness import Disturbance, disturbances_of
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of_file, replacing
+from compression_gate.records.metric_table import BETWEEN_MODELS
 from compression_gate.records.metrics import DataRecord, Evaluation, ModelQuality
 from compression_gate.records.params import Params, read_params
+from compression_gate.records.perturbation_table import PERTURBATION
 from compression_gate.runtimes.base import Session
 from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.models import Models, open_models
 from compression_gate.tasks.task import Task, open_task
 
 MOST_SLICES = 50
-PERTURBATION = "perturbation"  # the slices of all examples, disturbed, are named as if this were a column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +198,7 @@ def model_quality(artifact: Artifact, measured: Measured, role: str, params: Par
     if measured.kind == "classification":
         metrics |= compared(measured.outcomes["reference"], measured.outcomes[role])
         slices |= paired_slices(measured, "reference", role)
-    wanted = {*params.metrics, *PAIRED} if measured.kind != "custom" or params.evaluate.metrics else {*metrics}
+    wanted = {*params.metrics, *BETWEEN_MODELS} if measured.kind != "custom" or params.evaluate.metrics else {*metrics}
     return ModelQuality(
         digest=artifact.digest,
         metrics={name: value for name, value in metrics.items() if name in wanted},
@@ -230,7 +231,7 @@ def paired_slices(measured: Measured, other: str, role: str) -> Slices:
 def compared(other: Outcomes, own: Outcomes) -> Metrics:
     """Agreement and flips of one model against another, over all examples."""
     figures = quality.pair_metrics(other, own)
-    return {metric: figures[metric] for metric in PAIRED}
+    return {metric: figures[metric] for metric in BETWEEN_MODELS}
 
 
 def write_predictions(path: Path, measured: Measured) -> None:

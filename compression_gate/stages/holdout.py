@@ -9,9 +9,8 @@ from pathlib import Path
 from compression_gate import __version__
 from compression_gate.gate.facts import Facts, Outcomes
 from compression_gate.gate.judge import checks_of
-from compression_gate.gate.test_reuse import QUALITY
 from compression_gate.records.holdout import SUFFIX, Holdout
-from compression_gate.records.metric_table import kind_of
+from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import Params, read_params
 from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.evaluate import measure, record

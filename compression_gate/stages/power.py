@@ -10,13 +10,13 @@ from compression_gate.gate import power
 from compression_gate.gate.facts import PREDICTIONS, Outcomes, part_of
 from compression_gate.gate.intervals import SHARES, counts_of
 from compression_gate.gate.limits import CHANGES, ENOUGH_POWER
-from compression_gate.gate.test_reuse import QUALITY, level
-from compression_gate.records.metric_table import kind_of
+from compression_gate.gate.test_reuse import level
+from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.metrics import DataRecord, Evaluation
 from compression_gate.records.params import REUSE, Params, Rule, read_params
 from compression_gate.records.power import Planned, PowerReport
 
-ASSUMED_DISCORDANCE = 0.05  # int8 with pruning changes 2 to 6 % of the answers of small classifiers
+ASSUMED_DISCORDANCE = 0.05  # a guess on the safe side, told as assumed
 DATA, EVALUATION = Path("reports/data.json"), Path("reports/evaluation.json")
 
 

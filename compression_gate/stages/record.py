@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from compression_gate import __version__
 from compression_gate.errors import HistoryError, MetricsError, ParamsError, StaleError
-from compression_gate.gate.policy import DEFAULT_POLICY, LOOSENING
+from compression_gate.gate.policy import DEFAULT_POLICY
 from compression_gate.history import git, store
 from compression_gate.pipeline.definition import DEFINITION, FILE_NAME, outputs_of
 from compression_gate.pipeline.dvc import dvc, git_root, has_remote
@@ -27,7 +27,7 @@ from compression_gate.stages.check import Outcome, check
 log = logging.getLogger("compression_gate")
 LOCK, METRICS, DATA = Path("dvc.lock"), Path("reports/metrics.json"), Path("reports/data.json")
 # What a run writes itself. A repository that tracks some of it is not dirty for that.
-LOST = ("no_baseline", "not_comparable", "data_unreachable", "stale", "missing_metric")
+LOST = ("no_baseline", "not_comparable", "data_unreachable")
 DVC_FILES = (".dvc", ".dvcignore")  # which `run` sets up, and stages, where a repository has none
 WRITTEN = (LOCK.as_posix(), *(path for stage in DEFINITION.values() for path in outputs_of(stage)))
 
@@ -123,8 +123,7 @@ def acceptable(reason: str, outcome: Outcome) -> str:
 
 def is_lost(check: Check) -> bool:
     """Whether a check says that a recorded reference is lost, and nothing of this run's own."""
-    about_references = check.against in ("baseline", "release") or check.metric == LOOSENING
-    return check.status == "error" and about_references and check.reason in LOST
+    return check.status == "error" and check.against in ("baseline", "release") and check.reason in LOST
 
 
 def homes(suite: Path, top: Path) -> list[Path]:

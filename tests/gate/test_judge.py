@@ -679,7 +679,7 @@ def test_tightening_a_limit_never_turns_fail_into_pass(
     for value in (limit, limit + direction * min(tighter, limit if direction < 0 else tighter)):
         bound = bound_of(Rule.model_validate({"metric": "mae", form: value}), None)
         assert bound is not None
-        results.append(judged(bound, observed, (observed - width, observed + width)))
+        results.append(judged(bound, (observed - width, observed + width)))
     assert ORDER[results[1]] >= ORDER[results[0]]
 
 
@@ -691,7 +691,7 @@ def test_a_value_that_is_not_finite_never_passes(form: str, end: float) -> None:
     bound = bound_of(Rule.model_validate({"metric": "mae", form: 1.0}), None)
     assert bound is not None
     for interval in ((end, end), (end, 0.0), (0.0, end)):
-        assert judged(bound, 0.0, interval) != "pass"
+        assert judged(bound, interval) != "pass"
 
 
 def test_the_verdict_names_the_commit_it_was_reached_at(finished: Path) -> None:

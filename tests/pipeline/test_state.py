@@ -122,8 +122,10 @@ def test_lock_is_released_by_an_error_and_by_a_process_that_dies(suite):
 
 
 def test_two_suites_have_two_locks(suite_factory):
-    with locked(suite_factory("one").path), locked(suite_factory("two").path):
-        pass
+    one, two = suite_factory("one").path, suite_factory("two").path
+    with locked(one), locked(two):
+        assert (one / ".compression_gate/lock").exists()
+        assert (two / ".compression_gate/lock").exists()
 
 
 def test_failure_is_written_and_read(suite):
