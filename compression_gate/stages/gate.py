@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -31,6 +32,7 @@ from compression_gate.records.verdict import PIPELINE, Check, FormerRules, Subje
 from compression_gate.records.waivers import Waiver, read_waivers
 from compression_gate.tasks.sources import head_commit
 
+log = logging.getLogger("compression_gate")
 VERDICT, METRICS = Path("reports/verdict.json"), Path("reports/metrics.json")
 REFERENCES = Path(".compression_gate/references")
 MACHINE = Path(".compression_gate/machine.json")
@@ -82,7 +84,10 @@ def read_judged(suite: Path) -> dict[str, tuple[str, ...]]:
     try:
         found = json.loads((suite / JUDGED).read_text(encoding="utf-8"))
         return {str(digest): tuple(map(str, names)) for digest, names in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        log.warning("%s: damaged (%s): uses of the test data are counted from here anew", JUDGED, error)
         return {}
 
 
