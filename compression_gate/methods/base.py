@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -10,16 +12,29 @@ from torch import nn
 
 from compression_gate.records.params import TrainParams
 from compression_gate.tasks.task import Task
+from compression_gate.tasks.training import Epoch
 
 Effect = Literal["fewer_parameters", "fewer_nonzeros", "fewer_values", "integer_weights", "changed_weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notes:
-    """What a method says about the layers it met: names it treated, and those it left, each with its reason."""
+    """What a method says about its work: layers it treated, those it left with the reason, and how training went.
+
+    A method that trains notes every curve, which then stands in the step's record and in the report::
+
+        context.notes.add_curve("fine-tuning", fit(model, context.task, fitting))
+    """
 
     covered: list[str] = field(default_factory=list)
     uncovered: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, tuple[Epoch, ...]] = field(default_factory=dict)
+
+    def add_curve(self, label: str, curve: Iterable[Epoch]) -> None:
+        """Note what :func:`tasks.training.fit` returned; a label that is taken gets a number, an empty curve none."""
+        names = (label if number == 1 else f"{label} {number}" for number in count(1))
+        if points := tuple(curve):
+            self.curves[next(name for name in names if name not in self.curves)] = points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +46,7 @@ class Context:
             ``validation``; never ``test``.
         reference: the uncompressed model of this run, in eval mode; the teacher unless another is named. Read only.
         train: how the reference was trained, for methods that train.
-        notes: where the method says what it covered.
+        notes: where the method says what it covered, and how what it trained went.
         checkpoint: a file a method that trains may continue from after a kill.
     """
 

@@ -76,7 +76,7 @@ class Distillation:
             label="distillation",
             key=key,
         )
-        fit(student, context.task, fitting)
+        context.notes.add_curve(fitting.label, fit(student, context.task, fitting))
         context.notes.covered.extend(name for name, weight in student.named_parameters() if weight.requires_grad)
         context.notes.uncovered.update(
             {name: "frozen" for name, weight in student.named_parameters() if not weight.requires_grad}

@@ -33,8 +33,27 @@ class DataRecord(Record):
     allowed: tuple[str, ...] = ()
 
 
+class CurvePoint(Record):
+    """One epoch of a training: mean loss of its batches, and figures on the validation split after it.
+
+    Args:
+        validation_loss: of the task's own loss, whatever was trained on; None where it is not finite or not measured.
+        validation_quality: accuracy, where there are classes.
+    """
+
+    epoch: int = Field(ge=1)
+    loss: float | None
+    validation_loss: float | None
+    validation_quality: float | None
+    seconds: float = Field(ge=0)
+
+
 class StepRecord(Record):
-    """What one step of the recipe changed. ``before`` of a step is the ``after`` of the one before it."""
+    """What one step of the recipe changed. ``before`` of a step is the ``after`` of the one before it.
+
+    Args:
+        curves: of each training inside the step, oldest epoch first, by what was trained; empty where nothing was.
+    """
 
     method: str
     options: dict[str, object]
@@ -50,6 +69,7 @@ class StepRecord(Record):
     uncovered: dict[str, str]
     effect: str
     effective: bool
+    curves: dict[str, tuple[CurvePoint, ...]] = {}
 
 
 class CompressionRecord(Record):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 from compression_gate.pipeline.state import source_digests
 from compression_gate.records.artifact import Artifact
-from compression_gate.records.base import digest_of, replacing_folder
-from compression_gate.records.metrics import CompressionRecord, StepRecord
+from compression_gate.records.base import digest_of, finite, replacing_folder
+from compression_gate.records.metrics import CompressionRecord, CurvePoint, StepRecord
 from compression_gate.records.params import Params, read_params
 from compression_gate.stages.artifacts import exported_artifact
 from compression_gate.tasks.calling import call
 from compression_gate.tasks.task import Task, open_task
+from compression_gate.tasks.training import Epoch
 
 log = logging.getLogger("compression_gate")
 REFERENCE, CANDIDATE = Path("models/reference"), Path("models/candidate")
@@ -169,6 +170,21 @@ def step_record(
         uncovered=notes.uncovered,
         effect=effect,
         effective=effective,
+        curves={label: curve_points(curve) for label, curve in notes.curves.items()},
+    )
+
+
+def curve_points(curve: Iterable[Epoch]) -> tuple[CurvePoint, ...]:
+    """Write down a training curve; what is not finite has no figure."""
+    return tuple(
+        CurvePoint(
+            epoch=row.epoch,
+            loss=finite(row.loss),
+            validation_loss=finite(row.validation_loss),
+            validation_quality=row.validation_quality,
+            seconds=round(row.seconds, 2),
+        )
+        for row in curve
     )
 
 

@@ -44,6 +44,14 @@ def test_candidate_is_written_whole_and_each_step_is_measured(trained):
     assert list(trained.path.joinpath("models").glob(".*")) == []
 
 
+def test_training_inside_a_step_leaves_its_curve_in_the_record(trained):
+    trained.edit("compress.steps", [{"method": "distillation", "epochs": 2}, {"method": "structured_pruning"}])
+    distillation, pruning = compress.run(trained.path).steps
+    assert [point.epoch for point in distillation.curves["distillation"]] == [1, 2]
+    assert all(point.validation_quality is not None for point in distillation.curves["distillation"])
+    assert pruning.curves == {}
+
+
 def test_same_seed_same_digest_in_another_folder(trained):
     compress.run(trained.path)
     before = Artifact.open(trained.path / CANDIDATE)
