@@ -13,34 +13,40 @@ from torch import Tensor, nn
 
 from compression_gate.errors import CompressionError
 from compression_gate.methods.base import Context, Effect
+from compression_gate.methods.gradual_pruning import Ramp, cutter, prepared
 from compression_gate.methods.options import not_exactly_one, not_one_of, outside, refuse
+from compression_gate.methods.rankings import Scope, lowest
 from compression_gate.methods.scores import gradients
+from compression_gate.methods.sparsity_patterns import LARGEST_GROUP, misfit, owners_of, parsed, pattern_masks
 from compression_gate.modules.masks import keeper, zeros_of
 from compression_gate.modules.surgery import state_digest, unknown_weights, weights
 from compression_gate.tasks.training import Fitting, fit
 
-Scope = Literal["local", "global"]
 Score = Literal["l1", "l2", "gradient", "taylor", "random"]
 Schedule = Literal["one_shot", "gradual"]
-RAMP_SHARE = 0.75  # of the steps: the last quarter trains at the final sparsity, so that the last cut can heal
-REMASK_EVERY = 10  # steps: ranking all weights costs about a step's worth of time
-COUNTER = "compression_gate_step"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MagnitudePruning:
-    """Set the weights of least importance to zero; convolutions, linear, recurrent, attention and embedding layers.
+    """Set the weights of least importance to zero: convolutions, linear, recurrent and attention layers.
+
+    A weight that layers share is treated once. Biases and norms stay as they are.
 
     Args:
         sparsity: share of zero weights to reach, in [0, 1), zeros that are there already counted.
         threshold: instead: every weight of smaller magnitude goes, in the weights' own unit.
-        scope: ``local``: that share in each layer; ``global``: over all layers together.
+        pattern: instead: ``"N:M"``, at most N of every M neighbours along a layer's input axis stay; a layer whose
+            inputs do not divide by M is left and named.
+        scope: ``local``: that share in each weight matrix; ``global``: over all together.
         score: what a weight is worth: its magnitude (``l1``; ``l2`` orders single weights alike), the ``gradient`` of
             the loss on the calibration split, ``taylor``: |w·g|, or ``random``, the control.
         epochs: of fine-tuning with the task's loss; zeros stay zero.
         learning_rate: of the fine-tuning; the default is that of ``train``.
         schedule: ``one_shot``: all zeros before the fine-tuning; ``gradual``: along a cubic curve during its first
             three quarters, ranked by magnitude among the weights that are left.
+        regrowth: with ``gradual``: share of the weights left, in [0, 1), that each cut also exchanges for zeros with
+            the largest gradient; falls to 0 at the end of the curve. Zeros of earlier steps may come back, too.
+        embeddings: whether tables of embeddings are treated as well; rare rows suffer, and a look-up is no faster.
 
     Source: S. Han et al., Learning both Weights and Connections, NIPS 2015; M. Zhu and S. Gupta, To Prune or not to
         Prune, 2017, eq. 1 (the cubic curve); P. Molchanov et al. 2017, eq. 4 (Taylor).
@@ -49,17 +55,19 @@ class MagnitudePruning:
     effect: ClassVar[Effect] = "fewer_nonzeros"
     sparsity: float | None = None
     threshold: float | None = None
+    pattern: str | None = None
     scope: Scope = "local"
     score: Score = "l1"
     epochs: int = 0
     learning_rate: float | None = None
     schedule: Schedule = "one_shot"
+    regrowth: float = 0.0
+    embeddings: bool = False
 
     def __post_init__(self) -> None:
         magnitude = self.score in ("l1", "l2")
-        gradual = self.schedule == "gradual"
         refuse(
-            not_exactly_one(sparsity=self.sparsity, threshold=self.threshold),
+            not_exactly_one(sparsity=self.sparsity, threshold=self.threshold, pattern=self.pattern),
             outside("sparsity", self.sparsity, 0, 1, open_="]"),
             outside("threshold", self.threshold, 0),
             not_one_of("scope", self.scope, get_args(Scope)),
@@ -67,37 +75,79 @@ class MagnitudePruning:
             not_one_of("schedule", self.schedule, get_args(Schedule)),
             outside("epochs", self.epochs, 0),
             outside("learning_rate", self.learning_rate, 0, open_="["),
-            "schedule: gradual prunes while it trains: expected epochs of 1 or more, got 0"
-            if gradual and self.epochs == 0
-            else None,
-            "schedule: gradual ranks by magnitude up to a share: expected sparsity with score l1 or l2, "
-            f"got {'threshold' if self.sparsity is None else f'score {self.score!r}'}"
-            if gradual and (self.sparsity is None or not magnitude)
-            else None,
+            outside("regrowth", self.regrowth, 0, 1, open_="]"),
+            self.gradual_problem() if self.schedule == "gradual" else self.one_shot_problem(),
             f"threshold: is a magnitude: expected score l1 or l2, got {self.score!r}"
             if self.threshold is not None and not magnitude
             else None,
+            self.pattern_problem() if self.pattern is not None else None,
         )
+
+    def gradual_problem(self) -> str | None:
+        """Describe what a gradual schedule cannot do, or return None."""
+        if self.epochs == 0:
+            return "schedule: gradual prunes while it trains: expected epochs of 1 or more, got 0"
+        if self.sparsity is None:
+            other = "threshold" if self.threshold is not None else "pattern"
+            return f"schedule: gradual ranks by magnitude up to a share: expected sparsity, got {other}"
+        if self.score not in ("l1", "l2"):
+            return f"schedule: gradual ranks by magnitude: expected score l1 or l2, got score {self.score!r}"
+        return None
+
+    def one_shot_problem(self) -> str | None:
+        """Describe an option that needs a gradual schedule, or return None."""
+        if self.regrowth > 0:
+            return f"regrowth: happens while sparsity rises: expected schedule gradual, got {self.schedule!r}"
+        return None
+
+    def pattern_problem(self) -> str | None:
+        """Describe a pattern that is none, or return None."""
+        if parsed(str(self.pattern)) is None:
+            return f'pattern: expected "N:M" with 1 <= N < M <= {LARGEST_GROUP}, such as "2:4", got {self.pattern!r}'
+        if self.scope == "global":
+            return "scope: a pattern fixes the share of each group: expected local, got 'global'"
+        return None
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a sparser copy of ``model``."""
         sparser = copy.deepcopy(model).eval()
-        treated = weights(sparser)
+        reasons = self.left(sparser)
+        treated = {name: weight for name, weight in weights(sparser).items() if name not in reasons}
         if not treated:
-            raise CompressionError("magnitude_pruning: no layer has weights of a known type: leave the step out")
+            why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            raise CompressionError(
+                f"magnitude_pruning: no layer can be treated: {why or 'none has weights of a known type'}: "
+                "leave the step out"
+            )
         context.notes.covered.extend(treated)
-        context.notes.uncovered.update(unknown_weights(sparser))
+        context.notes.uncovered.update(reasons | unknown_weights(sparser))
         if self.schedule == "gradual":
-            return gradually(sparser, self, context)
-        cut(treated, self.leaving(treated, scores_of(sparser, self.score, context)))
+            return self.gradually(sparser, context)
+        scores = scores_of(sparser, self.score, context)
+        cut(treated, self.leaving(sparser, treated, {name: scores[name] for name in treated}))
         if self.epochs:
-            fit(sparser, context.task, self.fitting(sparser, context, keeper(zeros_of(sparser))))
+            fitting = self.fitting(sparser, context, keeper(zeros_of(sparser)))
+            context.notes.add_curve(fitting.label, fit(sparser, context.task, fitting))
         return sparser
 
-    def leaving(self, treated: dict[str, nn.Parameter], scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    def left(self, model: nn.Module) -> dict[str, str]:
+        """Return the weights that stay as they are, each with the reason."""
+        reasons = {}
+        for name, weight in weights(model).items():
+            if not self.embeddings and any(isinstance(layer, nn.Embedding) for layer in owners_of(model, weight)):
+                reasons[name] = "is an embedding's table: embeddings: true treats it"
+            elif self.pattern is not None and (reason := misfit(model, weight, self.pattern)):
+                reasons[name] = reason
+        return reasons
+
+    def leaving(
+        self, model: nn.Module, treated: dict[str, nn.Parameter], scores: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Return, for each weight, where it becomes zero: bool, in the weight's shape."""
         if self.threshold is not None:
             return {name: weight.detach().abs() < self.threshold for name, weight in treated.items()}
+        if self.pattern is not None:
+            return pattern_masks(model, treated, scores, self.pattern)
         return lowest(scores, self.sparsity or 0.0, self.scope)
 
     def fitting(self, model: nn.Module, context: Context, after_step: Callable[[nn.Module], None] | None) -> Fitting:
@@ -108,6 +158,28 @@ class MagnitudePruning:
         return Fitting(
             options=options, after_step=after_step, checkpoint=context.checkpoint, label="magnitude_pruning", key=key
         )
+
+    def gradually(self, model: nn.Module, context: Context) -> nn.Module:
+        """Train the model while its sparsity rises."""
+        left = self.left(model)
+
+        def treated(current: nn.Module) -> dict[str, nn.Parameter]:
+            return {name: weight for name, weight in weights(current).items() if name not in left}
+
+        target = self.sparsity or 0.0
+        batches = math.ceil(len(context.task.split("train")) / context.train.batch_size)
+        ramp = Ramp(
+            start=min(target, zero_share(treated(model))),
+            end=target,
+            steps=batches * self.epochs,
+            scope=self.scope,
+            regrowth=self.regrowth,
+        )
+        fitting = self.fitting(model, context, cutter(ramp, treated))
+        taken_out = prepared(model, treated)
+        context.notes.add_curve(fitting.label, fit(model, context.task, fitting))
+        taken_out()
+        return model
 
 
 def scores_of(model: nn.Module, score: Score, context: Context) -> dict[str, Tensor]:
@@ -127,24 +199,6 @@ def scores_of(model: nn.Module, score: Score, context: Context) -> dict[str, Ten
     return {name: values.masked_fill(treated[name].detach() == 0, -1) for name, values in found.items()}
 
 
-def lowest(scores: dict[str, Tensor], share: float, scope: Scope) -> dict[str, Tensor]:
-    """Return where the lowest ``share`` of the scores is, of each tensor or of all together; ties by position."""
-    if scope == "global":
-        together = lowest_of(torch.cat([values.flatten() for values in scores.values()]), share)
-        parts = together.split([values.numel() for values in scores.values()])
-        return {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
-    return {name: lowest_of(values.flatten(), share).view(values.shape) for name, values in scores.items()}
-
-
-def lowest_of(values: Tensor, share: float) -> Tensor:
-    """Return where the ``floor(share × n)`` lowest of the values ``(n,)`` are."""
-    # A billionth of slack: 0.7 × 10 is a little under 7 in floating point.
-    count = math.floor(share * len(values) + 1e-9)
-    mask = torch.zeros(len(values), dtype=torch.bool, device=values.device)
-    mask[values.argsort(stable=True)[:count]] = True
-    return mask
-
-
 @torch.no_grad()
 def cut(treated: dict[str, nn.Parameter], masks: dict[str, Tensor]) -> None:
     """Set the masked weights to zero."""
@@ -152,48 +206,7 @@ def cut(treated: dict[str, nn.Parameter], masks: dict[str, Tensor]) -> None:
         treated[name].masked_fill_(mask, 0)
 
 
-def cubic(step: int, steps: int, start: float, end: float) -> float:
-    """Return the sparsity at ``step``.
-
-    Source: M. Zhu and S. Gupta 2017, eq. 1.
-    """
-    done = min(1.0, step / max(1.0, steps * RAMP_SHARE))
-    return end + (start - end) * (1 - done) ** 3
-
-
-def gradually(model: nn.Module, options: MagnitudePruning, context: Context) -> nn.Module:
-    """Train the model while its sparsity rises; a weight that went stays away."""
-    target = options.sparsity or 0.0
-    start = min(target, zero_share(model))
-    batches = math.ceil(len(context.task.split("train")) / context.train.batch_size)
-    steps = batches * options.epochs
-    fitting_key = options.fitting(model, context, None)
-    masks = {name: f"{COUNTER}_{index}" for index, name in enumerate(weights(model))}
-    # Both live in the state dict while training lasts: a fitting that is continued after a kill finds them there.
-    model.register_buffer(COUNTER, torch.zeros((), dtype=torch.long))
-    for name, weight in weights(model).items():
-        model.register_buffer(masks[name], weight.detach() == 0)
-
-    def after_step(current: nn.Module) -> None:
-        counter = current.get_buffer(COUNTER)
-        counter += 1
-        treated = weights(current)
-        zeros = {name: current.get_buffer(masks[name]) for name in treated}
-        if int(counter) % REMASK_EVERY == 0 or int(counter) >= steps * RAMP_SHARE:
-            cut(treated, zeros)
-            magnitudes = {name: w.detach().abs().masked_fill(zeros[name], -1) for name, w in treated.items()}
-            wanted = cubic(int(counter), steps, start, target)
-            for name, mask in lowest(magnitudes, wanted, options.scope).items():
-                zeros[name].logical_or_(mask)
-        cut(treated, zeros)
-
-    fit(model, context.task, Fitting(**{**vars(fitting_key), "after_step": after_step}))
-    for name in (COUNTER, *masks.values()):
-        delattr(model, name)
-    return model
-
-
-def zero_share(model: nn.Module) -> float:
+def zero_share(treated: dict[str, nn.Parameter]) -> float:
     """Return the share of weights that are zero."""
-    treated = weights(model).values()
-    return sum(int((weight == 0).sum()) for weight in treated) / max(1, sum(weight.numel() for weight in treated))
+    zeros = sum(int((weight == 0).sum()) for weight in treated.values())
+    return zeros / max(1, sum(weight.numel() for weight in treated.values()))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from compression_gate.errors import ParamsError
-from compression_gate.methods.magnitude_pruning import COUNTER, MagnitudePruning, cubic, lowest_of
+from compression_gate.errors import CompressionError, ParamsError
+from compression_gate.methods.gradual_pruning import COUNTER
+from compression_gate.methods.magnitude_pruning import MagnitudePruning
 from compression_gate.modules.surgery import state_digest, weights
 from compression_gate.tasks import training
 
@@ -41,7 +40,7 @@ def test_a_threshold_removes_exactly_what_is_below_it(tiny):
         assert torch.equal(weights(pruned)[name] == 0, weight.abs() < 0.05)
 
 
-def test_recurrent_attention_and_embedding_weights_are_treated(tiny):
+def test_recurrent_and_attention_weights_are_treated(tiny):
     for kind, name in (("recurrent", "lstm.weight_hh_l1"), ("transformer", "encoder.self_attn.in_proj_weight")):
         pruned = tiny(kind).apply(MagnitudePruning(sparsity=0.5))
         assert share(pruned.get_parameter(name)) == pytest.approx(0.5, abs=0.01)
@@ -72,42 +71,106 @@ def test_fine_tuning_keeps_the_share_and_helps(tiny, schedule):
     assert not torch.equal(tuned.first.weight, bare.first.weight)
 
 
-def test_gradual_pruning_continued_after_a_kill_ends_where_it_would_have(tiny, tmp_path, monkeypatch):
+KILLED = [
+    {"sparsity": 0.9, "schedule": "gradual"},
+    {"sparsity": 0.9, "schedule": "gradual", "regrowth": 0.3, "scope": "global"},
+    {"sparsity": 0.9},
+    {"pattern": "2:4"},
+]
+
+
+@pytest.mark.parametrize("options", KILLED)
+def test_pruning_killed_in_the_middle_of_an_epoch_and_resumed_ends_where_it_would_have(
+    tiny, tmp_path, monkeypatch, options
+):
     suite = tiny("mlp")
-    method = MagnitudePruning(sparsity=0.9, epochs=3, schedule="gradual")
+    method = MagnitudePruning(epochs=3, **options)
     whole = suite.apply(method)
-    checkpoint, saved = tmp_path / "checkpoint.pt", training.save_checkpoint
+    checkpoint, step, steps = tmp_path / "checkpoint.pt", training.train_step, []
 
-    def killed(model, optimizer, schedule, curve, fitting):
-        saved(model, optimizer, schedule, curve, fitting)
-        if len(curve) == 2:
+    def killed(*arguments):
+        steps.append(1)
+        if len(steps) == 13:  # of 24, 8 an epoch
             raise KeyboardInterrupt
+        return step(*arguments)
 
-    monkeypatch.setattr(training, "save_checkpoint", killed)
+    monkeypatch.setattr(training, "train_step", killed)
     with pytest.raises(KeyboardInterrupt):
         suite.apply(method, checkpoint=checkpoint)
-    monkeypatch.setattr(training, "save_checkpoint", saved)
-    assert state_digest(suite.apply(method, checkpoint=checkpoint)) == state_digest(whole)
+    assert checkpoint.exists()
+    resumed = suite.apply(method, checkpoint=checkpoint)
+    assert len(steps) == 13 + 16, "the first epoch was trained again"
+    assert state_digest(resumed) == state_digest(whole)
+    assert not checkpoint.exists()
 
 
-@given(st.lists(st.floats(-5, 5), min_size=1, max_size=40), st.floats(0, 0.99))
-def test_the_lowest_share_is_a_floor_and_holds_nothing_above_what_stays(values, part):
-    scores = torch.tensor(values)
-    mask = lowest_of(scores, part)
-    assert int(mask.sum()) == int(part * len(values) + 1e-9)
-    assert not mask.any() or mask.all() or scores[mask].max() <= scores[~mask].min()
+def test_regrowth_brings_weights_back_and_keeps_the_share(tiny):
+    suite = tiny("mlp")
+    gradual = MagnitudePruning(sparsity=0.9, epochs=4, schedule="gradual")
+    regrown = suite.apply(MagnitudePruning(sparsity=0.9, epochs=4, schedule="gradual", regrowth=0.5))
+    plain = suite.apply(gradual)
+    for name, weight in weights(regrown).items():
+        assert share(weight) == share(weights(plain)[name]) == pytest.approx(0.9, abs=1 / weight.numel())
+    assert not torch.equal(regrown.first.weight == 0, plain.first.weight == 0)
 
 
-def test_the_cubic_curve_starts_at_the_start_rises_and_arrives_before_the_last_quarter():
-    curve = [cubic(step, 100, 0.2, 0.9) for step in range(101)]
-    assert curve[0] == pytest.approx(0.2)
-    assert curve == sorted(curve)
-    assert curve[75] == curve[100] == pytest.approx(0.9)
-    assert curve[10] - curve[0] > curve[70] - curve[60], "fast while there is much to spare"
+def test_embeddings_are_treated_by_option_and_named_otherwise(tiny):
+    suite = tiny("tokens")
+    context = suite.context()
+    pruned = MagnitudePruning(sparsity=0.5).apply(suite.reference, context)
+    assert torch.equal(pruned.embedding.weight, suite.reference.embedding.weight)
+    assert "embeddings: true" in context.notes.uncovered["embedding.weight"]
+    assert share(suite.apply(MagnitudePruning(sparsity=0.5, embeddings=True)).embedding.weight) == 0.5
+
+
+def test_a_shared_weight_is_treated_once_and_stays_shared(tiny):
+    suite = tiny("tied")
+    context = suite.context()
+    pruned = MagnitudePruning(sparsity=0.75, scope="global").apply(suite.reference, context)
+    assert pruned.again.weight is pruned.middle.weight
+    assert [name for name in context.notes.covered if name in ("middle.weight", "again.weight")] == ["middle.weight"]
+    assert float(all_zeros(pruned).float().mean()) == pytest.approx(0.75, abs=0.001)
+
+
+PATTERNED = [("mlp", "first.weight"), ("recurrent", "lstm.weight_ih_l0"), ("recurrent", "lstm.weight_hh_l1")]
+PATTERNED += [("transformer", "encoder.self_attn.in_proj_weight"), ("lenet", "second.weight")]
+
+
+@pytest.mark.parametrize(("kind", "name"), PATTERNED)
+def test_a_pattern_leaves_the_two_largest_of_each_four_inputs(tiny, kind, name):
+    suite = tiny(kind)
+    before = suite.reference.get_parameter(name).detach().movedim(1, -1)
+    after = suite.apply(MagnitudePruning(pattern="2:4")).get_parameter(name).detach().movedim(1, -1)
+    assert ((after.reshape(-1, 4) != 0).sum(1) == 2).all()
+    kept = torch.where(after != 0, before, 0.0)
+    assert torch.equal(kept, after)
+    largest = before.reshape(-1, 4).abs().topk(2).values.sum(1)
+    torch.testing.assert_close(after.reshape(-1, 4).abs().sum(1), largest)
+
+
+def test_a_pattern_names_the_layers_it_does_not_fit_and_treats_the_others(tiny):
+    suite = tiny("lenet")
+    context = suite.context()
+    pruned = MagnitudePruning(pattern="2:4").apply(suite.reference, context)
+    assert context.notes.uncovered == {"first.weight": "2:4 needs inputs in multiples of 4: it has 1"}
+    assert torch.equal(pruned.first.weight, suite.reference.first.weight)
+    assert share(pruned.second.weight) == 0.5
+
+
+def test_a_pattern_that_fits_nowhere_is_refused_with_every_layer(tiny):
+    with pytest.raises(CompressionError, match=r"first\.weight: 3:5 needs inputs in multiples of 5: it has 64; second"):
+        tiny("mlp").apply(MagnitudePruning(pattern="3:5"))
+
+
+def test_a_pattern_holds_while_the_rest_is_trained(tiny):
+    suite = tiny("mlp")
+    bare, tuned = (suite.apply(MagnitudePruning(pattern="1:4", epochs=epochs)) for epochs in (0, 2))
+    assert torch.equal(bare.second.weight == 0, tuned.second.weight == 0)
+    assert suite.accuracy(tuned) > suite.accuracy(bare)
 
 
 BAD = [
-    ({}, "sparsity: expected exactly one of sparsity, threshold, got none"),
+    ({}, "sparsity: expected exactly one of sparsity, threshold, pattern, got none"),
     ({"sparsity": 0.5, "threshold": 0.1}, "sparsity: expected exactly one of .*got sparsity and threshold"),
     ({"sparsity": 1.0}, "sparsity: expected 0 or more and less than 1, got 1.0"),
     ({"threshold": -1.0}, "threshold: expected 0 or more, got -1.0"),
@@ -115,6 +178,13 @@ BAD = [
     ({"sparsity": 0.5, "schedule": "gradual"}, "schedule: gradual prunes while it trains: expected epochs"),
     ({"sparsity": 0.5, "schedule": "gradual", "epochs": 1, "score": "taylor"}, "schedule: .*score 'taylor'"),
     ({"threshold": 0.5, "score": "random"}, "threshold: .*'random'"),
+    ({"sparsity": 0.5, "schedule": "gradual", "epochs": 1, "regrowth": 1.0}, "regrowth: expected 0 or more and less"),
+    ({"sparsity": 0.5, "epochs": 1, "regrowth": 0.1}, "regrowth: .*expected schedule gradual, got 'one_shot'"),
+    ({"pattern": "2:4", "schedule": "gradual", "epochs": 1}, "schedule: .*expected sparsity, got pattern"),
+    ({"pattern": "4:2"}, "pattern: expected .*got '4:2'"),
+    ({"pattern": "half"}, "pattern: expected .*got 'half'"),
+    ({"pattern": "2:4", "scope": "global"}, "scope: .*expected local, got 'global'"),
+    ({"sparsity": 0.5, "pattern": "2:4"}, "sparsity: expected exactly one of .*got sparsity and pattern"),
     ({"sparsity": 0.5, "epochs": -1}, "epochs: expected 0 or more, got -1"),
     ({"sparsity": 0.5, "learning_rate": 0.0}, "learning_rate: expected more than 0, got 0.0"),
 ]
