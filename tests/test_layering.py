@@ -49,7 +49,7 @@ TORCH_FREE = {
 # These take torch only when called, and only for what needs it: they must start at once.
 QUICK_TO_IMPORT = {"cli", "stages.doctor", "stages.init", "stages.listing", "stages.run"}
 # Whatever imports torch, or is of no use without it.
-TORCH = {"torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "safetensors"}
+TORCH = {"torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "openvino", "safetensors"}
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +10,7 @@ import numpy as np
 import onnxruntime
 
 from compression_gate.errors import ExportError
+from compression_gate.runtimes.processor import sums_are_exact
 
 # Loading needs neither torch nor the exporter: they would be most of a fresh process's start and memory.
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class OnnxRuntime:
             raise
         except Exception as error:  # tracing a user's model may raise anything
             raise ExportError(
-                f"runtime onnxruntime: cannot export {type(model).__name__}: {first_cause(error)}: "
+                f"model.onnx: cannot export {type(model).__name__}: {first_cause(error)}: "
                 "its forward must be traceable by torch.onnx.export(dynamo=True)"
             ) from error
         rename_axes(graph_model, dynamic)
@@ -111,17 +111,6 @@ class OnnxRuntime:
         except Exception as error:  # onnxruntime raises several unrelated kinds
             raise ExportError(f"{path}: cannot be loaded by onnxruntime: {error}: export it again") from error
         return OnnxSession(session, path)
-
-
-def sums_are_exact() -> bool:
-    """Whether this processor multiplies U8 × S8 into 32-bit sums; False where that cannot be found out."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
 def first_cause(error: BaseException) -> str:

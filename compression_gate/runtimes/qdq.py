@@ -64,9 +64,7 @@ def lowered(model: onnx_ir.Model, layers: dict[str, QuantizedLayer]) -> None:
             name = node.attributes["name"].as_string()
             Lowering(model.graph, node, name, layers[name]).replace()
     if left := [node.attributes["name"].as_string() for node in model.graph.all_nodes() if node.domain == DOMAIN]:
-        raise ExportError(
-            f"runtime onnxruntime: layer {left[0]}: expected it outside of branches and loops: leave it in float"
-        )
+        raise ExportError(f"model.onnx: layer {left[0]}: expected it outside of branches and loops: leave it in float")
     join_sums(model.graph)
     for node in list(model.graph):
         if node.op_type == "AveragePool":
