@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from compression_gate.errors import TaskError
-from compression_gate.modules.quantized import QuantizedLayer
+from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.tasks.calling import Inputs, call, named
 
 
@@ -35,9 +36,7 @@ def weights_of(model: nn.Module) -> list[Tensor]:
     weights: list[Tensor] = list(model.parameters())
     for layer in model.modules():
         if isinstance(layer, QuantizedLayer):
-            weights.append(layer.weight_integers)
-            if isinstance(layer.bias, Tensor) and not isinstance(layer.bias, nn.Parameter):
-                weights.append(layer.bias)
+            weights += layer.numbers()
     return weights
 
 
@@ -52,25 +51,30 @@ def costs_of(model: nn.Module, inputs: Inputs) -> Costs:
 
 
 @contextmanager
-def without_mkldnn() -> Iterator[None]:
-    """Switch mkldnn off for a while; torch warns about GPUs nobody has when the setting is put back."""
+def without_fused_layers() -> Iterator[None]:
+    """Have recurrent layers, attention and transformer layers run as the matrix products that they consist of."""
+    fast = torch.backends.mha.get_fastpath_enabled()
     with warnings.catch_warnings():
+        # torch warns about GPUs nobody has when mkldnn's setting is put back.
         warnings.filterwarnings("ignore", message="TF32 acceleration")
-        with torch.backends.mkldnn.flags(enabled=False):
-            yield
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def macs_of(model: nn.Module, inputs: Inputs) -> int:
     """Multiply-accumulates per example, of matrix products, convolutions and attention.
 
-    Counted by torch's ``FlopCounterMode``, which counts two FLOPs for each. Without mkldnn a recurrent layer is run as
-    the matrix products it consists of, and so is counted too.
+    Counted by torch's ``FlopCounterMode``, which counts two FLOPs for each, and knows none of the fused layers.
     """
     examples = next(iter(named(inputs).values())).shape[0]
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.no_grad(), without_mkldnn(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), without_fused_layers(), FlopCounterMode(display=False) as counter:
             call(model, inputs)
     except TaskError:
         raise

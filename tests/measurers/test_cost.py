@@ -31,6 +31,13 @@ def test_a_recurrent_layer_is_counted():
     assert costs_of(Last(), torch.randn(2, 7, 3)).macs == 7 * 4 * 5 * (3 + 5)
 
 
+def test_a_transformer_layer_is_counted_with_its_attention():
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    projections, products, forward = 8 * 16 * 16 * 4, 2 * 4 * 8 * 8 * 4, 2 * 8 * 16 * 32
+    assert costs_of(layer, torch.randn(3, 8, 16)).macs == projections + products + forward
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_an_integer_layer_counts_its_integers():
     layer = QuantizedLinear(6, 4, bias=True, bits=8, per_channel=True)
     layer.weight_integers[0] = 3
