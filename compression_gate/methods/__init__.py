@@ -15,7 +15,11 @@ METHODS: dict[str, Plugin] = {
     ),
     "distillation": Plugin(
         target="compression_gate.methods.distillation:Distillation",
-        summary="train the compressed model on what the reference answers",
+        summary="train the compressed model on what a teacher answers",
+    ),
+    "ensemble": Plugin(
+        target="compression_gate.methods.ensemble:Ensemble",
+        summary="several recipes, fused into one model that averages or distilled into one of them",
     ),
     "static_quantization": Plugin(
         target="compression_gate.methods.static_quantization:StaticQuantization",

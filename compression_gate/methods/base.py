@@ -21,6 +21,8 @@ Effect = Literal["fewer_parameters", "fewer_nonzeros", "fewer_values", "integer_
 class Notes:
     """What a method says about its work: layers it treated, those it left with the reason, and how training went.
 
+    ``remarks`` are sentences on anything else a user would want to know of it.
+
     A method that trains notes every curve, which then stands in the step's record and in the report::
 
         context.notes.add_curve("fine-tuning", fit(model, context.task, fitting))
@@ -29,6 +31,7 @@ class Notes:
     covered: list[str] = field(default_factory=list)
     uncovered: dict[str, str] = field(default_factory=dict)
     curves: dict[str, tuple[Epoch, ...]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def add_curve(self, label: str, curve: Iterable[Epoch]) -> None:
         """Note what :func:`tasks.training.fit` returned; a label that is taken gets a number, an empty curve none."""
@@ -64,6 +67,9 @@ class Method(Protocol):
     ``effect`` is what the method claims to change; the compress stage measures whether it did, and a step without
     its effect fails the gate. ``apply`` returns a new module and leaves the one it was given as it was; what it
     cannot treat it names in ``context.notes.uncovered``; if nothing at all can be treated, ``CompressionError``.
+
+    A method that returns another architecture than it was given also has ``factory(before, task)``: the model, with
+    whatever weights, that ``structure.json`` is written against from then on; :func:`methods.chain.factory_of` asks it.
     """
 
     effect: ClassVar[Effect]

@@ -20,7 +20,10 @@ from compression_gate.records.recipe import Recipe
 from compression_gate.registry import nearest
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compression_gate.methods.base import Method
+    from compression_gate.tasks.task import Task
 
 STEPS_KEY = f"{FILE_NAME}: compress.steps"
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -59,6 +62,12 @@ ORDER_RULES = (
         later=lambda method: trains(method) and method.effect != "fewer_values",
         reason="training moves each weight by itself, which would undo the sharing",
         mend="train before the weights are shared, or give the sharing step epochs of its own",
+    ),
+    OrderRule(
+        earlier=lambda method: True,
+        later=lambda method: getattr(method, "replaces", False),
+        reason="the student it names takes the place of the model, and what was done to that would be lost",
+        mend="put the step with the student first",
     ),
 )
 
@@ -156,13 +165,30 @@ def order_problems(methods: Sequence[Method], where: str) -> list[str]:
     problems = []
     for later, second in enumerate(methods):
         for earlier, first in enumerate(methods[:later]):
-            rule = next((rule for rule in ORDER_RULES if rule.earlier(first) and rule.later(second)), None)
+            rule = next((rule for rule in ORDER_RULES if forbids(rule, first, second)), None)
             if rule is not None:
                 problems.append(
                     f"{where}.{later}: {name_of(second)} cannot come after {name_of(first)} (step {earlier}): "
                     f"{rule.reason}: {rule.mend}"
                 )
     return problems
+
+
+def forbids(rule: OrderRule, first: Method, second: Method) -> bool:
+    """Whether a rule speaks against ``second`` after ``first``, or after what is left of the steps inside it."""
+    left, coming = (first, *getattr(first, "remaining", ())), (second, *getattr(second, "inner", ()))
+    return any(map(rule.earlier, left)) and any(map(rule.later, coming))
+
+
+def factory_of(methods: Iterable[Method], factory: nn.Module, task: Task) -> nn.Module:
+    """Return the model that ``structure.json`` is written against after these methods, its weights being of no account.
+
+    It is the task's own, unless a method puts another architecture in its place and says so by ``factory``.
+    """
+    for method in methods:
+        if hasattr(method, "factory"):
+            factory = method.factory(factory, task)
+    return factory
 
 
 def name_of(method: Method) -> str:

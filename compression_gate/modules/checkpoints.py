@@ -23,13 +23,16 @@ NESTED_UNDER = ("state_dict", "model_state_dict", "model")
 MOST_NAMED = 5
 
 
-def adopt_weights(model: nn.Module, path: Path) -> None:
+def adopt_weights(model: nn.Module, path: Path, key: str = "task") -> None:
     """Load the user's weights into ``model``, on CPU, whatever device they were saved on.
+
+    Args:
+        key: of the params, under which ``weights`` and ``model`` stand; errors start with it.
 
     Raises:
         TaskError: the file is missing, needs code to be run, or its names or shapes are not this model's.
     """
-    state = read_state(path)
+    state = read_state(path, key)
     own = model.state_dict()
     kinds = (
         [f"not in the file: {name}" for name in own if name not in state],
@@ -44,27 +47,28 @@ def adopt_weights(model: nn.Module, path: Path) -> None:
     problems = [problem for row in itertools.zip_longest(*kinds) for problem in row if problem]
     # Tied weights may be stored once only; they are not missing as long as the load below reaches them.
     if problems and not all(problem.startswith("not in the file") for problem in problems):
-        raise weights_error(path, problems)
+        raise weights_error(path, problems, key)
     missing, _ = model.load_state_dict(state, strict=False)
     reached = {value.data_ptr() for name, value in model.state_dict(keep_vars=True).items() if name in state}
     lost = [name for name in missing if model.state_dict(keep_vars=True)[name].data_ptr() not in reached]
     if lost:
-        raise weights_error(path, [f"not in the file: {name}" for name in lost])
+        raise weights_error(path, [f"not in the file: {name}" for name in lost], key)
 
 
-def weights_error(path: Path, problems: list[str]) -> TaskError:
+def weights_error(path: Path, problems: list[str], key: str) -> TaskError:
     """Say what does not fit, a few of many."""
     more = f"; and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
     return TaskError(
-        f"task.weights: {path}: expected the state dict of task.model, got: {'; '.join(problems[:MOST_NAMED])}{more}: "
+        f"{key}.weights: {path}: expected the state dict of {key}.model, "
+        f"got: {'; '.join(problems[:MOST_NAMED])}{more}: "
         "save `model.state_dict()` of the same class and arguments, or rename the keys"
     )
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, key: str = "task") -> dict[str, Tensor]:
     """Read a state dict from safetensors or anything ``torch.load`` reads without running code."""
     if not path.is_file():
-        raise TaskError(f"task.weights: {path}: no such file: paths start at the suite's folder")
+        raise TaskError(f"{key}.weights: {path}: no such file: paths start at the suite's folder")
     try:
         if path.suffix == ".safetensors":
             return load_file(path, device="cpu")
@@ -72,16 +76,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise TaskError(
-            f"task.weights: {path}: holds more than tensors, and loading it would run its code: "
+            f"{key}.weights: {path}: holds more than tensors, and loading it would run its code: "
             f"save `model.state_dict()` instead ({str(error).splitlines()[0]})"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise TaskError(f"task.weights: {path}: damaged or of an unknown format: {error}") from error
+        raise TaskError(f"{key}.weights: {path}: damaged or of an unknown format: {error}") from error
     for key in NESTED_UNDER:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise TaskError(f"task.weights: {path}: expected a state dict of tensors, got {type(state).__name__}")
+        raise TaskError(f"{key}.weights: {path}: expected a state dict of tensors, got {type(state).__name__}")
     return state
 
 

@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
 from compression_gate.errors import ParamsError
-from compression_gate.records.params import Params
-from compression_gate.tasks.sources import first_party_sources
+from compression_gate.records.params import Params, dotted
+from compression_gate.records.recipe import Recipe
+from compression_gate.tasks.sources import first_party_sources, import_roots, named_in_steps, sources_at
 
 FILE_NAME = "dvc.yaml"
 STATE = ".compression_gate"
@@ -118,7 +119,31 @@ def sources_of(stage: Stage, params: Params, suite: Path) -> list[str]:
         files.add(str(params.task.weights))
     if "model" in stage.fields and params.compress.recipe:
         files.add(params.compress.recipe)
+    if "compress" in stage.params:
+        files.update(sources_of_steps(params, suite))
     return sorted(files)
+
+
+def sources_of_steps(params: Params, suite: Path) -> set[str]:
+    """Code and weights of the teachers and students that the recipe names, relative to the suite."""
+    where, steps = "compress.steps", params.compress.steps
+    if params.compress.recipe is not None:
+        if not (suite / params.compress.recipe).is_file():  # a dep that is not there is told by name elsewhere
+            return set()
+        where, steps = "compress.recipe", Recipe.read(suite / params.compress.recipe).steps
+    named = dict(named_in_steps([step.options for step in steps], where))
+    paths = {f"{key}.model": path for key, value in named.items() if is_dotted(path := value.get("model"))}
+    files = {relative(path, suite) for path in sources_at(paths, import_roots(suite))}
+    weights = [value.get("weights") for value in named.values()]
+    return files | {path for path in weights if isinstance(path, str) and path != "from_model"}
+
+
+def is_dotted(path: object) -> TypeGuard[str]:
+    """Whether this can be a dotted path; what else stands there the method refuses by name."""
+    try:
+        return isinstance(path, str) and bool(dotted(path))
+    except ValueError:
+        return False
 
 
 def relative(path: Path, suite: Path) -> str:

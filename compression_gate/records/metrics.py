@@ -53,6 +53,7 @@ class StepRecord(Record):
 
     Args:
         curves: of each training inside the step, oldest epoch first, by what was trained; empty where nothing was.
+        remarks: whatever else the method had to say.
     """
 
     method: str
@@ -70,6 +71,7 @@ class StepRecord(Record):
     effect: str
     effective: bool
     curves: dict[str, tuple[CurvePoint, ...]] = {}
+    remarks: tuple[str, ...] = ()
 
 
 class CompressionRecord(Record):

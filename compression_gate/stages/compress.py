@@ -16,7 +16,7 @@ from compression_gate.errors import CompressionError, CompressionGateError
 from compression_gate.measurers.cost import Costs, costs_of, weights_of
 from compression_gate.measurers.quality import validation_quality
 from compression_gate.methods.base import Context, Method, Notes
-from compression_gate.methods.chain import name_of, recipe_of, steps_of
+from compression_gate.methods.chain import factory_of, name_of, recipe_of, steps_of
 from compression_gate.modules.checkpoints import build_reference, load_reference
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
@@ -47,7 +47,7 @@ def run(suite: Path) -> CompressionRecord:
     model, records = chained(reference, steps, task, params, suite, before)
     recipe = recipe_of(steps).digest
     with replacing_folder(suite / CANDIDATE) as folder:
-        factory = build_reference(task, normalize=reference_artifact.normalize)
+        factory = factory_of(steps, build_reference(task, normalize=reference_artifact.normalize), task)
         save_model(model, factory, folder)
         model = reloaded(model, factory, task, folder)
         artifact = exported_artifact(
@@ -171,6 +171,7 @@ def step_record(
         effect=effect,
         effective=effective,
         curves={label: curve_points(curve) for label, curve in notes.curves.items()},
+        remarks=tuple(notes.remarks),
     )
 
 

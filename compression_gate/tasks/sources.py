@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from compression_gate.errors import ParamsError
 from compression_gate.records.params import TaskParams
 
 DOTTED_FIELDS = ("model", "data", "collate", "loss", "scorer", "trainer")
+NAMED_UNDER = ("teacher", "student")  # options of steps that may name a model by dotted path
 
 
 @cache
@@ -82,23 +84,49 @@ def first_party_sources(task: TaskParams, suite: Path) -> list[Path]:
     Raises:
         ParamsError: a dotted path that leads nowhere: neither a file here nor an installed module.
     """
-    roots = [root.resolve() for root in import_roots(suite)]
+    paths = {f"task.{field}": path for field in DOTTED_FIELDS if (path := getattr(task, field)) is not None}
+    return sources_at(paths, import_roots(suite))
+
+
+def sources_at(paths: Mapping[str, str], roots: Iterable[Path]) -> list[Path]:
+    """Every file under ``roots`` that dotted paths lead to, sorted, absolute.
+
+    Args:
+        paths: the dotted paths, each under the key of the params that it is named for in errors.
+
+    Raises:
+        ParamsError: a dotted path that leads nowhere: neither a file here nor an installed module.
+    """
+    roots = [root.resolve() for root in roots]
     found: set[Path] = set()
     problems: list[str] = []
-    for field in DOTTED_FIELDS:
-        if (path := getattr(task, field)) is None:
-            continue
+    for key, path in paths.items():
         module = path.partition(":")[0]
         files = module_files(module, roots)
         if not files and not installed(module):
             problems.append(
-                f"params.yaml: task.{field}: no module {module!r} in {', '.join(map(str, roots))} nor installed: "
+                f"params.yaml: {key}: no module {module!r} in {', '.join(map(str, roots))} nor installed: "
                 "dotted paths start at the suite's folder or the repository's root"
             )
         follow(files, roots, found)
     if problems:
         raise ParamsError(problems)
     return sorted(found)
+
+
+def named_in_steps(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Find the models that steps name beside the task's own, wherever in their options, each with its key.
+
+    These are mappings under ``teacher`` and ``student`` (or in a list there), with ``model`` and ``weights``.
+    """
+    if isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from named_in_steps(item, f"{key}.{index}")
+    elif isinstance(value, dict):
+        if key.rstrip(".0123456789").rpartition(".")[2] in NAMED_UNDER:
+            yield key, value
+        for name, item in value.items():
+            yield from named_in_steps(item, f"{key}.{name}")
 
 
 def follow(files: list[Path], roots: list[Path], found: set[Path]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,16 @@ class Epoch:
     seconds: float
 
 
+class Companion(Protocol):
+    """Something that changes while a model is trained, and must be where it was when training is continued."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> object:
+        """Take them back."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fitting:
     """What :func:`fit` is asked: the options, the loss of one batch, and where to continue from.
@@ -47,6 +57,7 @@ class Fitting:
         checkpoint: written after each epoch, read if it was written by the same fitting, gone when done.
         label: what the progress bar says.
         key: distinguishes fittings that differ in more than their options (a digest of the start, say).
+        companions: what the loss trains or counts beside the model; kept in the checkpoint.
     """
 
     options: TrainParams
@@ -55,6 +66,7 @@ class Fitting:
     checkpoint: Path | None = None
     label: str = "train"
     key: str = ""
+    companions: tuple[Companion, ...] = ()
 
 
 def device_of(options: TrainParams) -> torch.device:
@@ -224,6 +236,7 @@ def save_checkpoint(model: nn.Module, optimizer: Any, schedule: Any, curve: list
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
+        "companions": [companion.state_dict() for companion in fitting.companions],
         "curve": [vars(row) for row in curve],
     }
     with replacing(fitting.checkpoint) as temporary:
@@ -241,8 +254,12 @@ def resumed(model: nn.Module, optimizer: Any, schedule: Any, fitting: Fitting) -
         return []
     if not isinstance(state, dict) or state.get("key") != key_of(fitting):
         return []
+    if len(state.get("companions", ())) != len(fitting.companions):  # written by a version that kept none
+        return []
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
+    for companion, values in zip(fitting.companions, state["companions"], strict=True):
+        companion.load_state_dict(values)
     log.info("%s: continued after epoch %d", fitting.label, len(state["curve"]))
     return [Epoch(**row) for row in state["curve"]]

@@ -55,7 +55,7 @@ PROBLEMS = [  # step, message
     ),
     ({"method": "distillation", "epochs": "2"}, r"0\.epochs: expected integer, got '2'"),
     ({"method": "distillation", "epochs": True}, r"0\.epochs: expected integer, got True"),
-    ({"method": "distillation", "kind": "sofd"}, r"0\.kind: expected 'soft' or 'hard', got 'sofd'"),
+    ({"method": "distillation", "kind": "sofd"}, r"0\.kind: expected 'soft', 'hard', 'feature' or 'adversarial', got 'sofd'"),
     ({"method": "distillation", "alpha": float("nan")}, r"0\.alpha: expected .*finite number, got nan"),
     ({"method": "distillation", "alpha": 3}, r"0\.alpha: expected 0 or more and at most 1, got 3\.0"),
     ({"method": "magnitude_pruning", "threshold": "low"}, r"0\.threshold: expected number or null, got 'low'"),

@@ -120,7 +120,7 @@ def test_training_continued_after_a_kill_ends_where_it_would_have(tiny, tmp_path
 
 
 BAD = [
-    ({"kind": "sofd"}, r"kind: expected one of soft, hard, got 'sofd' \(did you mean 'soft'\?\)"),
+    ({"kind": "sofd"}, r"kind: expected one of soft, hard, feature, adversarial, got 'sofd' \(did you mean 'soft'\?\)"),
     ({"temperature": 0.0}, "temperature: expected more than 0, got 0.0"),
     ({"alpha": 1.1}, "alpha: expected 0 or more and at most 1, got 1.1"),
     ({"epochs": 0}, "epochs: expected 1 or more, got 0"),

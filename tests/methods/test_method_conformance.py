@@ -9,7 +9,7 @@ from compression_gate import registry
 from compression_gate.errors import ParamsError
 from compression_gate.methods import METHODS
 from compression_gate.methods.base import Context, Method
-from compression_gate.methods.chain import method_of
+from compression_gate.methods.chain import factory_of, method_of
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest, weights
 from compression_gate.records.params import Step
@@ -19,6 +19,9 @@ KINDS = ("mlp", "lenet", "resnet", "mobilenet", "tokens")
 OPTIONS = {
     "magnitude_pruning": {"sparsity": 0.5},
     "distillation": {"epochs": 1},
+    "ensemble": {
+        "members": [[{"method": "structured_pruning"}], [{"method": "magnitude_pruning", "sparsity": 0.5}]],
+    },
     "weight_sharing": {"bits": 3},
 }
 # An option that cannot be, for every method.
@@ -26,6 +29,7 @@ BAD_OPTIONS = {
     "structured_pruning": ("pruning_ratio", 1.5),
     "magnitude_pruning": ("sparsity", -0.1),
     "distillation": ("alpha", 2.0),
+    "ensemble": ("mode", "glued"),
     "static_quantization": ("bits", 99),
     "weight_sharing": ("bits", 0),
 }
@@ -95,7 +99,8 @@ def test_a_method_keeps_its_promises(tiny, tmp_path, kind, name):
     assert EFFECTS[step.effect](suite.reference, compressed), f"no {step.effect}"
     assert context.notes.covered
     assert state_digest(suite.apply(step)) == state_digest(compressed), "same seed, other weights"
-    save_model(compressed, suite.factory, tmp_path / "saved")
-    loaded = load_model(suite.factory, tmp_path / "saved")
+    factory = factory_of([step], suite.factory, suite.task)
+    save_model(compressed, factory, tmp_path / "saved")
+    loaded = load_model(factory, tmp_path / "saved")
     assert state_digest(loaded) == state_digest(compressed)
     assert torch.equal(suite.outputs(loaded), after)
