@@ -20,6 +20,7 @@ from torch import nn
 
 from compression_gate.errors import CompressionError, MetricsError
 from compression_gate.modules import quantized
+from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.modules.surgery import ties
 from compression_gate.modules.weights_file import save_weights
 from compression_gate.records.base import Record
@@ -39,6 +40,7 @@ ATTRIBUTES = (  # integers that a module's forward() may read its sizes from
     *("all_head_size", "hidden_size", "input_size", "proj_size", "in_features", "out_features", "in1_features"),
     *("in2_features", "in_channels", "out_channels", "groups", "num_channels", "num_groups", "num_features"),
     *("num_parameters", "embedding_dim", "channels", "width", "dim", "inner_dim"),
+    "activation_relu_or_gelu",  # 0 keeps a TransformerEncoderLayer from computing past its own linear layers
 )
 
 
@@ -139,7 +141,7 @@ def describe(model: nn.Module, factory_model: nn.Module) -> Structure:
 
 def layer_of(module: nn.Module) -> Layer | None:
     """Return how the module is written down, or None for a type outside the allow-list."""
-    if isinstance(module, quantized.QuantizedLayer):
+    if isinstance(module, QuantizedLayer):
         return Layer(type=type(module).__name__, arguments=module.constructor_arguments())
     if type(module) is nn.Sequential:
         return Layer(type="Sequential", arguments={"length": len(module)})

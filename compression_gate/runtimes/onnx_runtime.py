@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from compression_gate.tasks.calling import Inputs
 
 LARGEST_FILE = 2_000_000_000  # protobuf's limit is 2 GiB; what goes beyond lies in model.onnx.data beside it
-OPSET = 20
 
 
 class OnnxSession:
@@ -55,14 +54,16 @@ class OnnxRuntime:
         """
         import torch
 
-        from compression_gate.runtimes.qdq import lowered, placeholders
+        from compression_gate.runtimes.graph_builder import opset_for
+        from compression_gate.runtimes.opaque import opaque
+        from compression_gate.runtimes.qdq import lowered
         from compression_gate.runtimes.tracing import dynamic_shapes, quietly, two_examples
         from compression_gate.tasks.calling import Positional
 
         examples = two_examples(inputs)
         shapes = dynamic_shapes(examples, dynamic)
-        opaque, layers = placeholders(copy.deepcopy(model).eval())
-        wrapped = Positional(opaque, inputs).eval()
+        traced, layers = opaque(copy.deepcopy(model).eval())
+        wrapped = Positional(traced, inputs).eval()
         try:
             with quietly(), torch.no_grad():
                 program = torch.onnx.export(
@@ -70,7 +71,7 @@ class OnnxRuntime:
                     tuple(examples.values()),
                     dynamo=True,
                     external_data=False,
-                    opset_version=OPSET,
+                    opset_version=opset_for(layers),
                     input_names=list(examples),
                     output_names=["output"],
                     dynamic_shapes=(shapes,),

@@ -1,8 +1,7 @@
-"""Integer layers in ONNX: each becomes QuantizeLinear/DequantizeLinear pairs around a plain operator.
+"""Integer layers in ONNX: their opaque nodes become operators, and what lies between layers runs on integers too.
 
-A runtime fuses DequantizeLinear → operator → QuantizeLinear into one integer operator. While the model is traced, a
-layer is one opaque node that carries its name; afterwards that node is replaced, so that no optimisation of the
-exporter can fold the integers away.
+A layer with static inputs becomes QuantizeLinear/DequantizeLinear pairs around a plain operator: a runtime fuses
+DequantizeLinear → operator → QuantizeLinear into one integer operator.
 """
 
 from __future__ import annotations
@@ -11,59 +10,30 @@ from typing import Any
 
 import numpy as np
 import onnx_ir
-import torch
-from torch import Tensor, nn
+from onnx_ir import Value
 
 from compression_gate.errors import ExportError
-from compression_gate.modules.quantized import QuantizedConvolution, QuantizedLayer, QuantizedLinear, affine
+from compression_gate.modules.quantized import QuantizedConvolution, QuantizedLinear
+from compression_gate.modules.quantized_layer import QuantizedLayer, affine, levels_of
+from compression_gate.modules.quantized_recurrent import QuantizedLSTM
+from compression_gate.runtimes.graph_builder import GraphBuilder
+from compression_gate.runtimes.opaque import DOMAIN
+from compression_gate.runtimes.run_time_ranges import lower_linear, lower_lstm
 
-DOMAIN = "compression_gate"
 LARGEST_POOL = 4096  # bytes that the weights of a pool written as a convolution may add to a file
 
 
-class Placeholder(nn.Module):
-    """Stands for an integer layer while tracing."""
-
-    def __init__(self, layer: QuantizedLayer, name: str) -> None:
-        super().__init__()
-        self.layer, self.name = layer, name
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """One opaque node of the right shape."""
-        shape = self.layer(inputs).shape
-        output: Tensor = torch.onnx.ops.symbolic(
-            f"{DOMAIN}::Layer", (inputs,), {"name": self.name}, dtype=inputs.dtype, shape=shape, version=1
-        )
-        return output
-
-
-def placeholders(model: nn.Module) -> tuple[nn.Module, dict[str, QuantizedLayer]]:
-    """Put a placeholder in the place of every integer layer, and return the layers by name."""
-    layers: dict[str, QuantizedLayer] = {}
-    made: dict[int, Placeholder] = {}
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if not isinstance(module, QuantizedLayer):
-            continue
-        if id(module) not in made:
-            made[id(module)] = Placeholder(module, name or "model")
-            layers[name or "model"] = module
-        if not name:
-            return made[id(module)], layers
-        model.set_submodule(name, made[id(module)])
-    return model, layers
-
-
 def lowered(model: onnx_ir.Model, layers: dict[str, QuantizedLayer]) -> None:
-    """Replace the placeholders of a graph, in place.
+    """Replace the opaque nodes of a graph, in place.
 
     Raises:
         ExportError: a layer runs inside a branch or a loop of the model.
     """
     for node in list(model.graph):
         if node.domain == DOMAIN:
-            name = node.attributes["name"].as_string()
-            Lowering(model.graph, node, name, layers[name]).replace()
-    if left := [node.attributes["name"].as_string() for node in model.graph.all_nodes() if node.domain == DOMAIN]:
+            name = node.attributes["layer"].as_string()
+            lower(model, node, name, layers[name])
+    if left := [node.attributes["layer"].as_string() for node in model.graph.all_nodes() if node.domain == DOMAIN]:
         raise ExportError(f"model.onnx: layer {left[0]}: expected it outside of branches and loops: leave it in float")
     join_sums(model.graph)
     for node in list(model.graph):
@@ -71,6 +41,21 @@ def lowered(model: onnx_ir.Model, layers: dict[str, QuantizedLayer]) -> None:
             pool_as_convolution(model.graph, node)
     model.graph.sort()
     model.opset_imports.pop(DOMAIN, None)
+
+
+def lower(model: onnx_ir.Model, node: onnx_ir.Node, name: str, layer: QuantizedLayer) -> None:
+    """Replace one opaque node."""
+    if node.op_type == "Weight":
+        builder = GraphBuilder(model.graph, node, name)
+        key = node.attributes["weight"].as_string()
+        builder.splice([builder.floats(key, layer.held(key))])
+    elif isinstance(layer, QuantizedLSTM):
+        lower_lstm(model, GraphBuilder(model.graph, node, name), layer)
+    elif layer.inputs == "dynamic":
+        assert isinstance(layer, QuantizedLinear)  # the only other kind with dynamic inputs
+        lower_linear(GraphBuilder(model.graph, node, name), layer)
+    else:
+        Lowering(model.graph, node, name, layer).replace()
 
 
 def join_sums(graph: onnx_ir.Graph) -> None:
@@ -120,27 +105,29 @@ def pool_as_convolution(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     onnx_ir.convenience.replace_nodes_and_values(graph, node, [node], [read, sums], [output], [sums.outputs[0]])
 
 
-class Lowering:
-    """One layer's way from a placeholder to plain operators."""
+class Lowering(GraphBuilder):
+    """One layer's way from an opaque node to pairs around a plain operator."""
 
     def __init__(self, graph: onnx_ir.Graph, node: onnx_ir.Node, name: str, layer: QuantizedLayer) -> None:
-        self.graph, self.node, self.name, self.layer = graph, node, name, layer
-        self.nodes: list[onnx_ir.Node] = []
+        super().__init__(graph, node, name)
+        self.layer = layer
+        # No integer operator knows groups: the layer is computed in float32 from rounded inputs and integer weights.
+        self.grouped = layer.scheme.granularity == "per_group"
 
     def replace(self) -> None:
-        """Put the operators where the placeholder was."""
-        old, inputs = self.node.outputs[0], self.node.inputs[0]
-        assert inputs is not None  # a placeholder has one input
+        """Put the operators where the opaque node was."""
+        inputs = self.node.inputs[0]
+        assert inputs is not None  # it has one input
         layer = self.layer
         scale = self.constant("input_scale", layer.input_scale.numpy())
         zero = self.constant("input_zero_point", layer.input_zero_point.numpy())
-        rounded = self.pair(inputs, scale, zero)
+        rounded = self.pair(inputs, scale, zero, layer.input_bits)
         result = self.convolution(rounded) if isinstance(layer, QuantizedConvolution) else self.linear(rounded)
-        onnx_ir.convenience.replace_nodes_and_values(self.graph, self.node, [self.node], self.nodes, [old], [result])
-        if isinstance(layer, QuantizedConvolution):
+        self.splice([result])
+        if isinstance(layer, QuantizedConvolution) and not self.grouped:
             self.round_output(result)
 
-    def round_output(self, result: onnx_ir.Value) -> None:
+    def round_output(self, result: Value) -> None:
         """Round what a convolution gives (behind its ReLU) to the range seen, unless the next layer does so.
 
         Without it the convolution, and the pooling behind it, would run in float32.
@@ -166,25 +153,25 @@ class Lowering:
         for use in uses:
             use.node.replace_input_with(use.idx, pair)
 
-    def linear(self, inputs: onnx_ir.Value) -> onnx_ir.Value:
+    def linear(self, inputs: Value) -> Value:
         """Gemm on matrices; MatMul and Add on anything with more axes."""
         assert isinstance(self.layer, QuantizedLinear)
-        integers = self.layer.weight_integers.numpy()
-        if self.node.inputs[0].shape is not None and len(self.node.inputs[0].shape) == 2:  # type: ignore[union-attr]
-            return self.add("Gemm", inputs, self.weight(integers, axis=0), *self.bias(), transB=1)
-        product = self.add("MatMul", inputs, self.weight(integers.T, axis=1))
+        value = self.node.inputs[0]
+        if value is not None and value.shape is not None and len(value.shape) == 2:
+            return self.add("Gemm", inputs, self.weight(), *self.bias(), transB=1)
+        product = self.add("MatMul", inputs, self.weight(transposed=True))
         if self.layer.bias is None:
             return product
         return self.add("Add", product, self.constant("bias", self.layer.bias.numpy()))
 
-    def convolution(self, inputs: onnx_ir.Value) -> onnx_ir.Value:
+    def convolution(self, inputs: Value) -> Value:
         """Conv of one or two dimensions."""
         layer = self.layer
         assert isinstance(layer, QuantizedConvolution)
         return self.add(
             "Conv",
             inputs,
-            self.weight(layer.weight_integers.numpy(), axis=0),
+            self.weight(),
             *self.bias(),
             kernel_shape=layer.kernel_size,
             strides=layer.stride,
@@ -193,41 +180,41 @@ class Lowering:
             group=layer.groups,
         )
 
-    def weight(self, integers: np.ndarray, axis: int) -> onnx_ir.Value:
-        """The layer's own integers, and what they are multiplied by."""
-        scale = self.layer.weight_scale.numpy()
-        shape = scale.shape if self.layer.per_channel else ()
-        weight = self.constant("weight_integers", np.ascontiguousarray(integers))
+    def weight(self, *, transposed: bool = False) -> Value:
+        """The layer's own integers, and what they are multiplied by; transposed for MatMul."""
+        held = self.layer.held("weight")
+        if self.grouped:
+            floats = self.floats("weight", held)
+            return self.add("Transpose", floats, perm=(1, 0)) if transposed else floats
+        integers = held.integers.numpy()
+        per_channel = self.layer.scheme.granularity == "per_channel"
+        shape = held.scale.shape if per_channel else ()
+        weight = self.integers("weight_integers", integers.T if transposed else integers, self.layer.bits)
         # Zero points of zero may be left out by the standard; onnxruntime fuses wrongly without them.
-        zeros = self.constant("weight_zero_point", np.zeros(shape, np.int8))
-        axes = {"axis": axis} if self.layer.per_channel else {}
-        return self.add("DequantizeLinear", weight, self.constant("weight_scale", scale.reshape(shape)), zeros, **axes)
+        zeros = np.zeros(shape, np.int8) if held.zero_point is None else held.zero_point.numpy().reshape(shape)
+        axes: dict[str, Any] = {"axis": int(transposed)} if per_channel else {}
+        scale = self.constant("weight_scale", held.scale.numpy().reshape(shape))
+        return self.add("DequantizeLinear", weight, scale, self.constant("weight_zero_point", zeros), **axes)
 
-    def bias(self) -> list[onnx_ir.Value]:
+    def bias(self) -> list[Value]:
         """The bias in the unit of the integer sums, input scale × weight scale; nothing if there is none."""
-        if self.layer.bias is None:
+        layer = self.layer
+        assert isinstance(layer, (QuantizedLinear, QuantizedConvolution))
+        if layer.bias is None:
             return []
-        scale = (self.layer.input_scale * self.layer.weight_scale).numpy()
-        integers = np.rint(self.layer.bias.numpy().astype(np.float64) / scale).astype(np.int32)
+        if self.grouped:
+            return [self.constant("bias", layer.bias.numpy())]
+        scale = (layer.input_scale * layer.held("weight").scale).numpy()
+        integers = np.rint(layer.bias.numpy().astype(np.float64) / scale).astype(np.int32)
         bias = self.constant("bias_integers", integers)
-        if not self.layer.per_channel:
+        if layer.scheme.granularity == "per_tensor":
             return [self.add("DequantizeLinear", bias, self.constant("bias_scale", scale.reshape(())))]
         return [self.add("DequantizeLinear", bias, self.constant("bias_scale", scale), axis=0)]
 
-    def pair(self, value: onnx_ir.Value, scale: onnx_ir.Value, zero_point: onnx_ir.Value) -> onnx_ir.Value:
-        """Round to 8 bits and back."""
-        return self.add("DequantizeLinear", self.add("QuantizeLinear", value, scale, zero_point), scale, zero_point)
-
-    def add(self, operator: str, *inputs: onnx_ir.Value, **attributes: Any) -> onnx_ir.Value:
-        """Append one operator and return its output."""
-        node = onnx_ir.node(operator, inputs, attributes)
-        self.nodes.append(node)
-        return node.outputs[0]
-
-    def constant(self, name: str, array: np.ndarray) -> onnx_ir.Value:
-        """An initializer of the graph; a layer called twice shares its own."""
-        full = f"{self.name}.{name}"
-        if full not in self.graph.initializers:
-            value = onnx_ir.Value(name=full, const_value=onnx_ir.tensor(array, name=full))
-            self.graph.register_initializer(value)
-        return self.graph.initializers[full]
+    def pair(self, value: Value, scale: Value, zero_point: Value, bits: int = 8) -> Value:
+        """Round to integers and back; fewer than 8 bits are held in 8."""
+        steps = self.add("QuantizeLinear", value, scale, zero_point)
+        if bits < 8:
+            ends = (self.constant(f"levels_{end}", np.array(end, np.uint8)) for end in (0, levels_of(bits)))
+            steps = self.add("Clip", steps, *ends)
+        return self.add("DequantizeLinear", steps, scale, zero_point)

@@ -39,7 +39,7 @@ def test_a_transformer_layer_is_counted_with_its_attention():
 
 
 def test_an_integer_layer_counts_its_integers():
-    layer = QuantizedLinear(6, 4, bias=True, bits=8, per_channel=True)
+    layer = QuantizedLinear(6, 4, bias=True, bits=8)
     layer.weight_integers[0] = 3
     costs = costs_of(layer, torch.ones(2, 6))
     assert (costs.parameters, costs.nonzeros, costs.macs) == (28, 6, 24)

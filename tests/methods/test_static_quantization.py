@@ -8,8 +8,10 @@ from torch import nn
 
 from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods.base import Context
-from compression_gate.methods.static_quantization import StaticQuantization, Values
-from compression_gate.modules.quantized import QuantizedConv2d, QuantizedLayer
+from compression_gate.methods.calibration import Values
+from compression_gate.methods.static_quantization import StaticQuantization
+from compression_gate.modules.quantized import QuantizedConv2d
+from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.records.params import TrainParams
 from compression_gate.tasks.task import Batch
 
@@ -143,8 +145,8 @@ def test_activations_that_are_not_finite_are_refused_by_layer():
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        *[("bits", 1), ("bits", 9), ("bits", 4.5), ("granularity", "per_group"), ("calibration", "entropy")],
-        *[("symmetric", False), ("percentile", 10)],
+        *[("bits", 1), ("bits", 9), ("bits", 4.5), ("granularity", "per_row"), ("calibration", "kl")],
+        *[("symmetric", "no"), ("percentile", 10), ("activation_bits", 1)],
     ],
 )
 def test_a_bad_option_is_named(option, value):

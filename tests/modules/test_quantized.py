@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from compression_gate.errors import CompressionError
-from compression_gate.modules.quantized import LAYER_TYPES, LEVELS, affine, quantized_type_of
+from compression_gate.modules.quantized import LAYER_TYPES, quantized_type_of
+from compression_gate.modules.quantized_layer import LEVELS, StaticInput, affine
+from compression_gate.modules.quantized_weights import Scheme, quantized_weight
 
 LAYERS = {
     "linear": (lambda: nn.Linear(12, 5), (4, 12)),
@@ -21,11 +23,11 @@ LAYERS = {
 
 
 def quantized(layer, inputs, bits=8, per_channel=True):
-    rows = layer.weight.detach().flatten(1)
-    limit = rows.abs().amax(1) if per_channel else rows.abs().max().reshape(1)
-    span = (inputs.min().item(), inputs.max().item())
-    kind = quantized_type_of(layer)
-    return kind.from_float(layer, bits=bits, input_range=span, output_range=(-1.0, 1.0), weight_limit=limit)
+    scheme = Scheme(bits=bits, granularity="per_channel" if per_channel else "per_tensor")
+    scale, zero = affine(inputs.min().item(), inputs.max().item())
+    ranges = StaticInput(scale=scale, zero_point=zero, output_low=-1.0, output_high=1.0)
+    weight = quantized_weight(layer.weight, scheme, "minmax")
+    return quantized_type_of(layer).from_float(layer, {"weight": weight}, ranges)
 
 
 @pytest.fixture(params=LAYERS)
@@ -73,8 +75,8 @@ def test_the_float_layer_is_left_as_it_was(case):
 
 @pytest.mark.parametrize("bits", [1, 9])
 def test_bits_out_of_range_are_refused(bits):
-    with pytest.raises(CompressionError, match=f"bits: expected 2 to 8, got {bits}"):
-        LAYER_TYPES["QuantizedLinear"](in_features=1, out_features=1, bias=True, bits=bits, per_channel=True)
+    with pytest.raises(CompressionError, match=f"bits: expected a whole number from 2 to 8, got {bits}"):
+        LAYER_TYPES["QuantizedLinear"](in_features=1, out_features=1, bias=True, bits=bits)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 3.0), (0.0, 5.0), (2.0, 5.0), (-4.0, -1.0), (0.0, 0.0)])

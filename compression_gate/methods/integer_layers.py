@@ -1,0 +1,157 @@
+"""What the quantizing methods share: which layers they treat, how norms are folded, how layers take others' places."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch.fx
+from torch import nn
+
+from compression_gate.errors import CompressionError
+from compression_gate.methods.base import Context
+from compression_gate.methods.options import not_one_of, refuse
+from compression_gate.modules.quantized import quantized_type_of
+from compression_gate.modules.quantized_layer import QuantizedLayer
+from compression_gate.modules.quantized_recurrent import QuantizedRecurrent
+
+FUSED_NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d}
+NESTED = (
+    "nn.TransformerEncoder reads these weights past the layers where a mask makes its tensors nested: "
+    "build it with enable_nested_tensor=False"
+)
+
+
+def treatable(
+    model: nn.Module, context: Context, *, inputs: Iterable[str], ignore: tuple[str, ...] = ()
+) -> dict[str, nn.Module]:
+    """Layers that can become integer layers, by name; the others with weights go to the notes.
+
+    Args:
+        inputs: kinds of inputs, one of which the integer layer must know: static, dynamic, float.
+        ignore: names of modules to leave as they are, with everything inside them.
+
+    Raises:
+        ParamsError: a name in ``ignore`` is no module's.
+    """
+    known = [name for name, _ in model.named_modules()]
+    refuse(*(not_one_of("ignore", name, known) for name in ignore))
+    layers: dict[str, nn.Module] = {}
+    skipped: list[str] = []
+    kinds = set(inputs)
+    for name, module in model.named_modules():
+        if any(name.startswith(prefix) for prefix in skipped):
+            continue
+        if name in ignore:
+            skipped.append(f"{name}." if name else "")
+            context.notes.uncovered[name] = "ignored"
+        elif isinstance(module, QuantizedLayer):
+            context.notes.uncovered[name] = "holds integers already"
+        elif isinstance(module, nn.MultiheadAttention):
+            skipped.append(f"{name}." if name else "")
+            context.notes.uncovered[name] = f"{type(module).__name__} reads its weights directly: left in float"
+        elif isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor and "float" not in kinds:
+            skipped.append(f"{name}." if name else "")
+            context.notes.uncovered[name] = NESTED
+        elif (reason := why_not(module, kinds)) is not None:
+            context.notes.uncovered[name] = reason
+        elif quantized_type_of(module):
+            layers[name] = module
+    return layers
+
+
+def why_not(module: nn.Module, inputs: set[str]) -> str | None:
+    """Why a module with weights stays in float; None if it can be treated or has none of its own."""
+    kind = quantized_type_of(module)
+    own = [name for name, _ in module.named_parameters(recurse=False)]
+    if kind is None:
+        return f"{type(module).__name__}: no integer form" if own else None
+    if not inputs & set(kind.input_kinds):
+        wanted = "weight_only_quantization" + (
+            " and dynamic_quantization" if "dynamic" in kind.input_kinds and "dynamic" not in inputs else ""
+        )
+        return f"{type(module).__name__}: its inputs have no integer form here: {wanted} can treat it"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "has hooks that an integer layer would lose"
+    if strange := [weight.dtype for _, weight in module.named_parameters() if weight.dtype != torch.float32]:
+        return f"weights of {strange[0]}, not float32"
+    return kind.why_not(module)
+
+
+def weight_names(layer: nn.Module) -> list[str]:
+    """Names of a treatable layer's weights, biases left out."""
+    if issubclass(quantized_type_of(layer) or QuantizedLayer, QuantizedRecurrent):
+        return [name for name, _ in layer.named_parameters() if name.startswith("weight")]
+    return ["weight"]
+
+
+def replaced(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """Put ``new`` wherever ``old`` is, under each of its names, and return the model."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old:
+            if not name:
+                return new
+            model.set_submodule(name, new)
+    return model
+
+
+def called_one_by_one(model: nn.Module) -> nn.Module:
+    """Have transformer layers call their linear layers, in place, instead of computing past them in evaluation.
+
+    The flag says which activation the fused kernel would use; 0 means one that it does not know.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+    return model
+
+
+def refuse_none(method: str, wanted: str, model: nn.Module, context: Context) -> None:
+    """Refuse a model of which nothing was treated.
+
+    Raises:
+        CompressionError: with the reason of every layer that was left.
+    """
+    if not context.notes.covered:
+        reasons = "; ".join(f"{name or 'model'}: {reason}" for name, reason in context.notes.uncovered.items())
+        raise CompressionError(
+            f"{method}: expected {wanted}, got none that can be treated in {type(model).__name__}: "
+            f"{reasons or 'it has no weights'}"
+        )
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """Fold normalisations into the convolutions they follow, where that order is certain; the model is changed.
+
+    Elsewhere they stay as they are, behind an integer convolution.
+
+    Source: B. Jacob et al., CVPR 2018, §3.2 (folding of batch normalisation).
+    """
+    for first, second in followed_by_norm(model):
+        layer: Any = model.get_submodule(first)
+        norm: Any = model.get_submodule(second)
+        if norm.running_mean is not None and why_not(layer, {"static"}) is None:
+            model.set_submodule(first, nn.utils.fuse_conv_bn_eval(layer, norm))
+            model.set_submodule(second, nn.Identity())
+    return model
+
+
+def followed_by_norm(model: nn.Module) -> list[tuple[str, str]]:
+    """Names of convolutions whose output goes into one normalisation and nowhere else, with that normalisation."""
+    try:
+        nodes = list(torch.fx.symbolic_trace(model).graph.nodes)
+    except Exception:  # noqa: BLE001  # a model whose flow depends on its values fails in any way: nothing is certain
+        return []
+    names = dict(model.named_modules(remove_duplicate=False))
+    calls = Counter(id(names[str(node.target)]) for node in nodes if node.op == "call_module")
+    pairs = []
+    for node in nodes:
+        users = list(node.users)
+        if node.op != "call_module" or len(users) != 1 or users[0].op != "call_module":
+            continue
+        first, second = names[str(node.target)], names[str(users[0].target)]
+        once = calls[id(first)] == calls[id(second)] == 1
+        if once and FUSED_NORMS.get(type(first)) is type(second):
+            pairs.append((str(node.target), str(users[0].target)))
+    return pairs
