@@ -125,6 +125,7 @@ def settings(threads: int) -> dict[str, Any]:
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",  # bf16 where the processor has it, if nothing is said
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,  # activations of integer weights are rounded as well, if nothing is said
         "ENABLE_CPU_PINNING": False,  # cores are the caller's to choose
     }
     # Processors without VNNI saturate the 16-bit sums of U8 × S8: another machine, another accuracy. Integer layers

@@ -14,6 +14,7 @@ from compression_gate.errors import CompressionGateError
 from compression_gate.pipeline.definition import FILE_NAME, check_definition
 from compression_gate.pipeline.dvc import dvc_root, git_root, has_remote
 from compression_gate.records.params import read_params
+from compression_gate.runtimes import RUNTIMES
 
 OLDEST_PYTHON = (3, 11)
 LIBRARIES = {
@@ -95,9 +96,25 @@ def suite_findings(suite: Path) -> Iterator[Finding]:
     yield Finding(
         name="params.yaml", fine=True, found=f"{len(params.compress.steps)} steps, {len(params.gate.rules)} rules"
     )
+    yield from runtime_findings(params.compress.runtime)
     try:
         check_definition(params, suite)
     except CompressionGateError as error:
         yield Finding(name=FILE_NAME, fine=False, found=str(error), mend="compression-gate init --refresh")
         return
     yield Finding(name=FILE_NAME, fine=True, found="declares every source")
+
+
+def runtime_findings(chosen: str) -> Iterator[Finding]:
+    """Look at the libraries of runtimes that come as extras; only the suite's own is needed."""
+    for name, row in RUNTIMES.items():
+        if row.needs is None:
+            continue
+        found = installed_version(row.needs)
+        yield Finding(
+            name=f"runtime {name}",
+            fine=found is not None,
+            found=found or "not installed",
+            mend=f"pip install 'compression-gate[{row.needs}]'",
+            needed=name == chosen,
+        )

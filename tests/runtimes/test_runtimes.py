@@ -31,6 +31,15 @@ def runtime(request):
         pytest.skip(str(error))
 
 
+@pytest.mark.parametrize("name", [name for name, row in RUNTIMES.items() if row.needs])
+def test_a_runtime_that_is_not_installed_says_what_to_install(name, monkeypatch):
+    row = RUNTIMES[name]
+    monkeypatch.delitem(sys.modules, row.target.partition(":")[0], raising=False)
+    monkeypatch.setitem(sys.modules, row.needs, None)  # as if it were not there
+    with pytest.raises(MissingDependencyError, match=rf"{name} needs .*pip install 'compression-gate\[{row.needs}\]'"):
+        registry.load("runtimes", name, RUNTIMES)
+
+
 @pytest.fixture(params=models.CASES)
 def case(request):
     torch.manual_seed(0)

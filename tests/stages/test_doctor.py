@@ -3,6 +3,8 @@
 import importlib.metadata
 import subprocess
 
+import pytest
+
 from compression_gate.stages import doctor
 
 
@@ -38,15 +40,24 @@ def test_undeclared_source_names_the_command(suite):
     assert finding.mend == "compression-gate init --refresh"
 
 
-def test_library_that_is_not_installed_is_told_with_its_line(suite, monkeypatch):
+@pytest.fixture
+def uninstall(monkeypatch):
+    """Make a library look as if it were not there."""
     version = importlib.metadata.version
 
-    def without_onnx(name):
-        if name == "onnx":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return version(name)
+    def without(library):
+        def answer(name):
+            if name == library:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return version(name)
 
-    monkeypatch.setattr(importlib.metadata, "version", without_onnx)
+        monkeypatch.setattr(importlib.metadata, "version", answer)
+
+    return without
+
+
+def test_library_that_is_not_installed_is_told_with_its_line(suite, uninstall):
+    uninstall("onnx")
     finding = findings(suite)["onnx"]
     assert (finding.fine, finding.needed, finding.found, finding.mend) == (
         False,
@@ -54,6 +65,16 @@ def test_library_that_is_not_installed_is_told_with_its_line(suite, monkeypatch)
         "not installed",
         "pip install onnx",
     )
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_runtime_that_is_not_installed_is_needed_by_suites_that_ship_to_it(suite, uninstall, chosen):
+    uninstall("openvino")
+    if chosen:
+        suite.edit("compress", {"runtime": "openvino"})
+    finding = findings(suite)["runtime openvino"]
+    assert (finding.fine, finding.needed) == (False, chosen)
+    assert finding.mend == "pip install 'compression-gate[openvino]'"
 
 
 def test_missing_git_and_remote_do_not_fail(suite):
