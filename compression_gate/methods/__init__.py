@@ -29,4 +29,8 @@ METHODS: dict[str, Plugin] = {
         target="compression_gate.methods.weight_sharing:WeightSharing",
         summary="few distinct weights a layer, found by k-means",
     ),
+    "low_rank": Plugin(
+        target="compression_gate.methods.low_rank:LowRank",
+        summary="one wide layer becomes two or three thin ones, by SVD, Tucker or CP",
+    ),
 }

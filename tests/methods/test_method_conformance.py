@@ -23,6 +23,7 @@ OPTIONS = {
         "members": [[{"method": "structured_pruning"}], [{"method": "magnitude_pruning", "sparsity": 0.5}]],
     },
     "weight_sharing": {"bits": 3},
+    "low_rank": {"rank": 3},
 }
 # An option that cannot be, for every method.
 BAD_OPTIONS = {
@@ -32,6 +33,7 @@ BAD_OPTIONS = {
     "ensemble": ("mode", "glued"),
     "static_quantization": ("bits", 99),
     "weight_sharing": ("bits", 0),
+    "low_rank": ("rank", 0),
 }
 
 
