@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compression_gate.methods.base import Context
+from compression_gate.modules.surgery import CONVOLUTIONS
 from compression_gate.tasks.calling import call
 
 BATCH_SIZE = 128
@@ -34,9 +35,9 @@ def mean_inputs(model: nn.Module, context: Context, types: tuple[type[nn.Module]
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         values = inputs[0].abs()
-        if not isinstance(layer, (nn.Linear, nn.Bilinear)):
+        if isinstance(layer, CONVOLUTIONS):
             # Convolutions count channels on axis 1 of (N, C, …), or 0 of (C, …) without a batch.
-            spatial = values.dim() - (layer.weight.dim() - 2)  # type: ignore[operator]
+            spatial = values.dim() - (layer.weight.dim() - 2)
             values = values.movedim(spatial - 1, -1)
         flat = values.reshape(-1, values.shape[-1])
         sums[layer] = sums.get(layer, torch.zeros(flat.shape[1])) + flat.sum(0)

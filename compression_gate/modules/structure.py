@@ -19,7 +19,7 @@ from safetensors.torch import load_model as load_tensors
 from torch import nn
 
 from compression_gate.errors import CompressionError, MetricsError
-from compression_gate.modules import quantized
+from compression_gate.modules import attention, quantized
 from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.modules.surgery import ties
 from compression_gate.modules.weights_file import save_weights
@@ -60,6 +60,7 @@ LAYER_TYPES: dict[str, Callable[..., nn.Module]] = {
         )
     },
     **quantized.LAYER_TYPES,
+    **attention.LAYER_TYPES,
     "Sequential": placeholders,
 }
 
@@ -141,7 +142,7 @@ def describe(model: nn.Module, factory_model: nn.Module) -> Structure:
 
 def layer_of(module: nn.Module) -> Layer | None:
     """Return how the module is written down, or None for a type outside the allow-list."""
-    if isinstance(module, QuantizedLayer):
+    if isinstance(module, (QuantizedLayer, attention.HeadAttention)):
         return Layer(type=type(module).__name__, arguments=module.constructor_arguments())
     if type(module) is nn.Sequential:
         return Layer(type="Sequential", arguments={"length": len(module)})

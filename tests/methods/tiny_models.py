@@ -113,6 +113,30 @@ class Recurrent(nn.Module):
         return self.head(self.hidden(self.lstm(self.embed(inputs.squeeze(1)))[0][:, -1]).relu())
 
 
+class Gru(nn.Module):
+    """Reads the last state of its upper layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(8, 16, num_layers=2, batch_first=True)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, inputs):
+        return self.head(self.gru(inputs.squeeze(1))[1][-1])
+
+
+class Bidirectional(nn.Module):
+    """Reads the mean over time of both directions, through a norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(8, 12, num_layers=2, bidirectional=True)
+        self.norm, self.head = nn.LayerNorm(24), nn.Linear(24, CLASSES)
+
+    def forward(self, inputs):
+        return self.head(self.norm(self.lstm(inputs.squeeze(1).transpose(0, 1))[0].mean(0)))
+
+
 class Tied(nn.Module):
     """Two layers with one weight."""
 
@@ -127,7 +151,9 @@ class Tied(nn.Module):
         return self.head(self.wide(self.again(self.middle(features).relu()).relu()).relu())
 
 
-MODELS = {kind.__name__.lower(): kind for kind in (Mlp, LeNet, ResNet, MobileNet, Tokens, Transformer, Recurrent, Tied)}
+IMAGES = (Mlp, LeNet, ResNet, MobileNet)
+SEQUENCES = (Tokens, Transformer, Recurrent, Gru, Bidirectional)
+MODELS = {kind.__name__.lower(): kind for kind in (*IMAGES, *SEQUENCES, Tied)}
 
 
 def build(kind):
@@ -165,6 +191,13 @@ def regression(split, kind):
 
 def load(split, kind):
     return Data(split, kind)
+
+
+def padded(examples):
+    """Tokens cut where the mask ends, and padded to the longest of the batch."""
+    ids = [inputs["ids"][: int(inputs["mask"].sum())] for inputs, _ in examples]
+    ids = nn.utils.rnn.pad_sequence(ids, batch_first=True)
+    return {"ids": ids, "mask": (ids > 0).float()}, torch.tensor([target for _, target in examples])
 
 
 def one_output(kind):

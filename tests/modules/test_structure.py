@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compression_gate.errors import CompressionError
+from compression_gate.modules.attention import HeadAttention
 from compression_gate.modules.quantized import QuantizedLinear
 from compression_gate.modules.structure import (
     LAYER_TYPES,
@@ -190,6 +191,7 @@ def test_every_listed_type_rebuilds_itself_from_its_own_arguments():
             nn.InstanceNorm2d(2, affine=True),
         ),
         *(nn.InstanceNorm3d(2), nn.Sequential(nn.ReLU())),
+        HeadAttention(embed_dim=8, num_heads=3, head_dim=2, bias=False, batch_first=True),
         QuantizedLinear(2, 3, bias=False, bits=8, granularity="per_tensor"),
     ]
     for sample in samples:
