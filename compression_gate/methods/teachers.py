@@ -148,9 +148,10 @@ def right_answers(model: nn.Module, inputs: Any, targets: Tensor) -> int:
 
 
 def noted(notes: Notes, prefix: str, inner: Notes) -> None:
-    """Copy what an inner step noted, each name behind a prefix."""
+    """Copy what an inner step noted, each name behind a prefix: empty, or the name of a module and a dot."""
     notes.covered.extend(f"{prefix}{name}" for name in inner.covered)
     notes.uncovered.update({f"{prefix}{name}": reason for name, reason in inner.uncovered.items()})
-    notes.remarks.extend(f"{prefix}{remark}" for remark in inner.remarks)
+    who = f"{prefix.removesuffix('.')}: " if prefix else ""
+    notes.remarks.extend(f"{who}{remark}" for remark in inner.remarks)
     for label, curve in inner.curves.items():
         notes.add_curve(f"{prefix}{label}", curve)

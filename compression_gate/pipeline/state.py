@@ -125,7 +125,8 @@ def source_digests(suite: Path, params: Params) -> dict[str, str]:
     sources = all_sources(params, suite)
     if absent := [path for path in sources if not (suite / path).exists()]:
         raise ParamsError(
-            f"params.yaml: task: {path}: no such file: mend task.files or task.weights" for path in absent
+            f"params.yaml: task: {path}: no such file: mend task.files, task.weights or the weights that a step names"
+            for path in absent
         )
     files = [file for path in sources for file in expanded(suite / path)]
     return {Path(os.path.relpath(file, suite)).as_posix(): digest_of_file(file) for file in files}

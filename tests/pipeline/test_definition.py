@@ -108,6 +108,21 @@ def test_files_weights_and_recipe_are_deps(suite):
     assert sources_of(DEFINITION["gate"], params, suite.path) == []
 
 
+def test_code_and_weights_of_teachers_and_students_are_deps_of_compress_alone(suite):
+    for name in ("tutor", "pupil"):
+        (suite.path / f"{name}.py").write_text("")
+    teacher = {"model": "tutor:Net", "weights": "tutor.safetensors"}
+    step = {"method": "distillation", "teacher": ["reference", teacher], "student": {"model": "pupil:Net"}}
+    suite.edit("compress.steps", [step])
+    (suite.path / "best.yaml").write_text(yaml.safe_dump({"schema": 1, "steps": [step]}))
+    named = {"tutor.py", "pupil.py", "tutor.safetensors"}
+    for compress in ({"steps": [step]}, {"recipe": "best.yaml"}):
+        suite.edit("compress", compress)
+        params = read_params(suite.path)
+        assert named <= set(sources_of(DEFINITION["compress"], params, suite.path))
+        assert not named & set(sources_of(DEFINITION["train"], params, suite.path))
+
+
 def test_weights_from_the_model_are_no_file(suite):
     suite.edit("task.weights", "from_model")
     assert sources_of(DEFINITION["train"], read_params(suite.path), suite.path) == [suite.source.name]

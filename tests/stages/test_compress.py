@@ -52,6 +52,28 @@ def test_training_inside_a_step_leaves_its_curve_in_the_record(trained):
     assert pruning.curves == {}
 
 
+NARROW = """
+
+def narrow():
+    return Net(4)
+"""
+
+
+def test_another_architecture_and_an_ensemble_are_written_reloaded_and_exported(trained):
+    """The factory of structure.json is then not the task's; a teacher of its own is trained once for both members."""
+    trained.append(NARROW)
+    taught = {"method": "distillation", "epochs": 1, "teacher": {"train": {"epochs": 1, "seed": 2}}}
+    student = {**taught, "student": {"model": f"{trained.module}:narrow"}}
+    pruned = {"method": "structured_pruning"}
+    ensemble = {"method": "ensemble", "members": [[student], [pruned, taught]]}
+    trained.edit("compress.steps", [ensemble, {"method": "static_quantization"}])
+    record = compress.run(trained.path)
+    assert all(step.effective for step in record.steps)
+    curves = record.steps[0].curves
+    assert list(curves) == [f"members.{n}.{label}" for n in (0, 1) for label in ("teacher", "distillation")]
+    assert Artifact.open(trained.path / CANDIDATE).recipe_digest == record.recipe_digest
+
+
 def test_same_seed_same_digest_in_another_folder(trained):
     compress.run(trained.path)
     before = Artifact.open(trained.path / CANDIDATE)

@@ -6,7 +6,7 @@ import pytest
 
 from compression_gate.errors import ParamsError
 from compression_gate.records.params import TaskParams
-from compression_gate.tasks.sources import first_party_sources, head_commit, import_roots
+from compression_gate.tasks.sources import first_party_sources, head_commit, import_roots, named_in_steps, sources_at
 
 # Files of a repository, the dotted path of the model, and the files that must be found.
 TREES = {
@@ -152,3 +152,23 @@ def test_commit_is_marked_where_tracked_files_differ(tmp_path):
     assert head_commit(tmp_path) == commit
     (tmp_path / "a").write_text("2")
     assert head_commit(tmp_path) == commit + "+"
+
+
+STEPS = [  # options of a step, and the keys at which models are named
+    ({"teacher": "reference"}, []),
+    ({"teacher": {"model": "a:B", "weights": "w"}}, ["steps.0.teacher"]),
+    ({"teacher": ["reference", {"train": {}}], "student": {"model": "a:C"}}, ["steps.0.teacher.1", "steps.0.student"]),
+    ({"members": [[{"method": "x", "student": {"model": "a:C"}}]]}, ["steps.0.members.0.0.student"]),
+    ({"student": "smallest"}, []),
+    ({"other": {"model": "a:B"}}, []),
+]
+
+
+@pytest.mark.parametrize(("options", "keys"), STEPS)
+def test_models_that_steps_name_are_found_wherever_they_stand(options, keys):
+    assert [key for key, _ in named_in_steps([options], "steps")] == keys
+
+
+def test_a_model_named_by_a_step_that_is_nowhere_is_told_with_its_key(tmp_path):
+    with pytest.raises(ParamsError, match=r"^params\.yaml: steps\.0\.teacher\.model: no module 'nowhere' in "):
+        sources_at({"steps.0.teacher.model": "nowhere:Net"}, [tmp_path])
