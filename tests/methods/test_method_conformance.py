@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compression_gate import registry
-from compression_gate.errors import ParamsError
+from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods import METHODS
 from compression_gate.methods.base import Context, Method
 from compression_gate.methods.chain import factory_of, method_of
@@ -14,7 +14,13 @@ from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest, weights
 from compression_gate.records.params import Step
 
-KINDS = ("mlp", "lenet", "resnet", "mobilenet", "tokens")
+IMAGES, SEQUENCES = (
+    ("mlp", "lenet", "resnet", "mobilenet"),
+    ("tokens", "transformer", "recurrent", "gru", "bidirectional"),
+)
+KINDS = (*IMAGES, *SEQUENCES, "tied")
+# What a method cannot treat at all: (method, kind) -> the text of its refusal.
+REFUSALS: dict[tuple[str, str], str] = {}
 # What to apply where the defaults are not enough; a method that needs nothing has no row.
 OPTIONS = {
     "magnitude_pruning": {"sparsity": 0.5},
@@ -32,6 +38,8 @@ BAD_OPTIONS = {
     "distillation": ("alpha", 2.0),
     "ensemble": ("mode", "glued"),
     "static_quantization": ("bits", 99),
+    "weight_only_quantization": ("bits", 1),
+    "dynamic_quantization": ("granularity", "per_group"),
     "weight_sharing": ("bits", 0),
     "low_rank": ("rank", 0),
 }
@@ -87,6 +95,10 @@ EFFECTS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_method_keeps_its_promises(tiny, tmp_path, kind, name):
     suite = tiny(kind)
+    if (name, kind) in REFUSALS:
+        with pytest.raises(CompressionError, match=REFUSALS[name, kind]):
+            suite.apply(method(name))
+        return
     before, outputs = state_digest(suite.reference), suite.outputs(suite.reference)
     step = method(name)
     context: Context = suite.context()
