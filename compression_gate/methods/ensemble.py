@@ -1,4 +1,4 @@
-"""Ensembles: several recipes, each applied to the model; fused into one that averages, or distilled into one of them."""
+"""Ensembles: several recipes, each applied to the model, fused into one that averages, or distilled into one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from compression_gate.methods import chain
 from compression_gate.methods.base import Context, Effect, Method, Notes
 from compression_gate.methods.distillation import Distillation
 from compression_gate.methods.options import not_one_of, refuse
-from compression_gate.methods.teachers import beside, noted
+from compression_gate.methods.teachers import beside, note_layers, note_training
 from compression_gate.modules.fused import Average, Fused
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
@@ -64,7 +64,7 @@ class Ensemble:
     mode: Mode = "fused"
     average: Average = "logits"
     student: Student = "first"
-    distillation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    distillation: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         refuse(
@@ -82,7 +82,7 @@ class Ensemble:
         """Say what is wrong with the options of the distillation."""
         if self.mode == "fused" and self.distillation:
             return [f"distillation: is for mode distilled, got {self.distillation!r} with mode fused"]
-        if taken := [name for name in ("teacher", "student") if name in self.distillation]:
+        if taken := [name for name in ("teacher", "student") if name in (self.distillation or {})]:
             return [f"distillation.{taken[0]}: the members are teacher and student here: leave it out"]
         try:
             lesson = self.lesson
@@ -125,7 +125,7 @@ class Ensemble:
     @cached_property
     def lesson(self) -> Distillation:
         """The distillation into one member."""
-        method = chain.method_of(Step.model_validate({"method": "distillation", **self.distillation}))
+        method = chain.method_of(Step.model_validate({"method": "distillation", **(self.distillation or {})}))
         assert isinstance(method, Distillation)
         return method
 
@@ -177,16 +177,17 @@ class Ensemble:
         context.notes.remarks.append(
             f"parameters of the members: {', '.join(f'{size:,}' for size in sizes)}; together {sum(sizes):,}"
         )
+        for index, own in enumerate(contexts):
+            note_training(context.notes, f"members.{index}", own.notes)
         fused = Fused(members, self.average).eval()
         if self.mode == "fused":
             for index, own in enumerate(contexts):
-                noted(context.notes, f"members.{index}.", own.notes)
+                note_layers(context.notes, f"members.{index}.", own.notes)
             forget(folders)
             return fused
         place = 0 if self.student == "first" else sizes.index(min(sizes))
         context.notes.remarks.append(f"the student is member {place}")
-        noted(context.notes, "", contexts[place].notes)
-        context.notes.covered.clear()
+        context.notes.uncovered.update(contexts[place].notes.uncovered)
         student = self.lesson.apply(members[place], dataclasses.replace(context, reference=fused))
         forget(folders)
         return student

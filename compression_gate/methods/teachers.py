@@ -147,11 +147,14 @@ def right_answers(model: nn.Module, inputs: Any, targets: Tensor) -> int:
     return int((call(model, inputs).argmax(1) == targets).sum())
 
 
-def noted(notes: Notes, prefix: str, inner: Notes) -> None:
-    """Copy what an inner step noted, each name behind a prefix: empty, or the name of a module and a dot."""
+def note_layers(notes: Notes, prefix: str, inner: Notes) -> None:
+    """Copy which layers an inner step met, each name behind a prefix."""
     notes.covered.extend(f"{prefix}{name}" for name in inner.covered)
     notes.uncovered.update({f"{prefix}{name}": reason for name, reason in inner.uncovered.items()})
-    who = f"{prefix.removesuffix('.')}: " if prefix else ""
-    notes.remarks.extend(f"{who}{remark}" for remark in inner.remarks)
+
+
+def note_training(notes: Notes, who: str, inner: Notes) -> None:
+    """Copy remarks and curves of an inner step, each behind its name."""
+    notes.remarks.extend(f"{who}: {remark}" for remark in inner.remarks)
     for label, curve in inner.curves.items():
-        notes.add_curve(f"{prefix}{label}", curve)
+        notes.add_curve(f"{who}.{label}", curve)

@@ -102,9 +102,15 @@ def tiny_regression(tiny):
     )
 
 
-def test_soft_distillation_works_on_regression(tiny):
+@pytest.mark.parametrize("way", ["soft", "feature", "adversarial", "adversarial on features"])
+def test_distillation_works_on_regression(tiny, way):
     suite = tiny_regression(tiny)
-    assert torch.isfinite(suite.outputs(suite.apply(Distillation(epochs=1)))).all()
+    context = suite.context()
+    student = Distillation(epochs=3, alpha=1.0, **WAYS[way]).apply(suite.factory, context)
+    before, after = (
+        float((suite.outputs(m) - suite.outputs(suite.reference)).square().mean()) for m in (suite.factory, student)
+    )
+    assert after < before
 
 
 WAYS = {
