@@ -17,19 +17,22 @@ from compression_gate.modules.surgery import state_digest, unknown_weights, weig
 from compression_gate.tasks.training import Fitting, fit
 
 Init = Literal["linear", "density", "random"]
+Scope = Literal["local", "global"]
 MOST_ROUNDS = 300  # of Lloyd's algorithm: sorted values settle in tens; the bound only stops what would oscillate
 MOST_CLUSTERS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightSharing:
-    """Replace each weight by the nearest of its layer's few shared values; exact zeros stay and count as one of them.
+    """Replace each weight by the nearest of a few shared values; exact zeros stay and count as one of them.
 
     The weights stay ordinary tensors; the coded file stores an index each.
 
     Args:
-        bits: of an index: 2^bits shared values a layer, 1 to 16.
+        bits: of an index: 2^bits shared values, 1 to 16.
         clusters: instead: how many shared values, 2 or more.
+        scope: ``local``: that many for each layer; ``global``: for all layers together, one table in the file. Layers
+            with weights much smaller than the largest layer's are left with few values then.
         init: where k-means starts: ``linear`` between the smallest and the largest weight, which keeps the large
             ones; ``density``: at quantiles; ``random``: at weights drawn by ``train.seed``.
         epochs: of fine-tuning the shared values: the gradients of all weights that share one are summed.
@@ -41,6 +44,7 @@ class WeightSharing:
     effect: ClassVar[Effect] = "fewer_values"
     bits: int | None = None
     clusters: int | None = None
+    scope: Scope = "local"
     init: Init = "linear"
     epochs: int = 0
     learning_rate: float | None = None
@@ -50,6 +54,7 @@ class WeightSharing:
             not_exactly_one(bits=self.bits, clusters=self.clusters),
             outside("bits", self.bits, 1, 16),
             outside("clusters", self.clusters, 2, MOST_CLUSTERS),
+            not_one_of("scope", self.scope, get_args(Scope)),
             not_one_of("init", self.init, get_args(Init)),
             outside("epochs", self.epochs, 0),
             outside("learning_rate", self.learning_rate, 0, open_="["),
@@ -57,7 +62,7 @@ class WeightSharing:
 
     @property
     def count(self) -> int:
-        """How many values a layer may hold."""
+        """How many values a layer, or all of them, may hold."""
         return self.clusters if self.clusters is not None else 2 ** (self.bits or 0)
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
@@ -68,23 +73,24 @@ class WeightSharing:
             raise CompressionError("weight_sharing: no layer has weights of a known type: leave the step out")
         context.notes.uncovered.update(unknown_weights(shared))
         random = torch.Generator().manual_seed(context.train.seed)
+        tables = [[name] for name in treated] if self.scope == "local" else [list(treated)]
         members: dict[str, Tensor] = {}
-        for name, weight in treated.items():
-            members[name] = share(weight, self.count, self.init, random)
-            context.notes.covered.append(name)
+        for names in tables:
+            members |= share({name: treated[name] for name in names}, self.count, self.init, random)
+        context.notes.covered.extend(treated)
         if self.epochs:
             fine_tune(shared, members, self, context)
         return shared
 
 
 @torch.no_grad()
-def share(weight: nn.Parameter, count: int, init: Init, random: torch.Generator) -> Tensor:
-    """Give ``weight`` at most ``count`` distinct values in place, and return which one each element has.
+def share(together: dict[str, nn.Parameter], count: int, init: Init, random: torch.Generator) -> dict[str, Tensor]:
+    """Give weights at most ``count`` distinct values together, in place, and return which one each element has.
 
     Returns:
-        Indices in the weight's shape; -1 for exact zeros, which stay.
+        Indices in each weight's shape; -1 for exact zeros, which stay.
     """
-    values = weight.detach().flatten().double()
+    values = torch.cat([weight.detach().flatten() for weight in together.values()]).double()
     live = values != 0
     clusters = count if bool(live.all()) else count - 1
     index = torch.full(values.shape, -1, dtype=torch.long)
@@ -93,8 +99,12 @@ def share(weight: nn.Parameter, count: int, init: Init, random: torch.Generator)
         centres, inside = clustered(ordered, clusters, init, random)
         index[live] = inside[back.argsort()]
         values[live] = centres[inside][back.argsort()]
-    weight.copy_(values.view(weight.shape))
-    return index.view(weight.shape)
+    sizes = [weight.numel() for weight in together.values()]
+    members = {}
+    for (name, weight), new, own in zip(together.items(), values.split(sizes), index.split(sizes), strict=True):
+        weight.copy_(new.view(weight.shape))
+        members[name] = own.view(weight.shape)
+    return members
 
 
 def clustered(ordered: Tensor, count: int, init: Init, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -139,31 +149,63 @@ def first_centres(ordered: Tensor, count: int, init: Init, random: torch.Generat
 
 
 def fine_tune(model: nn.Module, members: dict[str, Tensor], options: WeightSharing, context: Context) -> None:
-    """Train the shared values in place: weights that share one get one gradient, and stay equal."""
+    """Train the shared values in place: the weights of a layer that share one get one gradient, and stay equal.
+
+    With one table for all layers, each layer moves its values by itself, then all take the mean over their weights.
+    """
     key = f"{options} {state_digest(model)}"
     hooks = [
         weight.register_hook(summed(members[name])) for name, weight in weights(model).items() if weight.requires_grad
     ]
     rate = options.learning_rate or context.train.learning_rate / 3
-    train = context.train.model_copy(update={"epochs": options.epochs, "learning_rate": rate})
+    fitting = Fitting(
+        options=context.train.model_copy(update={"epochs": options.epochs, "learning_rate": rate}),
+        after_step=rejoined(members) if options.scope == "local" else averaged(members),
+        checkpoint=context.checkpoint,
+        label="weight_sharing",
+        key=key,
+    )
+    try:
+        context.notes.add_curve("weight_sharing", fit(model, context.task, fitting))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def rejoined(members: dict[str, Tensor]) -> Callable[[nn.Module], None]:
+    """Return a function that makes the members of each value exactly equal again.
+
+    Vectorised and scalar parts of one kernel may round differently: the first member speaks for all.
+    """
     firsts = {name: first_members(index) for name, index in members.items()}
 
     @torch.no_grad()
     def after_step(current: nn.Module) -> None:
-        # Vectorised and scalar parts of one kernel may round differently: the first member speaks for all.
         for name, weight in weights(current).items():
             index = members[name].to(weight.device)
             centres = torch.cat([weight.reshape(-1)[firsts[name].to(weight.device)], weight.new_zeros(1)])
             weight.copy_(centres[index])  # -1, the last, is the zero
 
-    fitting = Fitting(
-        options=train, after_step=after_step, checkpoint=context.checkpoint, label="weight_sharing", key=key
-    )
-    try:
-        fit(model, context.task, fitting)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return after_step
+
+
+def averaged(members: dict[str, Tensor]) -> Callable[[nn.Module], None]:
+    """Return a function that gives each value the mean over its members in all layers; zeros stay zero."""
+    places = torch.cat([index.flatten() for index in members.values()])
+    live = places >= 0
+    count = int(places.max()) + 1
+    sizes = torch.bincount(places[live], minlength=count).clamp_min(1)
+
+    @torch.no_grad()
+    def after_step(current: nn.Module) -> None:
+        treated = weights(current)
+        together = torch.cat([treated[name].detach().flatten().cpu() for name in members]).double()
+        sums = torch.zeros(count, dtype=torch.double).index_add_(0, places[live], together[live])
+        centres = torch.cat([sums / sizes, sums.new_zeros(1)])
+        for name, index in members.items():
+            treated[name].copy_(centres[index])
+
+    return after_step
 
 
 def first_members(index: Tensor) -> Tensor:

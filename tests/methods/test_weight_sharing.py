@@ -13,6 +13,7 @@ from compression_gate.errors import ParamsError
 from compression_gate.methods.magnitude_pruning import MagnitudePruning
 from compression_gate.methods.weight_sharing import WeightSharing, clustered, summed
 from compression_gate.modules.surgery import state_digest, weights
+from compression_gate.tasks import training
 
 
 @pytest.mark.parametrize("init", ["linear", "density", "random"])
@@ -31,6 +32,53 @@ def test_zeros_stay_and_count_as_one_of_the_values(tiny):
     for name, weight in weights(sparse).items():
         assert torch.equal(weights(shared)[name] == 0, weight == 0)
         assert len(weights(shared)[name].unique()) <= 8
+
+
+def distinct(model):
+    return torch.cat([weight.detach().flatten() for weight in weights(model).values()]).unique()
+
+
+@pytest.mark.parametrize("init", ["linear", "density", "random"])
+def test_one_table_holds_the_values_of_all_layers(tiny, init):
+    suite = tiny("lenet")
+    shared = suite.apply(WeightSharing(bits=4, scope="global", init=init))
+    assert 12 <= len(distinct(shared)) <= 16
+    local = suite.apply(WeightSharing(bits=4, init=init))
+    assert len(distinct(local)) > 40
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.6])
+def test_fine_tuning_keeps_one_table_and_helps(tiny, sparsity):
+    suite = tiny("lenet")
+    model = suite.apply(MagnitudePruning(sparsity=sparsity)) if sparsity else suite.reference
+    bare = suite.apply(WeightSharing(bits=2, scope="global"), model)
+    context = suite.context()
+    tuned = WeightSharing(bits=2, scope="global", epochs=4).apply(model, context)
+    assert len(distinct(tuned)) <= 4
+    assert not torch.equal(distinct(tuned), distinct(bare))
+    for name, weight in weights(bare).items():
+        assert bool((weights(tuned)[name][weight == 0] == 0).all())
+        for value in weight.unique():
+            assert len(weights(tuned)[name][weight == value].unique()) == 1
+    assert suite.accuracy(tuned) > suite.accuracy(bare)
+    assert len(context.notes.curves["weight_sharing"]) == 4
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_fine_tuning_continued_after_a_kill_ends_where_it_would_have(tiny, tmp_path, monkeypatch, scope):
+    suite, method = tiny("mlp"), WeightSharing(bits=2, epochs=2, scope=scope)
+    whole = suite.apply(method)
+    checkpoint, saved = tmp_path / "checkpoint.pt", training.save_checkpoint
+
+    def killed(*arguments):
+        saved(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        suite.apply(method, checkpoint=checkpoint)
+    monkeypatch.setattr(training, "save_checkpoint", saved)
+    assert state_digest(suite.apply(method, checkpoint=checkpoint)) == state_digest(whole)
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.6])
@@ -102,6 +150,7 @@ BAD = [
     ({"bits": 4, "clusters": 16}, "bits: expected exactly one of .*got bits and clusters"),
     ({"bits": 17}, "bits: expected 1 or more and at most 16, got 17"),
     ({"clusters": 1}, "clusters: expected 2 or more"),
+    ({"bits": 4, "scope": "all"}, "scope: expected one of local, global, got 'all'"),
     ({"bits": 4, "init": "linar"}, r"init: .*'linar' \(did you mean 'linear'\?\)"),
 ]
 
