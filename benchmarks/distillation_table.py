@@ -49,14 +49,15 @@ WAYS: dict[str, list[dict[str, Any]]] = {
     "adversarial, outputs": [{**DISTILLATION, "kind": "adversarial"}],
     "adversarial, features": [{**DISTILLATION, "kind": "adversarial", "on": "features"}],
 }
-GRID: dict[str, list[dict[str, Any]]] = {
+GRID: dict[str, list[dict[str, Any]]] = {  # what stands behind soft is tried beside the options chosen for soft
     "labels alone": [{}],
     "soft": [{"alpha": alpha, "temperature": t} for alpha, t in itertools.product((0.3, 0.5, 0.7, 0.9), (2.0, 4.0))],
     "hard": [{"alpha": alpha} for alpha in (0.3, 0.7)],
-    "feature": [{"strength": strength} for strength in (0.1, 1.0, 10.0)],
-    "adversarial, outputs": [{"strength": strength} for strength in (0.01, 0.1, 1.0)],
-    "adversarial, features": [{"strength": strength} for strength in (0.01, 0.1, 1.0)],
+    "feature": [{"strength": strength} for strength in (0.1, 1.0)],
+    "adversarial, outputs": [{"strength": strength} for strength in (0.01, 0.1)],
+    "adversarial, features": [{"strength": strength} for strength in (0.01, 0.1)],
 }
+LIKE_SOFT = ("feature", "adversarial, outputs", "adversarial, features")
 
 
 class Bench:
@@ -153,7 +154,8 @@ def choose(folder: Path, results: dict[str, Any]) -> None:
     """Try the grid on seed 0 and the validation split; the best of each way is what the final rows take."""
     bench = Bench(folder, 0)
     for way, options in GRID.items():
-        for changes in options:
+        for own in options:
+            changes = {**chosen(results, "soft"), **own} if way in LIKE_SOFT else own
             if any((row["way"], row["changes"]) == (way, changes) for row in results["grid"]):
                 continue
             steps = [PRUNING, *({**step, **changes} for step in WAYS[way])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -16,10 +17,12 @@ import pytest
 import typer
 import yaml
 
+from compression_gate import registry
 from compression_gate.cli import app
 from compression_gate.gate.evidence import MENDING
 from compression_gate.gate.policy import POLICIES
 from compression_gate.gate.test_reuse import ANSWERS, PREMISES
+from compression_gate.methods import METHODS
 from compression_gate.records.metric_table import METRICS
 from compression_gate.records.params import Rule, read_params
 from compression_gate.records.perturbation_table import PERTURBATIONS
@@ -136,6 +139,17 @@ def test_a_perturbation_of_the_examples_exists() -> None:
     named = set(re.findall(r"perturbation=(\w+)", GATE))
     assert named
     assert named <= PERTURBATIONS.keys()
+
+
+METHOD_SECTIONS = dict(
+    re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", (ROOT / "docs/methods.md").read_text(encoding="utf-8"), re.M | re.S)
+)
+
+
+@pytest.mark.parametrize("name", METHOD_SECTIONS)
+def test_every_option_of_a_method_is_told(name: str) -> None:
+    options = dataclasses.fields(registry.load("methods", name, METHODS))
+    assert [option.name for option in options if f"`{option.name}`" not in METHOD_SECTIONS[name]] == []
 
 
 def script(name: str) -> ModuleType:
