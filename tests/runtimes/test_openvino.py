@@ -118,6 +118,15 @@ def test_an_operator_that_openvino_lacks_is_named_and_no_file_is_left(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_that_openvino_computes_wrongly_is_refused(tmp_path, monkeypatch):
+    """It does so with some forms of 4-bit weights: it is held against onnxruntime on the same file."""
+    right = module.OpenVinoSession.__call__
+    monkeypatch.setattr(module.OpenVinoSession, "__call__", lambda session, inputs: right(session, inputs)[::-1])
+    with pytest.raises(ExportError, match=r"runtime openvino: cannot hold Images: its outputs are \d+% away"):
+        OpenVino().export(models.Images().eval(), 10 * models.images(2), tmp_path / "model.onnx", {})
+    assert not list(tmp_path.iterdir())
+
+
 WRONG = [  # what is given, and what the message says of it
     ({}, r"expected inputs input_0 \[\?,5\] f32, input_1 \[\?,3\] f32, got $"),
     ({"input_0": np.zeros((1, 5), np.float32)}, r"got input_0 \[1, 5\] float32$"),
