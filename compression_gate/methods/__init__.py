@@ -25,6 +25,14 @@ METHODS: dict[str, Plugin] = {
         target="compression_gate.methods.static_quantization:StaticQuantization",
         summary="integer weights and calibrated integer activations",
     ),
+    "weight_only_quantization": Plugin(
+        target="compression_gate.methods.weight_only_quantization:WeightOnlyQuantization",
+        summary="integer weights of 8 to 2 bits in any layer, float activations",
+    ),
+    "dynamic_quantization": Plugin(
+        target="compression_gate.methods.dynamic_quantization:DynamicQuantization",
+        summary="integer weights, integer activations in the range of each call; linear layers and LSTMs",
+    ),
     "weight_sharing": Plugin(
         target="compression_gate.methods.weight_sharing:WeightSharing",
         summary="few distinct weights a layer, found by k-means",
@@ -32,5 +40,13 @@ METHODS: dict[str, Plugin] = {
     "low_rank": Plugin(
         target="compression_gate.methods.low_rank:LowRank",
         summary="one wide layer becomes two or three thin ones, by SVD, Tucker or CP",
+    ),
+    "sparsity_training": Plugin(
+        target="compression_gate.methods.sparsity_training:SparsityTraining",
+        summary="train with a penalty that makes weights or whole channels small",
+    ),
+    "batchnorm_folding": Plugin(
+        target="compression_gate.methods.batchnorm_folding:BatchnormFolding",
+        summary="multiply norms into the layers directly before them",
     ),
 }

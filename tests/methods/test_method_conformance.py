@@ -20,7 +20,13 @@ IMAGES, SEQUENCES = (
 )
 KINDS = (*IMAGES, *SEQUENCES, "tied")
 # What a method cannot treat at all: (method, kind) -> the text of its refusal.
-REFUSALS: dict[tuple[str, str], str] = {}
+REFUSALS: dict[tuple[str, str], str] = {
+    **{
+        ("batchnorm_folding", kind): "no batch norm can be folded"
+        for kind in KINDS
+        if kind not in ("resnet", "mobilenet")
+    },
+}
 # What to apply where the defaults are not enough; a method that needs nothing has no row.
 OPTIONS = {
     "magnitude_pruning": {"sparsity": 0.5},
@@ -30,6 +36,7 @@ OPTIONS = {
     },
     "weight_sharing": {"bits": 3},
     "low_rank": {"rank": 3},
+    "sparsity_training": {"epochs": 1},
 }
 # An option that cannot be, for every method.
 BAD_OPTIONS = {
@@ -42,6 +49,8 @@ BAD_OPTIONS = {
     "dynamic_quantization": ("granularity", "per_group"),
     "weight_sharing": ("bits", 0),
     "low_rank": ("rank", 0),
+    "sparsity_training": ("strength", -1.0),
+    "batchnorm_folding": ("tolerance", -1.0),
 }
 
 
