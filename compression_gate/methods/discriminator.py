@@ -15,7 +15,7 @@ from compression_gate.tasks.training import Epoch
 
 WIDTH = 64
 BETAS = (0.5, 0.999)  # Radford et al. 2016, §3: less momentum keeps the two players from swinging
-SMALLEST_SPREAD = 1e-6
+SMALLEST_DEVIATION = 1e-6
 
 
 class Adversary:
@@ -34,6 +34,7 @@ class Adversary:
         seed_everything(seed)
         self.nets = nn.ModuleList(discriminator(count) for count in channels).to(device)
         self.optimizer = torch.optim.Adam(self.nets.parameters(), lr=learning_rate, betas=BETAS)
+        self.scales: list[tuple[float, float]] = []
         self.losses: list[float] = []
 
     def __call__(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -42,12 +43,15 @@ class Adversary:
         Args:
             student, teacher: for each place, values ``(N, C, …)``; averaged over all axes but examples and channels.
         """
-        spread = [scales(values) for values in teacher]
-        own = [(flat(values) - mean) / deviation for values, (mean, deviation) in zip(student, spread, strict=True)]
-        others = [(flat(values) - mean) / deviation for values, (mean, deviation) in zip(teacher, spread, strict=True)]
+        self.scales = self.scales or [scale(values) for values in teacher]
+        own, others = self.scaled(student), self.scaled(teacher)
         self.learn([values.detach() for values in own], others)
         self.nets.requires_grad_(False)
         return torch.stack([believed(net(values), 1.0) for net, values in zip(self.nets, own, strict=True)]).mean()
+
+    def scaled(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """Return ``(N, C)`` for each place, in the scale of what the teacher gave first."""
+        return [(flat(one) - mean) / deviation for one, (mean, deviation) in zip(values, self.scales, strict=True)]
 
     def learn(self, own: Sequence[Tensor], others: Sequence[Tensor]) -> None:
         """Train the discriminators by one step: the teacher's are real, the student's are not."""
@@ -80,12 +84,18 @@ class Adversary:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next epoch starts from."""
-        return {"nets": self.nets.state_dict(), "optimizer": self.optimizer.state_dict(), "losses": list(self.losses)}
+        return {
+            "nets": self.nets.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scales": [list(pair) for pair in self.scales],
+            "losses": list(self.losses),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there."""
         self.nets.load_state_dict(state["nets"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scales = [(mean, deviation) for mean, deviation in state["scales"]]
         self.losses = list(state["losses"])
 
 
@@ -96,10 +106,14 @@ def discriminator(channels: int) -> nn.Sequential:
     )
 
 
-def scales(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation ``(C,)`` over a batch, so that values of any size are told apart alike."""
+def scale(values: Tensor) -> tuple[float, float]:
+    """Return mean and deviation over a batch and all channels, so that values of any size are told apart alike.
+
+    One for all channels: a channel that is the same for a whole batch would be blown up by a deviation of its own.
+    """
     values = flat(values)
-    return values.mean(0), values.std(0, unbiased=False).clamp_min(SMALLEST_SPREAD)
+    deviation = float(values.std(unbiased=False))
+    return float(values.mean()), deviation if deviation > SMALLEST_DEVIATION else 1.0
 
 
 def believed(log_odds: Tensor, truth: float) -> Tensor:

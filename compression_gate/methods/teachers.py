@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -68,8 +69,6 @@ def open_teacher(value: Any, context: Context) -> nn.Module:
 
 def open_one(key: str, value: Any, context: Context) -> nn.Module:
     """Return one teacher."""
-    import copy
-
     if value == REFERENCE:
         return copy.deepcopy(context.reference)
     named = named_model(key, value)

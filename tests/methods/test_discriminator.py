@@ -77,3 +77,13 @@ def test_features_in_space_are_averaged_and_each_place_has_a_net_of_its_own():
     loss = one([torch.randn(8, 4, 3, 3), torch.randn(8, 6)], [torch.randn(8, 4, 3, 3), torch.randn(8, 6)])
     assert loss.shape == ()
     assert len(one.nets) == 2
+
+
+def test_a_channel_that_never_moves_and_a_batch_of_one_stay_in_scale():
+    one = adversary()
+    still = torch.zeros(32, 4)
+    assert torch.isfinite(one([still + 0.1], [still]))
+    assert one.scales == [(0.0, 1.0)]
+    other = adversary()
+    other([torch.randn(1, 4)], [torch.tensor([[0.0, 2.0, 0.0, 2.0]])])
+    assert other.scales == [(1.0, 1.0)]
