@@ -87,7 +87,6 @@ class Distillation:
 
     def __post_init__(self) -> None:
         beside = self.kind in ("feature", "adversarial")
-        inside = self.kind == "feature" or (self.kind == "adversarial" and self.on == "features")
         several = isinstance(self.teacher, (list, tuple)) and len(self.teacher) > 1
         refuse(
             not_one_of("kind", self.kind, get_args(Kind)),
@@ -111,11 +110,11 @@ class Distillation:
             if self.on == "features" and self.kind != "adversarial"
             else None,
             f"layers: are for features: expected kind feature, or adversarial on features, got kind {self.kind!r}"
-            if self.layers and not inside
+            if self.layers and not self.inside
             else None,
             "teacher: expected one teacher whose layers can be compared, got several: use kind soft, hard, or "
             "adversarial on outputs"
-            if inside and several
+            if self.inside and several
             else None,
         )
 
@@ -123,6 +122,11 @@ class Distillation:
     def replaces(self) -> bool:
         """Whether the model that is given is put aside for another."""
         return self.student is not None
+
+    @property
+    def prunable(self) -> bool:
+        """Whether exact zeros are somebody's pruning: those that a fresh student begins with are to be trained."""
+        return self.student is None or self.student.get("weights", "from_model") != "from_model"
 
     @property
     def inside(self) -> bool:
@@ -154,7 +158,7 @@ class Distillation:
         fitting = Fitting(
             options=context.train.model_copy(update={"epochs": self.epochs, "learning_rate": rate}),
             loss=lesson.loss(context, classes=classes),
-            after_step=keeper(zeros_of(lesson.taught)),
+            after_step=keeper(zeros_of(lesson.taught)) if self.prunable else None,
             checkpoint=context.checkpoint,
             label="distillation",
             key=key,

@@ -218,6 +218,12 @@ def test_a_student_of_another_architecture_takes_the_models_place_and_can_be_sav
     assert torch.equal(suite.outputs(load_model(factory, tmp_path / "saved")), suite.outputs(student))
 
 
+def test_zeros_that_a_fresh_student_begins_with_are_trained(tiny):
+    suite = tiny("lenet")
+    student = suite.apply(Distillation(student={"model": f"{MODULE}:zero_headed"}, epochs=1))
+    assert float((student.head.weight == 0).float().mean()) < 0.1
+
+
 def test_a_student_is_normalised_as_the_reference_is(tiny, tmp_path):
     suite = tiny("lenet")
     wrapped = Normalized(suite.reference, torch.tensor([0.5]), torch.tensor([2.0])).eval()
