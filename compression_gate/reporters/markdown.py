@@ -42,6 +42,7 @@ def rendered(findings: Findings) -> str:
         *section("Models", table(*wording.model_table(findings))),
         *section("What each step did", table(*wording.step_table(findings))),
         *details("Which step caused what", bullets(wording.attribution_lines(findings))),
+        *details("Training inside the steps", bullets(wording.training_lines(findings))),
         *details("Worst slices", bullets(wording.worst_slices(verdict))),
         *details("Passing checks", check_table([check for check in verdict.checks if check.status == "pass"])),
         *details("Timing", bullets(wording.timing_lines(findings))),

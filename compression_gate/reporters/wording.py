@@ -403,3 +403,24 @@ def uncovered_lines(findings: Findings) -> list[str]:
     """Layers that a step left as they were, each with its reason."""
     steps = findings.compression.steps if findings.compression else ()
     return [f"{step.method} left {layer}: {reason}" for step in steps for layer, reason in step.uncovered.items()]
+
+
+def training_lines(findings: Findings) -> list[str]:
+    """How every training inside a step went, and what else the step had to say."""
+    lines = []
+    for step in findings.compression.steps if findings.compression else ():
+        for label, curve in step.curves.items():
+            first, last = curve[0], curve[-1]
+            parts = [f"loss {number(first.loss)} → {number(last.loss)} in {len(curve)} epochs"]
+            if last.validation_loss is not None:
+                parts.append(f"validation loss {number(first.validation_loss)} → {number(last.validation_loss)}")
+            if last.validation_quality is not None:
+                parts.append(f"validation accuracy {figure('accuracy', last.validation_quality)} {unit_of('accuracy')}")
+            lines.append(f"{step.method}, {label}: {', '.join(parts)}")
+        lines += [f"{step.method}: {remark}" for remark in step.remarks]
+    return lines
+
+
+def number(value: float | None) -> str:
+    """A loss, or that there is none."""
+    return NOTHING if value is None else f"{value:.4g}"

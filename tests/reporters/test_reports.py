@@ -191,3 +191,21 @@ def test_check_needs_neither_torch_nor_dvc_nor_numpy(finished: Path, words: list
         [sys.executable, "-c", WITHOUT, str(finished), *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == code, done.stdout + done.stderr
+
+
+def test_training_inside_a_step_is_told_with_its_losses_and_remarks(finished: Path) -> None:
+    gate.run(finished)
+    path = finished / "reports/compression.json"
+    record = json.loads(path.read_text())
+    rows = [
+        {"epoch": n, "loss": 1 / n, "validation_loss": 2 / n, "validation_quality": 0.9, "seconds": 1} for n in (1, 2)
+    ]
+    beside = [{**row, "validation_loss": None, "validation_quality": None} for row in rows]
+    record["steps"][0] |= {"curves": {"student": rows, "beside": beside}, "remarks": ["asked once"]}
+    path.write_text(json.dumps(record))
+    name = record["steps"][0]["method"]
+    assert wording.training_lines(read_findings(finished)) == [
+        f"{name}, student: loss 1 → 0.5 in 2 epochs, validation loss 2 → 1, validation accuracy 90.00 %",
+        f"{name}, beside: loss 1 → 0.5 in 2 epochs",
+        f"{name}: asked once",
+    ]
