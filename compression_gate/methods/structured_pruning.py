@@ -181,13 +181,37 @@ def chosen(candidate: Candidate, ratio: float, round_to: int) -> list[int]:
     """Return the indices of the channels that leave, equally many of each part and whole heads only."""
     assert candidate.scores is not None  # a candidate without scores has a reason to stay
     size = candidate.head_dim
-    if size == 1:
+    if size == 1 and candidate.parts > 1:
         return lowest_places(candidate.scores, candidate.parts, ratio, round_to)
+    if size == 1:
+        found = []
+        for segment in segments_of(candidate):
+            found += [segment[place] for place in lowest_places(candidate.scores[segment], 1, ratio, round_to)]
+        return sorted(found)
     if len(candidate.scores) % size or candidate.parts > 1:
         return []
     heads = candidate.scores.view(-1, size).sum(1)
     leaving = lowest_places(heads, 1, ratio, round_to // math.gcd(round_to, size))
     return [head * size + place for head in leaving for place in range(size)]
+
+
+def segments_of(candidate: Candidate) -> list[list[int]]:
+    """Return channels that belong to the same hidden units, so that each layer and direction loses its own share."""
+    segments: dict[frozenset[str], list[int]] = {}
+    members = {name: set(places) for name, (_, places) in candidate.units.items()}
+    for channel in range(0 if candidate.scores is None else len(candidate.scores)):
+        holders = frozenset(name for name, places in members.items() if channel in places)
+        segments.setdefault(holders, []).append(channel)
+    return list(segments.values())
+
+
+def sizes_of(candidate: Candidate) -> set[int]:
+    """Return of how many channels, or heads, a share leaves."""
+    if candidate.scores is None:
+        return set()
+    if candidate.head_dim > 1 or candidate.parts > 1:
+        return {len(candidate.scores) // candidate.parts // candidate.head_dim}
+    return {len(segment) for segment in segments_of(candidate)}
 
 
 def lowest_places(scores: Tensor, parts: int, ratio: float, round_to: int) -> list[int]:
@@ -224,7 +248,7 @@ def lightest_enough(
     """
     inputs = context.task.example_inputs(1)
     whole = macs_of(model, inputs)
-    sizes = {len(one.scores) // one.parts // one.head_dim for one in found if one.scores is not None}
+    sizes = set().union(*(sizes_of(one) for one in found))
     ratios = sorted({count / size for size in sizes for count in range(1, size)})
     results: dict[float, tuple[nn.Module, dict[str, str]]] = {}
 

@@ -286,6 +286,10 @@ def closed(apart: nn.Module, original: nn.Module) -> nn.Module:
             replace(apart, name, closed_recurrent(module, cast("nn.RNNBase", wholes[name])))
         elif isinstance(module, OpenAttention):
             replace(apart, name, closed_attention(module, cast("nn.MultiheadAttention | HeadAttention", wholes[name])))
+    for module in apart.modules():
+        inside = [part for part in module.modules() if isinstance(part, ATTENTION)]
+        if isinstance(module, nn.Transformer) and inside:
+            module.d_model = inside[0].out_proj.out_features  # its inputs are compared with this
     return apart
 
 

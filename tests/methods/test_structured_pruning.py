@@ -196,6 +196,47 @@ def test_without_a_head_and_a_neuron_that_are_worth_nothing_the_answers_stay(tin
     assert "linear2" in str(context.notes.uncovered), "the width is the input's"
 
 
+class Mixed(nn.Module):
+    """Adds attention to what a recurrent layer in both directions put side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(8, 8, batch_first=True, bidirectional=True)
+        self.attention, self.head = nn.MultiheadAttention(16, 4, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, inputs):
+        features = self.lstm(inputs.squeeze(1))[0]
+        return self.head((features + self.attention(features, features, features)[0]).mean(1))
+
+
+def test_a_width_that_two_directions_and_attention_share_shrinks_in_all_of_them(tiny):
+    pruned = tiny("gru").apply(StructuredPruning(), Mixed().eval())
+    assert (pruned.lstm.hidden_size, pruned.attention.embed_dim, pruned.attention.num_heads) == (4, 8, 2)
+
+
+class Pair(nn.Module):
+    """Encoder and decoder, which read each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.pair = nn.Transformer(16, 4, 1, 1, 32, 0.0, batch_first=True)
+
+    def forward(self, inputs):
+        features = self.embed(inputs.squeeze(1))
+        return self.head(self.pair(features, features[:, :3]).mean(1))
+
+
+def test_a_decoder_shrinks_with_its_encoder(tiny, tmp_path):
+    suite = tiny("gru")
+    context = suite.context()
+    pruned = StructuredPruning().apply(Pair().eval(), context)
+    assert (pruned.pair.d_model, pruned.pair.decoder.layers[0].multihead_attn.num_heads) == (8, 2)
+    assert context.notes.uncovered == {"head": "its outputs are the model's outputs"}
+    save_model(pruned, Pair(), tmp_path)
+    assert torch.equal(suite.outputs(load_model(Pair(), tmp_path)), suite.outputs(pruned))
+
+
 class OwnLayer(nn.Module):
     """Multiplies by a weight of its own."""
 
@@ -311,6 +352,11 @@ def test_the_lowest_scores_leave():
 
 def test_parts_that_must_shrink_alike_lose_the_same_places():
     assert chosen(candidate([9.0, 1.0, 8.0, 2.0], parts=2), 0.5, 1) == [1, 3]
+
+
+def test_each_direction_loses_its_own_share_where_both_lie_side_by_side():
+    units = {"lstm.units.0": ("lstm", (0, 1, 2)), "lstm.units.1": ("lstm", (3, 4, 5))}
+    assert chosen(candidate([9.0, 8.0, 7.0, 1.0, 2.0, 3.0], units=units), 0.4, 1) == [2, 3]
 
 
 def test_heads_leave_whole():
