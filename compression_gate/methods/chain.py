@@ -50,12 +50,31 @@ def trains(method: Method) -> bool:
     return getattr(method, "epochs", 0) > 0
 
 
+STATIC, DYNAMIC, TRAINED = "static_quantization", "dynamic_quantization", "quantization_aware_training"
+WEIGHTS = "weight_only_quantization"
+# A quantization may follow another where that leaves layers it can treat; it leaves none to these.
+QUANTIZED_AGAIN = {
+    STATIC: (STATIC, TRAINED),
+    DYNAMIC: (DYNAMIC,),
+    TRAINED: (STATIC, DYNAMIC, TRAINED, WEIGHTS),
+    WEIGHTS: (STATIC, DYNAMIC, TRAINED, WEIGHTS),
+}
+
 ORDER_RULES = (
     OrderRule(
         earlier=lambda method: method.effect == "integer_weights",
-        later=lambda method: True,
-        reason="the weights are integers then, which nothing can prune, train, share or quantize again",
+        later=lambda method: method.effect != "integer_weights",
+        reason="the weights are integers then, which nothing can prune, train or share",
         mend="move the quantization to the end",
+    ),
+    *(
+        OrderRule(
+            earlier=lambda method, name=first: name_of(method) == name and not method.ignore,
+            later=lambda method, names=second: name_of(method) in names,
+            reason="all the weights that it could treat are integers then, which nothing can quantize again",
+            mend="name in the first step's `ignore` what the other is for, or leave one of them out",
+        )
+        for first, second in QUANTIZED_AGAIN.items()
     ),
     OrderRule(
         earlier=lambda method: method.effect == "fewer_values",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 import torch.fx
 from torch import nn
 
@@ -105,6 +106,28 @@ def called_one_by_one(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
     return model
+
+
+def finite_weights(method: str, name: str, layer: nn.Module) -> None:
+    """Refuse a layer that no integers can stand for.
+
+    Raises:
+        CompressionError: a weight or bias is NaN or infinite.
+    """
+    for key, weight in layer.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise CompressionError(
+                f"{method}: {name or 'the model'}: expected finite weights, got NaN or infinity in {key}: "
+                "look at how it was trained"
+            )
+
+
+def remark_on_bits(bits: int, context: Context) -> None:
+    """Say so where no format has integers of just so many bits."""
+    if bits in (3, 5, 6, 7):
+        context.notes.remarks.append(
+            f"model.onnx holds integers of {bits} bits in {4 if bits == 3 else 8}: it has no type of {bits} bits"
+        )
 
 
 def refuse_none(method: str, wanted: str, model: nn.Module, context: Context) -> None:

@@ -10,7 +10,14 @@ from torch import nn
 
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.calibration import Calibration, observed
-from compression_gate.methods.integer_layers import called_one_by_one, folded, refuse_none, replaced, treatable
+from compression_gate.methods.integer_layers import (
+    called_one_by_one,
+    folded,
+    refuse_none,
+    remark_on_bits,
+    replaced,
+    treatable,
+)
 from compression_gate.methods.options import not_one_of, outside, refuse
 from compression_gate.modules.quantized import quantized_type_of
 from compression_gate.modules.quantized_weights import (
@@ -87,4 +94,5 @@ class StaticQuantization:
             model = replaced(model, layer, kind.from_float(layer, {"weight": weight}, ranges))
             context.notes.covered.append(name)
         refuse_none("static_quantization", "linear or convolution layers", model, context)
+        remark_on_bits(self.bits, context)
         return model

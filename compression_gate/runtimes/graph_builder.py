@@ -11,10 +11,12 @@ from onnx_ir import DataType, Value
 
 from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.modules.quantized_weights import IntegerWeight, row_length
+from compression_gate.runtimes.opaque import DOMAIN
 
 # The narrowest type for integers of so many bits, and the ONNX version that brought it. There is none of 3 bits.
 INTEGER_TYPES = {2: (DataType.INT2, 25), 3: (DataType.INT4, 21), 4: (DataType.INT4, 21)}
 BYTES = (DataType.INT8, 20)
+FLOAT = DataType.FLOAT.value
 
 
 def opset_for(layers: dict[str, QuantizedLayer]) -> int:
@@ -41,17 +43,20 @@ class GraphBuilder:
         return node.outputs[0]
 
     def constant(self, name: str, array: Any, kind: DataType | None = None) -> Value:
-        """An initializer of the graph; a layer called twice shares its own."""
-        full = f"{self.name}.{name}"
+        """An initializer of the layer; one that is called twice shares its own."""
+        return self.named(f"{self.name}.{name}", array, kind)
+
+    def named(self, full: str, array: Any, kind: DataType | None) -> Value:
+        """An initializer of the graph."""
         if full not in self.graph.initializers:
             array = np.asarray(array) if kind is None else np.asarray(array).astype(kind.numpy())
             value = Value(name=full, const_value=onnx_ir.tensor(array, dtype=kind, name=full))
             self.graph.register_initializer(value)
         return self.graph.initializers[full]
 
-    def shape(self, name: str, sizes: Sequence[int]) -> Value:
-        """A constant shape."""
-        return self.constant(name, np.array(sizes, np.int64))
+    def shape(self, *sizes: int) -> Value:
+        """A constant list of whole numbers; all layers share those that are equal."""
+        return self.named(f"{DOMAIN}.{'_'.join(map(str, sizes))}", np.array(sizes, np.int64), None)
 
     def splice(self, results: Sequence[Value]) -> None:
         """Put the operators where the opaque node was; ``results`` take the place of its outputs."""
@@ -72,26 +77,30 @@ class GraphBuilder:
         same in one, but onnxruntime computes it at every call.
         """
         shape, kind = tuple(weight.integers.shape), INTEGER_TYPES.get(weight.scheme.bits, BYTES)[0]
-        held = self.constant(f"{name}_integers", weight.integers.numpy(), kind)
-        steps = self.add("Cast", held, to=DataType.FLOAT.value)
-        if weight.zero_point is not None:
-            zero = self.constant(f"{name}_zero_point", weight.zero_point.numpy(), kind)
-            zero = self.add("Cast", zero, to=DataType.FLOAT.value)
-            steps = self.add("Sub", steps, self.spread(f"{name}_zero_point", zero, weight, shape))
-        scale = self.constant(f"{name}_scale", weight.scale.numpy())
-        return self.add("Mul", steps, self.spread(f"{name}_scale", scale, weight, shape))
-
-    def spread(self, name: str, figures: Value, weight: IntegerWeight, shape: tuple[int, ...]) -> Value:
-        """One figure per scale in a form that multiplies the weight."""
+        steps = self.add("Cast", self.constant(f"{name}_integers", weight.integers.numpy(), kind), to=FLOAT)
+        # Whole groups are an axis of their own; a short one needs the figures spread over the weight's rows.
         group = weight.scheme.group_size
+        short = group is not None and row_length(shape) % group != 0
         if group is None:
-            sizes = [weight.scale.shape[0], *[1] * (len(shape) - 1)]
-            return self.add("Reshape", figures, self.shape(f"{name}_axes", sizes))
-        rows, groups = weight.scale.shape
-        figures = self.add("Reshape", figures, self.shape(f"{name}_column", (rows, groups, 1)))
-        figures = self.add("Expand", figures, self.shape(f"{name}_groups", (rows, groups, group)))
-        figures = self.add("Reshape", figures, self.shape(f"{name}_rows", (rows, groups * group)))
-        if groups * group != row_length(shape):
-            bounds = [self.shape(f"{name}_{key}", (at,)) for key, at in (("first", 0), ("end", row_length(shape)))]
-            figures = self.add("Slice", figures, *bounds, self.shape(f"{name}_axis", (1,)))
-        return self.add("Reshape", figures, self.shape(f"{name}_axes", shape))
+            axes = (-1, *[1] * (len(shape) - 1))
+        else:
+            axes = (*weight.scale.shape, 1)
+            steps = self.add("Reshape", steps, self.shape(shape[0], *((-1,) if short else (-1, group))))
+        if weight.zero_point is not None:
+            zero = self.constant(f"{name}_zero_point", weight.zero_point.reshape(axes).numpy(), kind)
+            zero = self.add("Cast", zero, to=FLOAT)
+            steps = self.add("Sub", steps, self.spread(zero, weight) if short else zero)
+        scale = self.constant(f"{name}_scale", weight.scale.reshape(axes).numpy())
+        product = self.add("Mul", steps, self.spread(scale, weight) if short else scale)
+        return product if group is None else self.add("Reshape", product, self.shape(*shape))
+
+    def spread(self, figures: Value, weight: IntegerWeight) -> Value:
+        """One figure per group ``(O, G, 1)`` as one per weight ``(O, n)``."""
+        (rows, groups), group = weight.scale.shape, weight.scheme.group_size
+        assert group is not None  # nothing else is spread
+        full = self.add("Expand", figures, self.shape(rows, groups, group))
+        length = row_length(tuple(weight.integers.shape))
+        return self.add(
+            *("Slice", self.add("Reshape", full, self.shape(rows, -1))),
+            *(self.shape(0), self.shape(length), self.shape(1)),
+        )

@@ -52,8 +52,8 @@ def one_layer(
     """One layer in all its directions: ``(T, N, I)`` to ``(T, N, D·H)`` and the last hidden and cell state."""
     names = suffixes(number, layer.directions)
     first, count = number * layer.directions, layer.directions
-    bounds = [builder.shape(f"l{number}_{key}", (at,)) for key, at in (("first", first), ("end", first + count))]
-    starts: list[Value | None] = [builder.add("Slice", value, *bounds, builder.shape("axis", (0,))) for value in state]
+    bounds = builder.shape(first), builder.shape(first + count), builder.shape(0)
+    starts: list[Value | None] = [builder.add("Slice", value, *bounds) for value in state]
     weights, ranges = zip(*(one_weight(builder, layer, kind, names) for kind in ("ih", "hh")), strict=True)
     bias = None
     if layer.bias:
@@ -69,7 +69,7 @@ def one_layer(
     )
     _, hidden, cell = builder.nodes[-1].outputs
     together = builder.add("Transpose", outputs, perm=(0, 2, 1, 3))
-    return builder.add("Reshape", together, builder.shape("joined", (0, 0, -1))), hidden, cell
+    return builder.add("Reshape", together, builder.shape(0, 0, -1)), hidden, cell
 
 
 def one_weight(

@@ -1,0 +1,81 @@
+"""Integer weights, float everything else: smaller files for any layer that has a weight, no calibration needed."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+from torch import nn
+
+from compression_gate.methods.base import Context, Effect
+from compression_gate.methods.integer_layers import (
+    finite_weights,
+    refuse_none,
+    remark_on_bits,
+    replaced,
+    treatable,
+    weight_names,
+)
+from compression_gate.methods.options import not_one_of, refuse
+from compression_gate.modules.quantized import quantized_type_of
+from compression_gate.modules.quantized_weights import Fit, Granularity, Scheme, quantized_weight, scheme_problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightOnlyQuantization:
+    """Round the weights of linear, convolution, embedding and recurrent layers to integers; biases and norms stay.
+
+    The weights are computed back to floats where they are used, so that the model computes as before. In memory an
+    integer takes a byte; files hold it in as few bits as their format can.
+
+    Args:
+        bits: 2 to 8.
+        granularity: one scale for a weight, for each output channel (each row of an embedding), or for each group.
+        group_size: consecutive weights of an output channel that share a scale, for ``per_group``; 32 to 128 is usual.
+        symmetric: without it every scale has a zero point beside it, and 2 bits have four values, not three.
+        calibration: how scales are set: ``minmax`` by the largest weight, ``mse`` by the least squared error.
+        ignore: names of modules to leave in float, with everything inside them.
+
+    Source: B. Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+        Inference, CVPR 2018, §2.1 (affine integers).
+    """
+
+    effect: ClassVar[Effect] = "integer_weights"
+
+    bits: int = 8
+    granularity: Granularity = "per_channel"
+    group_size: int | None = None
+    symmetric: bool = True
+    calibration: Fit = "mse"
+    ignore: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        refuse(
+            *scheme_problems(self.bits, self.granularity, self.group_size, self.symmetric),
+            not_one_of("calibration", self.calibration, get_args(Fit)),
+        )
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        """Return a copy whose layers hold integer weights.
+
+        Raises:
+            CompressionError: no layer can hold them, or weights are not finite.
+        """
+        model = copy.deepcopy(model).eval()
+        scheme = Scheme(
+            bits=self.bits, granularity=self.granularity, group_size=self.group_size, symmetric=self.symmetric
+        )
+        for name, layer in treatable(model, context, inputs=("float",), ignore=self.ignore).items():
+            kind = quantized_type_of(layer)
+            assert kind is not None  # treatable() chose it
+            finite_weights("weight_only_quantization", name, layer)
+            weights = {
+                weight: quantized_weight(layer.get_parameter(weight), scheme, self.calibration)
+                for weight in weight_names(layer)
+            }
+            model = replaced(model, layer, kind.from_float(layer, weights, "float"))
+            context.notes.covered.append(name)
+        refuse_none("weight_only_quantization", "linear, convolution, embedding or recurrent layers", model, context)
+        remark_on_bits(self.bits, context)
+        return model
