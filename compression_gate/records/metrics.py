@@ -54,6 +54,8 @@ class StepRecord(Record):
     Args:
         curves: of each training inside the step, oldest epoch first, by what was trained; empty where nothing was.
         remarks: whatever else the method had to say.
+        norms_reestimated: batch norms whose running statistics were taken anew behind the step.
+        norms_seconds: what that took, part of ``seconds``.
     """
 
     method: str
@@ -72,6 +74,8 @@ class StepRecord(Record):
     effective: bool
     curves: dict[str, tuple[CurvePoint, ...]] = {}
     remarks: tuple[str, ...] = ()
+    norms_reestimated: int = Field(0, ge=0)
+    norms_seconds: float = Field(0.0, ge=0)
 
 
 class CompressionRecord(Record):

@@ -18,6 +18,7 @@ from compression_gate.measurers.quality import validation_quality
 from compression_gate.methods.base import Context, Method, Notes
 from compression_gate.methods.chain import factory_of, name_of, recipe_of, steps_of
 from compression_gate.modules.checkpoints import build_reference, load_reference
+from compression_gate.modules.norms import Reestimation, norms_of, reestimate
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 from compression_gate.pipeline.state import source_digests
@@ -26,7 +27,7 @@ from compression_gate.records.base import digest_of, finite, replacing_folder
 from compression_gate.records.metrics import CompressionRecord, CurvePoint, StepRecord
 from compression_gate.records.params import Params, read_params
 from compression_gate.stages.artifacts import exported_artifact
-from compression_gate.tasks.calling import call
+from compression_gate.tasks.calling import Inputs, call
 from compression_gate.tasks.task import Task, open_task
 from compression_gate.tasks.training import Epoch
 
@@ -55,7 +56,9 @@ def run(suite: Path) -> CompressionRecord:
         )
     record = CompressionRecord(
         recipe_digest=recipe,
-        reference=step_record("reference", {}, 0.0, before, before, Notes(), effect="", effective=True),
+        reference=step_record(
+            "reference", {}, 0.0, before, before, Notes(), effect="", effective=True, norms=Reestimation()
+        ),
         steps=tuple(records),
         size_bytes=artifact.size_bytes,
         warnings=tuple(invisible_effects(records, params)),
@@ -106,11 +109,12 @@ def chained(
         )
         start = time.monotonic()
         try:
-            model = step.apply(model, context).eval()
+            smaller = step.apply(model, context).eval()
         except CompressionGateError as error:
             error.args = (f"params.yaml: compress.steps.{number}: {name}: {error}",)
             raise
-        after = measured(model, task)
+        norms = renormed(smaller, model, step, task, params.train.seed)
+        model, after = smaller, measured(smaller, task)
         effective = has_effect(step, before, after)
         records.append(
             step_record(
@@ -122,10 +126,31 @@ def chained(
                 context.notes,
                 effect=step.effect,
                 effective=effective,
+                norms=norms,
             )
         )
         before = after
     return model, records
+
+
+def renormed(model: nn.Module, before: nn.Module, step: Method, task: Task, seed: int) -> Reestimation:
+    """Take the statistics of the norms anew, in place, if the step changed what they see.
+
+    Not behind integers: activation ranges were calibrated with the statistics as they were.
+    """
+    if step.effect == "integer_weights" or not norms_of(model):
+        return Reestimation()
+    inputs = task.example_inputs(8)
+    if outputs_distance(model, before, inputs) <= RELOAD_TOLERANCE:
+        return Reestimation()
+    return reestimate(model, task, seed=seed)
+
+
+@torch.no_grad()
+def outputs_distance(model: nn.Module, other: nn.Module, inputs: Inputs) -> float:
+    """Return the largest difference of two models' outputs, against 1 or the largest output if that is more."""
+    expected, got = call(other, inputs), call(model, inputs)
+    return float((expected - got).abs().max()) / max(1.0, float(expected.abs().max()))
 
 
 def has_effect(step: Method, before: Measured, after: Measured) -> bool:
@@ -153,6 +178,7 @@ def step_record(
     *,
     effect: str,
     effective: bool,
+    norms: Reestimation,
 ) -> StepRecord:
     """Write down one step."""
     return StepRecord(
@@ -172,6 +198,8 @@ def step_record(
         effective=effective,
         curves={label: curve_points(curve) for label, curve in notes.curves.items()},
         remarks=tuple(notes.remarks),
+        norms_reestimated=len(norms.norms),
+        norms_seconds=round(norms.seconds, 2),
     )
 
 
@@ -189,14 +217,11 @@ def curve_points(curve: Iterable[Epoch]) -> tuple[CurvePoint, ...]:
     )
 
 
-@torch.no_grad()
 def reloaded(model: nn.Module, factory: nn.Module, task: Task, folder: Path) -> nn.Module:
     """Rebuild the model from its files and make sure that it answers as the one in memory did."""
     again = load_model(factory, folder).eval()
-    inputs = task.example_inputs(8)
-    expected, got = call(model, inputs), call(again, inputs)
-    distance = float((expected - got).abs().max())
-    if not distance <= RELOAD_TOLERANCE * max(1.0, float(expected.abs().max())):
+    distance = outputs_distance(again, model, task.example_inputs(8))
+    if not distance <= RELOAD_TOLERANCE:
         raise CompressionError(
             f"{folder.name}: expected the saved model to answer as the one in memory, got outputs {distance:.3g} "
             "apart: a method left state that structure.json does not hold"

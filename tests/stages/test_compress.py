@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from compression_gate.errors import CompressionGateError, MetricsError, ParamsError, StaleError
+from compression_gate.modules.norms import Reestimation
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import CompressionRecord
 from compression_gate.stages import compress, prepare, train
@@ -163,6 +164,68 @@ def test_old_candidate_stays_whole_until_the_new_one_is(trained, monkeypatch):
             compress.run(trained.path)
     assert Artifact.open(trained.path / CANDIDATE) == before
     assert list(trained.path.joinpath("models").glob(".*")) == []
+
+
+NORMED = """
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.first = nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8)
+        self.body, self.second = nn.Conv2d(8, 16, 3, bias=False), nn.BatchNorm2d(16)
+        self.tail, self.third = nn.Conv2d(16, 16, 3, bias=False), nn.BatchNorm2d(16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, images):
+        features = self.first(self.stem(images)).relu()
+        features = self.second(self.body(features)).relu()
+        return self.head(self.third(self.tail(features)).relu().mean((2, 3)))
+"""
+
+
+@pytest.fixture
+def normed(suite):
+    """A suite whose trained model has batch norms."""
+    suite.append(NORMED)
+    suite.edit("task.model", f"{suite.module}:Normed")
+    suite.edit("train.learning_rate", 0.02)
+    prepare.run(suite.path)
+    train.run(suite.path)
+    return suite
+
+
+def test_norms_are_taken_anew_behind_pruning_which_is_worth_accuracy(normed, monkeypatch):
+    normed.edit("compress.steps", [{"method": "structured_pruning", "pruning_ratio": 0.5}])
+    (with_norms,) = compress.run(normed.path).steps
+    with monkeypatch.context() as patch:
+        patch.setattr(compress, "reestimate", lambda *arguments, **more: Reestimation())
+        (without,) = compress.run(normed.path).steps
+    assert (with_norms.norms_reestimated, without.norms_reestimated) == (3, 0)
+    assert 0 < with_norms.norms_seconds <= with_norms.seconds
+    assert with_norms.quality["accuracy"] > without.quality["accuracy"]
+
+
+# Steps behind which the statistics stay: what follows, norms taken anew by it.
+LEFT = [
+    ({"method": "static_quantization"}, 0),  # its ranges were calibrated with them
+    ({"method": "batchnorm_folding", "ignore": ["third"]}, 0),  # the outputs stay
+    ({"method": "magnitude_pruning", "sparsity": 0.0}, 0),  # nothing changed: taking them anew would be an effect
+    ({"method": "magnitude_pruning", "sparsity": 0.5}, 3),
+]
+
+
+@pytest.mark.parametrize(("step", "taken"), LEFT)
+def test_norms_are_taken_anew_only_where_a_step_changed_what_they_see(normed, step, taken):
+    normed.edit("compress.steps", [step])
+    (record,) = compress.run(normed.path).steps
+    assert record.norms_reestimated == taken
+    assert record.effective == (step.get("sparsity") != 0.0)
+
+
+def test_a_model_without_norms_pays_nothing_for_them(trained, monkeypatch):
+    monkeypatch.setattr(compress, "reestimate", lambda *arguments, **more: pytest.fail("called"))
+    monkeypatch.setattr(compress, "outputs_distance", lambda *arguments: 0.0)
+    assert [step.norms_seconds for step in compress.run(trained.path).steps] == [0.0, 0.0]
 
 
 def test_tied_weights_stay_tied_and_dicts_objects_and_lengths_pass_through(suite):
