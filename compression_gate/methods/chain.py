@@ -83,6 +83,18 @@ ORDER_RULES = (
         mend="train before the weights are shared, or give the sharing step epochs of its own",
     ),
     OrderRule(
+        earlier=lambda method: method.effect == "fewer_values",
+        later=lambda method: name_of(method) in ("low_rank", "batchnorm_folding"),
+        reason="it multiplies weights with each other, which would undo the sharing",
+        mend="share the weights after it",
+    ),
+    OrderRule(
+        earlier=lambda method: method.effect == "fewer_nonzeros",
+        later=lambda method: name_of(method) == "low_rank",
+        reason="the factors of a matrix with zeros have none, which would undo the pruning",
+        mend="factorise first, then prune",
+    ),
+    OrderRule(
         earlier=lambda method: True,
         later=lambda method: getattr(method, "replaces", False),
         reason="the student it names takes the place of the model, and what was done to that would be lost",

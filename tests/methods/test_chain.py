@@ -106,6 +106,8 @@ REFUSED = [  # steps, later, earlier, reason
     (({**WEIGHTS, "ignore": ["head"]}, SPARSE), 1, 0, "integers"),
     ((SHARE, DISTIL), 1, 0, "undo the sharing"),
     ((SHARE, PRUNE, {**SPARSE, "epochs": 1}), 2, 0, "undo the sharing"),
+    ((SHARE, {"method": "batchnorm_folding"}), 1, 0, "undo the sharing"),
+    ((SPARSE, DISTIL, {"method": "low_rank", "rank": 4}), 2, 0, "undo the pruning"),
 ]
 
 
