@@ -29,6 +29,10 @@ METHODS: dict[str, Plugin] = {
         target="compression_gate.methods.weight_only_quantization:WeightOnlyQuantization",
         summary="integer weights of 8 to 2 bits in any layer, float activations",
     ),
+    "quantization_aware_training": Plugin(
+        target="compression_gate.methods.quantization_aware_training:QuantizationAwareTraining",
+        summary="training with rounded weights and activations whose steps are learned",
+    ),
     "dynamic_quantization": Plugin(
         target="compression_gate.methods.dynamic_quantization:DynamicQuantization",
         summary="integer weights, integer activations in the range of each call; linear layers and LSTMs",

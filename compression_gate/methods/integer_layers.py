@@ -52,7 +52,7 @@ def treatable(
         elif isinstance(module, nn.MultiheadAttention):
             skipped.append(f"{name}." if name else "")
             context.notes.uncovered[name] = f"{type(module).__name__} reads its weights directly: left in float"
-        elif isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor and "float" not in kinds:
+        elif isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor and kinds != {"float"}:
             skipped.append(f"{name}." if name else "")
             context.notes.uncovered[name] = NESTED
         elif (reason := why_not(module, kinds)) is not None:

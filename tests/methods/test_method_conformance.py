@@ -35,6 +35,7 @@ OPTIONS = {
         "members": [[{"method": "structured_pruning"}], [{"method": "magnitude_pruning", "sparsity": 0.5}]],
     },
     "weight_sharing": {"bits": 3},
+    "quantization_aware_training": {"epochs": 1},
     "low_rank": {"rank": 3},
     "sparsity_training": {"epochs": 1},
 }
@@ -47,6 +48,7 @@ BAD_OPTIONS = {
     "static_quantization": ("bits", 99),
     "weight_only_quantization": ("bits", 1),
     "dynamic_quantization": ("granularity", "per_group"),
+    "quantization_aware_training": ("bits", 16),
     "weight_sharing": ("bits", 0),
     "low_rank": ("rank", 0),
     "sparsity_training": ("strength", -1.0),
