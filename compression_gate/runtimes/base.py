@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from torch import nn
@@ -40,6 +40,21 @@ class Runtime(Protocol):
         """Open a file written by ``export``.
 
         A runtime imports its libraries where its own module is imported, as far as it can: load time is the file's.
+
+        Raises:
+            ExportError: the file is damaged or of a newer kind.
+        """
+
+
+@runtime_checkable
+class Preloading(Protocol):
+    """A runtime whose files can be read before a fork: what takes seconds is done once, and ``load`` is quick then.
+
+    Neither a model's weights in their final place nor a thread may come of it: each fork makes those of its own.
+    """
+
+    def preload(self, path: Path) -> None:
+        """Read a file that ``load`` will be asked for.
 
         Raises:
             ExportError: the file is damaged or of a newer kind.

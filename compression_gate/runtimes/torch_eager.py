@@ -23,8 +23,8 @@ FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 class TorchSession:
     """A loaded program; one thread count for the whole process, as torch has it."""
 
-    def __init__(self, program: Any, names: list[str]) -> None:
-        self.module = program.module()
+    def __init__(self, module: Any, names: list[str]) -> None:
+        self.module = module
         self.names = names
 
     def __call__(self, inputs: Arrays) -> np.ndarray:
@@ -67,6 +67,9 @@ class TorchEager:
                 "its forward must be traceable by torch.export"
             ) from error
 
+    def __init__(self) -> None:
+        self.sessions: dict[Path, TorchSession] = {}
+
     def load(self, path: Path, threads: int) -> TorchSession:
         """Open a file written by ``export``.
 
@@ -74,13 +77,29 @@ class TorchEager:
             ExportError: the file is damaged or of a newer kind.
         """
         torch.set_num_threads(threads)
-        extra = {"inputs.txt": ""}
-        try:
-            with quietly():
-                program = torch.export.load(path, extra_files=extra)
-        except Exception as error:  # a damaged file may fail in any way
-            raise ExportError(f"{path}: cannot be loaded by torch: {error}: export it again") from error
-        return TorchSession(program, extra["inputs.txt"].split("\n"))
+        if path not in self.sessions:
+            return read(path)
+        with quietly():  # a copy, since weights read before a fork would lie at the same place in every one of them
+            return copy.deepcopy(self.sessions[path])
+
+    def preload(self, path: Path) -> None:
+        """Read a file that ``load`` will be asked for: torch takes a second to do so for the first time.
+
+        Raises:
+            ExportError: the file is damaged or of a newer kind.
+        """
+        self.sessions[path] = read(path)
+
+
+def read(path: Path) -> TorchSession:
+    """The program in a file, with the names of its inputs."""
+    extra = {"inputs.txt": ""}
+    try:
+        with quietly():
+            program = torch.export.load(path, extra_files=extra)
+    except Exception as error:  # a damaged file may fail in any way
+        raise ExportError(f"{path}: cannot be loaded by torch: {error}: export it again") from error
+    return TorchSession(program.module(), extra["inputs.txt"].split("\n"))
 
 
 def repack(path: Path) -> None:
