@@ -35,8 +35,9 @@ Ranks = tuple[int, ...]
 TREATED = (nn.Linear, *CONVOLUTIONS)
 BATCH_SIZE = 128
 # Of the inputs' mean square, added to every direction: those in which the few calibration examples do not vary keep
-# some worth. On the default task 0 to 0.03 lose alike.
+# some worth.
 SHRINKAGE = 0.01
+SILENCE = 1e-30  # mean square of inputs that are all zero: anything is as good as anything else then
 BUDGET_STEPS = 32  # choices a layer under `budget`, evenly spaced in MACs
 
 
@@ -56,7 +57,7 @@ class LowRank:
             shares of lost output are least; not for CP.
         kind: of the decomposition of kernels with more than one place.
         calibrated: whether what is cut off is measured by the layer's outputs on the calibration split, or by its
-            weights alone. At the same rank the outputs' error is several times smaller.
+            weights alone. At the same ranks the outputs stay closer.
         ignore: names of modules that stay, with everything inside them.
         epochs: of distillation from the reference afterwards, with that method's defaults; 0 for none.
         learning_rate: of these; the default is that of ``train``.
@@ -231,7 +232,7 @@ class View:
         self.weighted, self.restore = self.kernel, torch.eye(self.inner, dtype=torch.double)
         outputs = unfolded(self.kernel, 0)
         if options.calibrated:
-            power = seen.inputs.trace() / seen.places_in / self.inner
+            power = (seen.inputs.trace() / seen.places_in / self.inner).clamp_min(SILENCE)
             spared = SHRINKAGE * power * torch.eye(self.inner, dtype=torch.double)
             root, self.restore = square_root((1 - SHRINKAGE) * seen.inputs / seen.places_in + spared)
             self.weighted = torch.einsum("oik,ij->ojk", self.kernel, root)
@@ -277,10 +278,16 @@ class View:
         outer_tails, inner_tails = tails(self.squares).tolist(), tails(self.inner_squares).tolist()
         best: tuple[float, Ranks] | None = None
         for inner in range(1, self.inner + 1):
-            outer = next((rank for rank in range(self.outer, 0, -1) if self.macs((rank, inner)) <= room), None)
-            if outer and (best is None or outer_tails[outer] + inner_tails[inner] < best[0]):
+            outer = self.outer if self.macs((self.outer, inner)) <= room else self.widest(inner, room)
+            if outer >= 1 and (best is None or outer_tails[outer] + inner_tails[inner] < best[0]):
                 best = outer_tails[outer] + inner_tails[inner], (outer, inner)
         return best[1] if best else None
+
+    def widest(self, inner: int, room: float) -> int:
+        """Return the largest outer rank under the full one whose MACs are in ``room``; 0 if there is none."""
+        first = self.macs((1, inner))
+        more = self.macs((2, inner)) - first if self.outer > 2 else math.inf
+        return 0 if first > room else min(self.outer - 1, 1 + math.floor((room - first) / more))
 
     def asked(self) -> Ranks | str:
         """Return the ranks that ``energy``, ``ratio`` or ``rank`` ask for, or why there are none."""

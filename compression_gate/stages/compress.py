@@ -113,7 +113,7 @@ def chained(
         except CompressionGateError as error:
             error.args = (f"params.yaml: compress.steps.{number}: {name}: {error}",)
             raise
-        norms = renormed(smaller, model, step, task, params.train.seed)
+        norms = renormed(smaller, model, task, params.train.seed)
         model, after = smaller, measured(smaller, task)
         effective = has_effect(step, before, after)
         records.append(
@@ -133,15 +133,15 @@ def chained(
     return model, records
 
 
-def renormed(model: nn.Module, before: nn.Module, step: Method, task: Task, seed: int) -> Reestimation:
-    """Take the statistics of the norms anew, in place, if the step changed what they see.
+def renormed(model: nn.Module, before: nn.Module, task: Task, seed: int) -> Reestimation:
+    """Take the statistics of the norms anew, in place, if a step changed what they see.
 
-    Not behind integers: activation ranges were calibrated with the statistics as they were.
+    Not where weights are integers: activation ranges were calibrated with the statistics as they were.
     """
-    if step.effect == "integer_weights" or not norms_of(model):
+    integers = any(not weight.is_floating_point() for weight in weights_of(model))
+    if integers or not norms_of(model):
         return Reestimation()
-    inputs = task.example_inputs(8)
-    if outputs_distance(model, before, inputs) <= RELOAD_TOLERANCE:
+    if outputs_distance(model, before, task.example_inputs(8)) <= RELOAD_TOLERANCE:
         return Reestimation()
     return reestimate(model, task, seed=seed)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.measurers.cost import costs_of
-from compression_gate.methods.low_rank import LowRank
+from compression_gate.methods.low_rank import LowRank, Seen, View
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 from compression_gate.tasks import training
@@ -197,6 +197,33 @@ class Idle(Reads):
 def test_a_layer_that_is_never_called_is_named(tiny):
     _, notes = treated(around(tiny, Idle()), {"rank": 2})
     assert notes.uncovered == {"wide": "is never called on the calibration split"}
+
+
+class Silent(Reads):
+    def forward(self, inputs):
+        return self.head(self.wide(inputs.flatten(1) * 0))
+
+
+def test_a_layer_whose_inputs_are_all_zero_gets_finite_factors(tiny):
+    suite = around(tiny, Silent())
+    smaller, notes = treated(suite, {"rank": 2})
+    assert notes.covered == ["wide", "head"]
+    assert all(torch.isfinite(parameter).all() for parameter in smaller.parameters())
+
+
+@pytest.mark.parametrize("ratio", [0.05, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("shape", [(8, 6, 3), (2, 9, 3), (1, 4, 3), (12, 1, 3)])
+def test_tuckers_ranks_are_the_best_of_all_within_the_ratio(shape, ratio):
+    outer, inner, _ = shape
+    layer = nn.Conv2d(inner, outer, 3)
+    view = View(layer, Seen(places_in=100, places_out=64), LowRank(ratio=ratio, calibrated=False))
+    every = [(a, b) for a in range(1, outer + 1) for b in range(1, inner + 1)]
+    room = [ranks for ranks in every if view.macs(ranks) <= ratio * view.macs(None)]
+    found = view.within(ratio)
+    assert (found is None) == (not room)
+    if found is not None:
+        assert found in room
+        assert view.loss(found) == pytest.approx(min(view.loss(ranks) for ranks in room))
 
 
 def test_frozen_layers_stay_frozen(tiny):
