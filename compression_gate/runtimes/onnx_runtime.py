@@ -54,6 +54,7 @@ class OnnxRuntime:
         """
         import torch
 
+        from compression_gate.modules.opened import layer_by_layer
         from compression_gate.runtimes.graph_builder import opset_for
         from compression_gate.runtimes.opaque import opaque
         from compression_gate.runtimes.qdq import lowered
@@ -65,7 +66,8 @@ class OnnxRuntime:
         traced, layers = opaque(copy.deepcopy(model).eval())
         wrapped = Positional(traced, inputs).eval()
         try:
-            with quietly(), torch.no_grad():
+            # torch's transformer layers may run as one operation, which ONNX has not.
+            with quietly(), layer_by_layer(), torch.no_grad():
                 program = torch.onnx.export(
                     wrapped,
                     tuple(examples.values()),

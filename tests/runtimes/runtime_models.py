@@ -65,6 +65,22 @@ class Signal(nn.Module):
         return {"logits": self.last(torch.relu(self.first(signal)).amax(2))}
 
 
+class Patches(nn.Module):
+    """A small vision transformer: patches, a class token, places."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.last = nn.Conv2d(1, 16, 5, 5), nn.Linear(16, 3)
+        self.first, self.places = nn.Parameter(torch.randn(1, 1, 16)), nn.Parameter(torch.randn(1, 5, 16))
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, inputs):
+        features = self.patches(inputs).flatten(2).transpose(1, 2)
+        features = torch.cat([self.first.expand(len(features), -1, -1), features], 1) + self.places
+        return self.last(self.encoder(features)[:, 0])
+
+
 def images(count, size=10):
     return torch.randn(count, 1, size, size)
 

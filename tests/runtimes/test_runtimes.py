@@ -52,6 +52,15 @@ def answered(session, inputs):
 
 
 @torch.no_grad()
+def test_a_transformer_that_torch_would_run_as_one_operation_exports_layer_by_layer(tmp_path):
+    runtime, model = registry.load("runtimes", "onnxruntime", RUNTIMES)(), models.Patches().eval()
+    runtime.export(model, models.images(1), tmp_path / runtime.file_name, {})
+    inputs = models.images(3)
+    got = answered(runtime.load(tmp_path / runtime.file_name, 1), inputs)
+    np.testing.assert_allclose(got, model(inputs).numpy(), atol=1e-4)
+
+
+@torch.no_grad()
 def test_a_file_answers_as_the_model_does_for_any_batch(runtime, case, tmp_path):
     model, make, dynamic = case
     runtime.export(model, make(1), tmp_path / runtime.file_name, dynamic)
