@@ -108,7 +108,7 @@ def ignored_modules(model: nn.Module, names: tuple[str, ...]) -> set[str]:
     """Return the names in ``names`` with all modules inside them, and what they become when taken apart."""
     known = [name for name, _ in model.named_modules()]
     refuse(*(not_one_of("ignore", name, known) for name in names))
-    apart = [name for name, _ in opened(model).named_modules()]
+    apart = [name for name, _ in opened(model).named_modules()] if names else []
     return {name for name in (*known, *apart) if any(name == one or name.startswith(f"{one}.") for one in names)}
 
 

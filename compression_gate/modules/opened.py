@@ -130,6 +130,12 @@ class OpenRecurrent(nn.Module):
             inputs = torch.cat([output for output, _, _ in results], -1) if directions == 2 else results[0][0]
             hidden += [state for _, state, _ in results]
             cell += [state for _, _, state in results]
+        if self.units[0].traced:
+            # Whoever reads the last states nearly always reads the upper layer's. To show the others as well would
+            # tie all layers' units together; where they are read after all, the smaller model breaks and is put back.
+            lower = len(self.units) - directions
+            hidden = [*(state.detach() for state in hidden[:lower]), *hidden[lower:]]
+            cell = [*(state.detach() for state in cell[:lower]), *cell[lower:]]
         states = [torch.stack(hidden), torch.stack(cell)]
         if not batched:
             inputs, states = inputs.squeeze(0), [state.squeeze(1) for state in states]

@@ -111,6 +111,7 @@ class Reader(nn.Module):
                 "last": lambda: outputs[:, -1],
                 "mean": lambda: outputs.tanh().mean(1),
                 "state": lambda: torch.cat([state[-number] for number in range(count, 0, -1)], 1),
+                "lower": lambda: state[0] + state[-1],
                 "flat": lambda: outputs.flatten(1),
             }[self.reading]()
         )
@@ -145,6 +146,11 @@ def test_units_read_in_a_way_that_cannot_be_followed_stay_and_are_named(tiny):
         CompressionError, match=r"no channel.*layer: the model without these channels answers otherwise"
     ):
         StructuredPruning().apply(Reader(nn.GRU, 1, 1, "flat").eval(), context)
+
+
+def test_a_lower_layer_whose_last_state_is_read_stays_and_is_named(tiny):
+    with pytest.raises(CompressionError, match=r"no channel.*layer: the model .*without these channels"):
+        tiny("gru").apply(StructuredPruning(), Reader(nn.GRU, 2, 1, "lower").eval())
 
 
 class Started(nn.Module):
