@@ -30,6 +30,7 @@ class Values:
 
     def __init__(self) -> None:
         self.count, self.low, self.high = 0, 0.0, 0.0
+        self.zeros = 0
         self.histogram = torch.zeros(BINS, dtype=torch.float64)
 
     def bounds(self, values: Tensor) -> None:
@@ -45,6 +46,7 @@ class Values:
         if self.high > self.low:
             found = torch.histc(values.detach().float(), bins=BINS, min=self.low, max=self.high)
             self.histogram += found.double()
+            self.zeros += int((values == 0).sum())
 
     def range_of(self, calibration: Calibration, percent: float, bits: int) -> Range:
         """The range to be represented."""
@@ -84,6 +86,10 @@ class Values:
         width = (self.high - self.low) / BINS
         return self.low + width * (torch.arange(BINS, dtype=torch.float64) + 0.5)
 
+    def bin_of_zero(self) -> int:
+        """The bin that zeros were counted into."""
+        return int(torch.histc(torch.zeros(1), bins=BINS, min=self.low, max=self.high).argmax())
+
     def squares(self, rounded: Tensor, inside: Tensor) -> float:
         """Sum of squared rounding errors over the histogram.
 
@@ -101,15 +107,18 @@ class Values:
 
         Source: S. Migacz, 8-bit Inference with TensorRT, GTC 2017: rounded mass is spread evenly over the bins of a
         level that are not empty; what was cut off is in the density of the values alone, which is what cutting costs.
-        Departure: ranges need not be symmetric.
+        Departures: ranges need not be symmetric; exact zeros, which every range represents exactly, do not count, since
+        half of what a ReLU gives would else decide.
         """
-        within = self.histogram * inside
+        seen = self.histogram.clone()
+        seen[self.bin_of_zero()] -= self.zeros
+        within = seen * inside
         if not bool(within.any()):
             return float("inf")
         places = inside.nonzero().flatten()
         values = within.clone()
-        values[places[0]] += self.histogram[: int(places[0])].sum()
-        values[places[-1]] += self.histogram[int(places[-1]) + 1 :].sum()
+        values[places[0]] += seen[: int(places[0])].sum()
+        values[places[-1]] += seen[int(places[-1]) + 1 :].sum()
         levels, index = torch.unique(rounded, return_inverse=True)
         empty = torch.zeros(len(levels), dtype=torch.float64)
         count = empty.index_add(0, index, (within > 0).double()).clamp_min(1)

@@ -50,12 +50,12 @@ class OnnxRuntime:
         """Write ``model`` to ``path``, batch axis free, the axes of ``dynamic`` too; same model, same bytes.
 
         Raises:
-            ExportError: there is no ONNX form of it.
+            ExportError: there is no ONNX form of it, or this onnxruntime knows no integers of so few bits.
         """
         import torch
 
         from compression_gate.modules.opened import layer_by_layer
-        from compression_gate.runtimes.graph_builder import opset_for
+        from compression_gate.runtimes.graph_builder import INTEGER_TYPES, opset_for
         from compression_gate.runtimes.opaque import opaque
         from compression_gate.runtimes.qdq import lowered
         from compression_gate.runtimes.tracing import dynamic_shapes, quietly, two_examples
@@ -92,6 +92,24 @@ class OnnxRuntime:
         rename_axes(graph_model, dynamic)
         strip(graph_model)
         write(graph_model, path)
+        if narrow := {layer.bits for layer in layers.values()} & INTEGER_TYPES.keys():
+            self.refuse_unknown(path, sorted(narrow))
+
+    def refuse_unknown(self, path: Path, bits: list[int]) -> None:
+        """Take a file away that this onnxruntime cannot load: types of few bits came one version after another.
+
+        Raises:
+            ExportError: it cannot.
+        """
+        try:
+            self.load(path, threads=1)
+        except ExportError as error:
+            path.unlink()
+            path.with_name(f"{path.name}.data").unlink(missing_ok=True)
+            raise ExportError(
+                f"model.onnx: onnxruntime {onnxruntime.__version__} cannot hold weights of "
+                f"{' and '.join(map(str, bits))} bits: {first_cause(error)}: install a newer one, or use 8 bits"
+            ) from error
 
     def load(self, path: Path, threads: int) -> OnnxSession:
         """Open a file written by ``export``.

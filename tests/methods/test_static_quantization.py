@@ -42,7 +42,7 @@ def small():
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
 
 
-@pytest.mark.parametrize("calibration", ["minmax", "percentile", "mse"])
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy", "mse"])
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 @torch.no_grad()
 def test_eight_bits_hardly_change_the_answers(calibration, granularity):
@@ -73,6 +73,32 @@ def test_an_outlier_is_cut_by_percentile_and_kept_by_minmax():
     low, high = values.percentile(99.9)
     assert high < 2
     assert low >= -1.1
+
+
+def seen(values):
+    found = Values()
+    found.bounds(values)
+    found.bins(values)
+    return found
+
+
+RANGES = [  # what passed, share of its bound that entropy and mse may keep for 8 bits, for 4 bits
+    ("uniform", lambda random: torch.rand(100_000, generator=random), (0.95, 1.0), (0.9, 1.0)),
+    ("rectified", lambda random: torch.randn(100_000, generator=random).relu(), (0.6, 1.0), (0.4, 0.95)),
+    ("outliers", lambda random: torch.randn(100_000, generator=random) ** 5, (0.1, 0.95), (0.1, 0.5)),
+]
+
+
+@pytest.mark.parametrize("calibration", ["entropy", "mse"])
+@pytest.mark.parametrize(("name", "make", "eight", "four"), RANGES)
+def test_ranges_keep_what_is_common_and_cut_what_is_rare(calibration, name, make, eight, four):
+    values = make(torch.Generator().manual_seed(0))
+    shares = []
+    for bits, (least, most) in ((8, eight), (4, four)):
+        _, high = seen(values).range_of(calibration, 100, bits)
+        shares.append(high / float(values.max()))
+        assert least <= shares[-1] <= most, (name, bits)
+    assert shares[1] <= shares[0], "fewer levels, a narrower range"
 
 
 @torch.no_grad()

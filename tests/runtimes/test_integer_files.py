@@ -284,3 +284,24 @@ def test_integers_inside_a_branch_are_refused_by_layer(tmp_path):
     made = applied(WeightOnlyQuantization(), Choosing().eval(), None)
     with pytest.raises(ExportError, match=r"model\.onnx: "):
         OnnxRuntime().export(made, torch.randn(2, 4), tmp_path / "model.onnx", {})
+
+
+def test_bits_that_this_onnxruntime_does_not_know_are_refused(tmp_path, monkeypatch):
+    def unknown(self, path, threads):
+        raise ExportError(f"{path}: cannot be loaded by onnxruntime: opset 25 is under development")
+
+    monkeypatch.setattr(OnnxRuntime, "load", unknown)
+    made = applied(WeightOnlyQuantization(bits=2), nn.Sequential(nn.Linear(4, 2)).eval(), None)
+    with pytest.raises(ExportError, match=r"cannot hold weights of 2 bits: .*opset 25.*or use 8 bits"):
+        OnnxRuntime().export(made, torch.randn(2, 4), tmp_path / "model.onnx", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_ask_for_no_newer_onnx_than_they_need(tmp_path):
+    versions = []
+    for bits in (8, 4, 2):
+        made = applied(WeightOnlyQuantization(bits=bits), nn.Sequential(nn.Linear(4, 2)).eval(), None)
+        _, path = exported(made, torch.randn(2, 4), tmp_path)
+        versions.append(onnx.load(path).opset_import[0].version)
+        onnx.checker.check_model(onnx.load(path), full_check=True)
+    assert versions == [20, 21, 25]
