@@ -294,6 +294,7 @@ def selftest(
     load: Annotated[int, typer.Option(help="Busy processes beside the timing.")] = 0,
     runtime: Annotated[str, typer.Option(help="Runtimes to time in, by commas.")] = "onnxruntime",
     size: Annotated[str, typer.Option(help="small (under 1 ms), large (10 to 30 ms), or both by a comma.")] = "small",
+    slowed: Annotated[str, typer.Option(help="How much slower candidates are made [%], by commas.")] = "5",
     minutes: Annotated[float, typer.Option(help="No new decision is begun after so long.")] = 5.0,
     json: Json = False,
 ) -> None:
@@ -309,7 +310,8 @@ def selftest(
         stage = importlib.import_module("compression_gate.stages.selftest_timing")
         kept = suite / ".compression_gate/selftest_timing.jsonl" if full else None
         asked = {"runtimes": runtime.split(","), "sizes": size.split(","), "load": load, "minutes": minutes}
-        timed = stage.run(stage.plan_of(full=full, kept=kept, **asked))
+        shares = [float(share) / 100 for share in slowed.split(",")]
+        timed = stage.run(stage.plan_of(full=full, kept=kept, slowed=shares, **asked))
         codes.append(timed.exit_code)
         tell(timed, "", as_json=True) if json else reporter.show_timing(timed)
     raise typer.Exit(max(codes))

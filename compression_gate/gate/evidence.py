@@ -322,7 +322,7 @@ def trusted_pair(role: str, facts: Facts, limit: float) -> PairedTiming:
         found = timing_test.summary(part)
         if not same_times((ratio, *interval), (found[0], *found[1])):
             raise UnjudgeableError("untrusted_timing", f"ratio {ratio} in {interval} is not what its blocks make")
-    if timing_test.control_alarms(control, timing_test.zone_of(limit).room):
+    if timing_test.control_alarms(control, turns, timing_test.zone_of(limit).room):
         raise UnjudgeableError(
             "untrusted_timing", f"a model timed against its own copy came out at {pair.control_ratio}, not 1"
         )

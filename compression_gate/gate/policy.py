@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from compression_gate.errors import ParamsError
+from compression_gate.gate import timing_test
 from compression_gate.gate.limits import LEAST_POWER
 from compression_gate.gate.multiplicity import benjamini_hochberg, holm
 from compression_gate.gate.waivers import covering
 from compression_gate.records.metric_table import QUALITY, kind_of
-from compression_gate.records.params import policy_problems
+from compression_gate.records.params import Rule, policy_problems
 from compression_gate.records.verdict import Check, CheckStatus, FormerRules, Level, Status, Verdict
 from compression_gate.records.waivers import Waiver
 from compression_gate.registry import nearest
@@ -148,6 +149,12 @@ def is_open(check: Check) -> bool:
 def proven_at(check: Check, alpha: float) -> bool:
     """Whether a check's p-value is small enough."""
     return check.p_value is not None and check.p_value <= alpha
+
+
+def alpha_of_times(rules: Iterable[Rule]) -> float:
+    """How often one decision on times may be wrong, so that all that block hold their share in a pull request."""
+    blocking = sum(rule.level == "block" and kind_of(rule.metric) == "timed" for rule in rules)
+    return min(timing_test.ALPHA, FALSE_ALARM_OF_TIMES / max(blocking, 1))
 
 
 def picked(numbers: Sequence[int], chosen: Sequence[bool]) -> list[int]:

@@ -8,15 +8,19 @@ care neither for the shape of the noise nor for its bursts.
 Two lines: from ``high`` on, the user's limit, an alarm is promised; up to ``low`` silence is. Between them either
 answer is right.
 
+Blocks of one process share its place in memory, which shifts them all alike: thousands of blocks from three processes
+are three samples of that. So the processes, each one observation, must prove the same by themselves.
+
 Source: the evidence is an e-value, the likelihood ratio of a coin with an unknown bias, uniform over (1/2, 1), against
 a fair one. It may be looked at after every block, and after every further attempt, without correction (Ville 1939;
 V. Vovk and R. Wang 2021, E-values: calibration, combination and applications, Annals of Statistics 49, section 2).
+Student's t of the processes may not be looked at freely: it has looks of its own, and shares its error among them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,11 +28,16 @@ import numpy as np
 from scipy import special
 
 ALPHA = 0.005  # how often a decision may be wrong at its line
-LEAST_TURNS = 3
+# Numbers of processes after which they are asked, each time with half the error of the time before: in all ALPHA at
+# most (Lan and DeMets 1983, Biometrika 70, have the idea). Asking at ALPHA after every process would be wrong in 3.6 %.
+LOOKS = (4, 6, 8, 11, 15, 20, 27, 36, 48, 64, 85, 113, 150, 200, 266, 354)
+LEAST_TURNS = LOOKS[0]
 OFFSETS_INSIDE = 3.0  # deviations of the mean offset of a turn that must fit into the zone of silence
 MOST_LOG = 700.0  # beyond it no number holds the ratio
 UNKNOWN_BIAS = 3.0  # what an e-value that must find the bias itself lags behind one that knows it [log]
 WIDE, SILENT, SILENT_SHARE, EVEN = 0.05, 0.02, 0.4, 0.015
+
+APART = "the models' places in memory differ more between processes than the limit leaves room for"
 
 Status = Literal["pass", "fail", "undecided"]
 Turns = Sequence[np.ndarray]
@@ -101,7 +110,7 @@ class Decision:
 
 
 def decide(turns: Turns, zone: Zone, alpha: float = ALPHA) -> Decision:
-    """Look after every block, in the order in which they were taken, and stop at the first answer.
+    """Look after 4, 6, 8, 11 … processes, in the order in which they were taken, and stop at the first answer.
 
     Args:
         turns: for each process the medians of its blocks, logarithms of candidate over other.
@@ -115,32 +124,45 @@ def decide(turns: Turns, zone: Zone, alpha: float = ALPHA) -> Decision:
             "undecided", turns, blocks, 1.0, alpha, f"{LEAST_TURNS} processes are needed, {len(turns)} were timed"
         )
     ends = np.cumsum([len(turn) for turn in turns])
-    looks = np.arange(1, len(blocks) + 1)
-    failing = log_evidence(np.cumsum(blocks > math.log(zone.low)), looks)
-    passing = log_evidence(np.cumsum(blocks < math.log(zone.high)), looks)
+    counts = np.arange(1, len(blocks) + 1)
+    failing = log_evidence(np.cumsum(blocks > math.log(zone.low)), counts)
+    passing = log_evidence(np.cumsum(blocks < math.log(zone.high)), counts)
     needed, reason = math.log(1 / alpha), "time is up before either is proven"
-    # Placement differs between processes: before so many turns nobody knows by how much.
-    first = int(ends[LEAST_TURNS - 1]) - 1
-    open_looks = np.flatnonzero(((failing >= needed) | (passing >= needed)) & (looks > first))
-    apart = "the models' places in memory differ more between processes than the limit leaves room for"
-    for look in open_looks.tolist():
-        seen = turns[: 1 + int(np.searchsorted(ends, look + 1))]
-        if passing[look] >= needed:
-            if processes_agree(seen, zone.high, -1, alpha):
-                return told("pass", seen, blocks[: look + 1], 1.0, alpha)
-            reason = apart
-        elif np.median(blocks[: look + 1]) >= zone.middle:
-            if offsets_fit(seen, zone) and processes_agree(seen, zone.low, 1, alpha):
-                return told("fail", seen, blocks[: look + 1], p_of(failing), alpha)
-            reason = apart
-        else:
-            reason = "it is slower than the line of silence, and not proven within the limit"
+    for look, seen in looks(turns):
+        end = int(ends[len(seen) - 1])
+        if passing[end - 1] >= needed:
+            if p_of_processes(seen, zone.high, -1) <= alpha * share_of(look):
+                return told("pass", seen, blocks[:end], 1.0, alpha)
+            reason = APART
+        elif failing[end - 1] >= needed:
+            if np.median(blocks[:end]) < zone.middle:
+                reason = "it is slower than the line of silence, and not proven within the limit"
+            elif offsets_fit(seen, zone) and p_of_processes(seen, zone.low, 1) <= alpha * share_of(look):
+                return told("fail", seen, blocks[:end], p_of(failing, turns, zone), alpha)
+            else:
+                reason = APART
     return told("undecided", turns, blocks, 1.0, alpha, reason)
 
 
-def p_of(evidence: np.ndarray) -> float:
-    """The p-value that holds at any look: one over the largest e-value of all that was seen."""
-    return math.exp(-max(float(evidence.max()), 0.0))
+def looks(turns: Turns) -> Iterator[tuple[int, Turns]]:
+    """The looks that so many processes allow, each with those seen by then."""
+    for look, count in enumerate(LOOKS):
+        if count <= len(turns):
+            yield look, turns[:count]
+
+
+def share_of(look: int) -> float:
+    """The share of the error that a look may use: a half, a quarter, and so on."""
+    return 0.5 ** (look + 1)
+
+
+def p_of(failing: np.ndarray, turns: Turns, zone: Zone) -> float:
+    """The p-value of "not slower than the lower line" that holds at any look, over all that was seen.
+
+    The larger of what the blocks say, one over their largest e-value, and of what the processes say.
+    """
+    of_processes = min(p_of_processes(seen, zone.low, 1) / share_of(look) for look, seen in looks(turns))
+    return max(math.exp(-max(float(failing.max()), 0.0)), min(of_processes, 1.0))
 
 
 def told(status: Status, turns: Turns, blocks: np.ndarray, p_value: float, alpha: float, reason: str = "") -> Decision:
@@ -163,16 +185,17 @@ def offsets_fit(turns: Turns, zone: Zone) -> bool:
     return bool(zone.room >= OFFSETS_INSIDE * medians.std(ddof=1) / math.sqrt(len(turns)))
 
 
-def processes_agree(turns: Turns, line: float, side: int, alpha: float) -> bool:
-    """Whether the turns, each taken as one observation, lie over a line (``side`` 1) or under it (-1) by themselves.
+def p_of_processes(turns: Turns, line: float, side: int) -> float:
+    """How likely processes that lie at the line would lie so far over (``side`` 1) or under it (-1).
 
-    Blocks of one process share its place in memory: thousands of them are no more than one sample of that. Source:
-    Student's t of the turns' medians, at the same error.
+    Source: Student's t of the turns' medians, each taken as one observation.
     """
     medians = np.array([np.median(turn) for turn in turns])
     distance = side * (float(medians.mean()) - math.log(line))
     error = float(medians.std(ddof=1)) / math.sqrt(len(medians))
-    return distance >= float(special.stdtrit(len(medians) - 1, 1 - alpha)) * error
+    if error == 0:
+        return 0.0 if distance > 0 else 1.0
+    return float(special.stdtr(len(medians) - 1, -distance / error))
 
 
 def sign_interval(blocks: np.ndarray, alpha: float) -> tuple[float, float]:
@@ -198,12 +221,22 @@ def summary(turns: Turns) -> tuple[float | None, tuple[float | None, float | Non
     return math.exp(float(np.median(blocks))), (low, high)
 
 
-def control_alarms(turns: Turns, room: float, alpha: float = ALPHA) -> bool:
-    """Whether a model timed against a copy of itself comes out slower or faster by more than ``room`` [log]."""
-    blocks = np.concatenate(turns) if turns else np.empty(0)
-    looks = np.arange(1, len(blocks) + 1)
+def control_alarms(control: Turns, turns: Turns, room: float, alpha: float = ALPHA) -> bool:
+    """Whether a model timed against a copy of itself comes out slower or faster by more than ``room`` [log].
+
+    Its blocks must say so, and its processes more than their places in memory explain: those differ as much as the
+    processes of the pair, ``turns``, do, since there are few of its own.
+    """
+    if not control or len(turns) < LEAST_TURNS:
+        return False
+    blocks = np.concatenate(control)
+    counts = np.arange(1, len(blocks) + 1)
     sides = [np.cumsum(side > room) for side in (blocks, -blocks)]
-    return any(bool((log_evidence(side, looks) >= math.log(2 / alpha)).any()) for side in sides)
+    if not any(bool((log_evidence(side, counts) >= math.log(2 / alpha)).any()) for side in sides):
+        return False
+    deviation = float(np.std([np.median(turn) for turn in turns], ddof=1))
+    beyond = abs(float(np.mean([np.median(turn) for turn in control]))) - room
+    return beyond >= float(special.stdtrit(len(turns) - 1, 1 - alpha / 2)) * deviation / math.sqrt(len(control))
 
 
 def blocks_needed(spread: float, zone: Zone, alpha: float = ALPHA) -> int:

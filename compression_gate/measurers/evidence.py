@@ -123,7 +123,7 @@ def turn_of(arrays: dict[str, Any], part: str, number: int) -> Turn:
         cpu=cpu,
         wall=wall,
         repeats=int(arrays[f"{part}_{number}_repeats"]),
-        by_cpu=bool(arrays[f"{part}_{number}_by_cpu"]),
+        process_share=float(arrays[f"{part}_{number}_process_share"]),
     )
 
 
@@ -174,7 +174,7 @@ def write_samples(path: Path, sampled: Sampled) -> None:
             arrays[f"{part}_{number}_cpu"] = turn.cpu.astype(np.float32)
             arrays[f"{part}_{number}_wall"] = turn.wall.astype(np.float32)
             arrays[f"{part}_{number}_repeats"] = turn.repeats
-            arrays[f"{part}_{number}_by_cpu"] = turn.by_cpu
+            arrays[f"{part}_{number}_process_share"] = turn.process_share
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 

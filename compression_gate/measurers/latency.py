@@ -27,6 +27,8 @@ WORKER = "compression_gate.measurers.latency_worker"
 PROCEDURE = "interleaved pairs in turns of fresh processes, sequential sign test of block medians"
 PROCESSES = "fresh processes in the order A B B A, sequential sign test of their medians"
 BLOCK_S = 0.01
+WAITING = 0.05  # of the time that a pair works: beyond it something else had the core meanwhile
+SILENT_S = 60.0  # a turn that takes so much longer than it should hangs
 START_S = 90.0  # a process that has not answered so long after its time was up is taken for hung
 USUAL_LIMIT = 1.05  # where no rule says what must be decided
 
@@ -37,35 +39,63 @@ class Turn:
 
     Args:
         repeats: each sample is the mean of so many calls.
-        by_cpu: False where the thread's CPU clock does not see the work, and the wall's is taken.
+        process_share: CPU time of the whole process over the thread's; over 1 where other threads work too.
     """
 
     cpu: np.ndarray
     wall: np.ndarray
     repeats: int = 1
-    by_cpu: bool = True
+    process_share: float = 1.0
 
     @classmethod
     def read(cls, path: Path) -> Turn:
         """Read one turn as the worker wrote it."""
         with np.load(path) as file:
-            return cls(cpu=file["cpu"], wall=file["wall"], repeats=int(file["repeats"]), by_cpu=bool(file["by_cpu"]))
+            return cls(
+                cpu=file["cpu"],
+                wall=file["wall"],
+                repeats=int(file["repeats"]),
+                process_share=float(file["process_share"]),
+            )
 
     @cached_property
     def logs(self) -> np.ndarray:
         """Logarithm of candidate over other, ``(pairs,)``."""
-        times = self.cpu if self.by_cpu and (self.cpu > 0).all() else self.wall
-        return np.asarray(np.log(times[1] / times[0]))
+        return np.asarray(np.log(self.cpu[1] / self.cpu[0]))
+
+    @cached_property
+    def seen_share(self) -> float:
+        """What part of a call the thread was seen to work: the median over all calls."""
+        return float(np.median(self.cpu / self.wall))
+
+    @cached_property
+    def seen_apart(self) -> float:
+        """By how much that part differs between the two sides of a pair: the median over pairs."""
+        return float(np.median(np.diff(self.cpu / self.wall, axis=0)))
+
+    @cached_property
+    def interrupted(self) -> np.ndarray:
+        """During which pairs something else ran on the core, ``(pairs,)``.
+
+        The sum of both calls' waiting, which says nothing about which of the two is slower.
+        """
+        waiting, working = (self.wall - self.cpu).sum(0), self.cpu.sum(0)
+        return np.asarray(waiting > WAITING * np.median(working))
 
     @cached_property
     def blocks(self) -> np.ndarray:
-        """Medians of consecutive pairs that together take about 10 ms, an odd number; a rest joins the last."""
+        """Medians of consecutive pairs that together take about 10 ms, an odd number; a rest joins the last.
+
+        In a block with pairs that were interrupted and pairs that were not, the median is of those that were not: a
+        call that finds its caches emptied takes longer by up to several times.
+        """
         pair_s = float(np.median(self.wall.sum(0))) * self.repeats
         size = max(1, round(BLOCK_S / pair_s))
         size += (size + 1) % 2
         count = max(1, len(self.logs) // size)
-        parts = np.split(self.logs, np.arange(1, count) * size)
-        return np.array([np.median(part) for part in parts])
+        ends = np.arange(1, count) * size
+        parts = zip(np.split(self.logs, ends), np.split(~self.interrupted, ends), strict=True)
+        return np.array([np.median(logs[whole] if whole.any() else logs) for logs, whole in parts])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +104,7 @@ class Setting:
 
     Args:
         limits: ratios of times, each a limit that some rule sets; sampling stops once all are decided.
+        alpha: how often a decision may be wrong at its line.
     """
 
     runtime: str
@@ -81,6 +112,7 @@ class Setting:
     inputs: Arrays
     seed: int = 0
     limits: tuple[float, ...] = (USUAL_LIMIT,)
+    alpha: float = ALPHA
 
     @property
     def zones(self) -> list[Zone]:
@@ -95,6 +127,7 @@ class Sampled:
     Args:
         procedure: how they were taken.
         needed_s: about how long it would have taken to decide, where the time was up before.
+        sampling_s: how long it took, imports and reading files once not counted.
     """
 
     turns: list[Turn] = field(default_factory=list)
@@ -102,6 +135,7 @@ class Sampled:
     reason: str | None = None
     procedure: str = PROCEDURE
     needed_s: float | None = None
+    sampling_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +178,9 @@ def sample_pair(other: Path, candidate: Path, setting: Setting, budget_s: float)
             "inputs": str(folder / "inputs.npz"),
             "folder": name,
             "zones": [asdict(zone) for zone in setting.zones],
+            "alpha": setting.alpha,
             "budget_s": budget_s,
+            "silent_s": SILENT_S,
             "seed": coins.getrandbits(32),
         }
         what = f"timing {candidate} against {other}"
@@ -161,8 +197,9 @@ def read_samples(folder: Path, what: str, reason: str | None) -> Sampled:
     parts: dict[str, list[Turn]] = {"pairs": [], "control": []}
     for path in sorted(folder.glob("turn_*.npz")):
         turn = Turn.read(path)
-        if not (np.isfinite(turn.cpu).all() and (turn.wall > 0).all()):
-            reason = reason or f"{what}: expected positive times, got {turn.wall.min()} s: the clock stepped"
+        least = min(turn.cpu.min(), turn.wall.min())
+        if not (np.isfinite(turn.cpu).all() and least > 0):
+            reason = reason or f"{what}: expected positive times, got {least} s: a clock stepped"
             continue
         parts[path.stem.split("_")[2]].append(turn)
     summary = folder / "summary.json"
@@ -173,6 +210,7 @@ def read_samples(folder: Path, what: str, reason: str | None) -> Sampled:
         reason=reason or told.get("reason"),
         procedure=told.get("procedure", PROCEDURE),
         needed_s=told.get("needed_s"),
+        sampling_s=told.get("sampling_s"),
     )
 
 
@@ -189,7 +227,7 @@ def together(attempts: Sequence[Sampled]) -> PairedSamples:
     control_ratio, control_interval = summary_of(control)
     timing = PairedTiming(
         procedure=last.procedure,
-        clock="thread CPU time" if turns and all(turn.by_cpu for turn in turns) else "wall time",
+        clock="thread CPU time" if last.procedure == PROCEDURE else "wall time",
         ratio=None if reason else ratio,
         interval=(None, None) if reason else interval,
         confidence=1 - 2 * ALPHA,

@@ -11,41 +11,43 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import os
+import math
 import random
-import signal
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compression_gate import registry
-from compression_gate.errors import CompressionGateError
-from compression_gate.gate.timing_test import LEAST_TURNS, Zone, blocks_needed, decide
+from compression_gate.errors import CompressionGateError, MeasurementError
+from compression_gate.gate.timing_test import LEAST_TURNS, LOOKS, Zone, blocks_needed, decide
+from compression_gate.measurers.children import FORKS, Child, Fork, Fresh, wait
 from compression_gate.measurers.latency import PROCEDURE, PROCESSES, Turn
 from compression_gate.records.base import replacing
 from compression_gate.runtimes import RUNTIMES
+from compression_gate.runtimes.base import Preloading, Runtime
 
 log = logging.getLogger("compression_gate")
 QUICK_S, REPEATED_S = 100e-6, 200e-6  # calls under 0.1 ms are repeated up to 0.2 ms: reading both clocks costs 1.5 µs
 WARM_UP, WARM_UP_QUICK, QUICK_CALL_S = 3, 100, 1e-3
-TURN_S, LONGEST_TURN_S, PAIRS_A_TURN = 0.4, 1.0, 25
-CONTROL_EVERY, CONTROL_SHARE = 4, 0.4  # every fourth turn, less than half as long: a tenth of the time
+SHORTEST_TURN_S, LONGEST_TURN_S, PAIRS_A_TURN = 0.25, 1.0, 100
+CONTROL_SHARE = 0.5  # of a turn's length, one control between two looks: about a tenth of the time
+CONTROL_EVERY = 4  # observations of the process procedure
 LEAST_PAIRS = 5
+SAME_PLACE = 0.001  # places in memory always differ by about so much [log]
 PROCESS_S = 0.5  # one observation of the process procedure
 POOL, SHARES_APART = 1.03, 0.10  # process over thread CPU time, and CPU over wall between the sides
-GRACE_S = 60.0
-FORKS = hasattr(os, "fork") and sys.platform == "linux"
 
 
 def main(path: Path) -> None:
     """Read a request; be the parent, or one turn where the request says so."""
     request = json.loads(path.read_text(encoding="utf-8"))
     if "kind" in request:
-        measure(request)
+        measure(request, registry.load("runtimes", request["runtime"], RUNTIMES)())
         return
     Parent(request).sample()
 
@@ -61,38 +63,66 @@ class Parent:
         self.end = time.monotonic() + request["budget_s"]
         self.turns: list[Turn] = []
         self.number = 0
-        # Its import alone; a session made here would start threads that no fork survives.
-        registry.load("runtimes", request["runtime"], RUNTIMES)
+        # No session is made here: it would start threads that no fork survives.
+        self.runtime = registry.load("runtimes", request["runtime"], RUNTIMES)()
+        if FORKS and isinstance(self.runtime, Preloading):
+            for path in dict.fromkeys(request["files"]):
+                self.runtime.preload(Path(path))
+        # What is here by now is no garbage of any turn: looking through it would copy the pages that forks share.
+        gc.collect()
+        gc.freeze()
 
     def sample(self) -> None:
         """Take pairs; where the thread's clock does not see the work, take processes instead."""
-        pairs = self.request["threads"] == 1
+        started, pairs = time.monotonic(), self.request["threads"] == 1
         done = self.take_pairs() if pairs else self.take_processes()
         if pairs and self.pooled():
             self.turns = []
             for old in self.folder.glob("turn_*.npz"):
                 old.unlink()
             pairs, done = False, self.take_processes()
-        summary = {"procedure": PROCEDURE if pairs else PROCESSES, "needed_s": None if done else self.needed_s()}
+        summary = {
+            "procedure": PROCEDURE if pairs else PROCESSES,
+            "needed_s": None if done else self.needed_s(),
+            "sampling_s": time.monotonic() - started,
+        }
         (self.folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
 
     def take_pairs(self) -> bool:
         """Turns of pairs, a control among every few; True if everything was decided in time."""
-        seconds, started = TURN_S, time.monotonic()
-        while True:
-            control = self.number % CONTROL_EVERY == 1
-            self.turn("pairs", self.request["files"], seconds * (CONTROL_SHARE if control else 1), control=control)
-            if not self.turns:
-                continue
-            if not control and self.decided():
+        seconds, started = SHORTEST_TURN_S, time.monotonic()
+        self.turn_of_pairs(seconds * CONTROL_SHARE, control=True)
+        for look, count in enumerate(LOOKS):
+            while len(self.turns) < count:
+                began = time.monotonic()
+                self.turn_of_pairs(seconds, control=False)
+                took = time.monotonic() - began
+                seconds = self.worthwhile_s(took)
+                if time.monotonic() + took > self.end and len(self.turns) >= LEAST_TURNS:
+                    return self.pooled() or self.decided()
+            if self.pooled() or self.decided():
                 return True
-            pair_s = float(np.median(self.turns[-1].wall.sum(0))) * self.turns[-1].repeats
-            seconds = min(max(TURN_S, PAIRS_A_TURN * pair_s), LONGEST_TURN_S)
-            if len(self.turns) == LEAST_TURNS and not control:
+            if look == 0:
                 self.warn(self.needed_s() - (time.monotonic() - started))
-            # A turn costs more than it measures for: building, warming up, forking.
-            if time.monotonic() + 1.3 * seconds > self.end and len(self.turns) >= LEAST_TURNS and self.number > 1:
-                return False
+            self.turn_of_pairs(seconds * CONTROL_SHARE, control=True)
+        return False
+
+    def worthwhile_s(self, took_s: float) -> float:
+        """How long the next turn should be, so that the mean over turns is known best after a given time.
+
+        A turn's median differs from the truth by its place in memory, which only another turn helps against, and by the
+        scatter of its blocks, which falls with its length. The best length is √(what starting a turn costs × scatter of
+        a second ÷ scatter of places), in variances; ``took_s``: the last turn with all that.
+        """
+        if len(self.turns) < LEAST_TURNS:
+            return SHORTEST_TURN_S
+        of_medians = float(np.var([np.median(turn.blocks) for turn in self.turns], ddof=1))
+        # A median of n scatters by π/2 of a mean.
+        within = float(np.median([scatter(turn.blocks) ** 2 * math.pi / 2 / len(turn.blocks) for turn in self.turns]))
+        places = max(of_medians - within, SAME_PLACE**2)
+        last_s = float(self.turns[-1].wall.sum()) * self.turns[-1].repeats
+        best = math.sqrt(max(took_s - last_s, 0.0) * within * last_s / places)
+        return min(max(SHORTEST_TURN_S, best), LONGEST_TURN_S)
 
     def take_processes(self) -> bool:
         """One observation a process, in the order A B B A, so that drift cancels; the controls are of A and A."""
@@ -100,90 +130,78 @@ class Parent:
         while True:
             control = self.number % CONTROL_EVERY == 1
             sides = (0, 1) if self.coin.getrandbits(1) else (1, 0)
-            self.turn("process", [files[0], files[0 if control else 1]], PROCESS_S, control=control, order=sides)
+            self.turn_of_processes([files[0], files[0 if control else 1]], sides, control=control)
             if not control and self.decided():
                 return True
             if time.monotonic() + 2 * PROCESS_S > self.end and len(self.turns) >= LEAST_TURNS:
                 return False
 
-    def turn(
-        self, kind: str, files: list[str], seconds: float, *, control: bool, order: tuple[int, int] = (0, 1)
-    ) -> None:
-        """One turn: a child of its own, or two for the process procedure."""
-        part = "control" if control else "pairs"
-        path = self.folder / f"turn_{self.number:04}_{part}.npz"
-        self.number += 1
-        common = {name: self.request[name] for name in ("runtime", "threads", "inputs")}
-        asked = {**common, "seconds": seconds, "seed": self.coin.getrandbits(32)}
-        if kind == "pairs":
-            files = [files[0], files[0]] if control else files
-            self.child({**asked, "kind": "pairs", "files": files, "samples": str(path)})
-        else:
-            sides = {}
-            for side in order:
-                one = self.folder / f"side_{side}.npz"
-                self.child({**asked, "kind": "process", "files": [files[side]], "samples": str(one)})
-                with np.load(one) as file:
-                    sides[side] = float(file["wall"])
-            wall = np.array([[sides[0]], [sides[1]]])
-            write(path, cpu=wall, wall=wall, repeats=1, by_cpu=False)
+    def turn_of_pairs(self, seconds: float, *, control: bool) -> None:
+        """One turn of the pair, or of its first model and a copy."""
+        files = [self.request["files"][0]] * 2 if control else self.request["files"]
+        path = self.next_path(control=control)
+        self.run(self.asked("pairs", files, path, seconds))
         if not control:
             self.turns.append(Turn.read(path))
 
-    def child(self, request: dict[str, Any]) -> None:
-        """Run one child to its end; a silent one is ended.
+    def turn_of_processes(self, files: list[str], order: tuple[int, int], *, control: bool) -> None:
+        """One observation of each side, one process after the other."""
+        path, sides = self.next_path(control=control), {}
+        for side in order:
+            one = self.folder / f"side_{side}.npz"
+            self.run(self.asked("process", [files[side]], one, PROCESS_S))
+            with np.load(one) as file:
+                sides[side] = float(file["wall"])
+        wall = np.array([[sides[0]], [sides[1]]])
+        write(path, cpu=wall, wall=wall, repeats=1, process_share=1.0)
+        if not control:
+            self.turns.append(Turn.read(path))
+
+    def next_path(self, *, control: bool) -> Path:
+        """Where the next turn writes its samples."""
+        self.number += 1
+        return self.folder / f"turn_{self.number - 1:04}_{'control' if control else 'pairs'}.npz"
+
+    def asked(self, kind: str, files: list[str], samples: Path, seconds: float) -> dict[str, Any]:
+        """The request of one child."""
+        common = {name: self.request[name] for name in ("runtime", "threads", "inputs")}
+        own = {"kind": kind, "files": files, "samples": str(samples), "seconds": seconds}
+        return {**common, **own, "seed": self.coin.getrandbits(32)}
+
+    def run(self, request: dict[str, Any]) -> None:
+        """Run one child to its end.
 
         Raises:
-            SystemExit: it failed, with its last words.
+            MeasurementError: it failed or was silent.
         """
-        path = self.folder / "child.json"
-        path.write_text(json.dumps(request), encoding="utf-8")
-        limit = time.monotonic() + request["seconds"] + GRACE_S
-        if not FORKS:
-            words = [sys.executable, "-m", __spec__.name, str(path)]
-            done = subprocess.run(
-                words, timeout=request["seconds"] + GRACE_S, capture_output=True, text=True, check=False
-            )
-            if done.returncode != 0:
-                sys.exit(done.stderr.strip() or f"a turn ended with {done.returncode}")
-            return
-        words_path = self.folder / "last_words"
-        pid = os.fork()
-        if pid == 0:
-            forked(request, words_path)
-        while True:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                break
-            if time.monotonic() > limit:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                sys.exit(f"a turn of {request['seconds']:.1f} s was silent for {GRACE_S:.0f} s more: the model hangs")
-            time.sleep(0.004)
-        if status != 0:
-            told = words_path.read_text(encoding="utf-8") if words_path.exists() else ""
-            how = (
-                f"killed by signal {os.WTERMSIG(status)}"
-                if os.WIFSIGNALED(status)
-                else f"exit {os.WEXITSTATUS(status)}"
-            )
-            sys.exit(told or f"a turn ended ({how})")
+        last_words = Path(request["samples"]).with_suffix(".words")
+        if FORKS:
+            child: Child = Fork(partial(measure, request, self.runtime), last_words)
+        else:
+            path = Path(request["samples"]).with_suffix(".json")
+            path.write_text(json.dumps(request), encoding="utf-8")
+            child = Fresh(["-m", __spec__.name, str(path)], last_words)
+        wait(child, request["seconds"] + self.request["silent_s"])
 
     def decided(self) -> bool:
         """Whether every limit has its answer."""
-        if len(self.turns) < LEAST_TURNS:
-            return False
         blocks = [turn.blocks for turn in self.turns]
-        return all(decide(blocks, zone).status != "undecided" for zone in self.zones)
+        return all(decide(blocks, zone, self.request["alpha"]).status != "undecided" for zone in self.zones)
 
     def pooled(self) -> bool:
-        """Whether some turn's work was done by other threads than the one whose clock is read."""
-        return bool(self.turns) and sum(not turn.by_cpu for turn in self.turns) * 2 > len(self.turns)
+        """Whether the work is done by other threads than the one whose clock is read, in most turns alike."""
+        if len(self.turns) < LEAST_TURNS:
+            return False
+        return (
+            abs(median_of("seen_apart", self.turns)) > SHARES_APART
+            or median_of("process_share", self.turns) > POOL
+            or median_of("seen_share", self.turns) == 0  # a clock that ticks rarely stands still during most calls
+        )
 
     def needed_s(self) -> float:
         """About how many seconds of pairs the narrowest zone takes, from how the blocks scatter so far."""
         blocks = np.concatenate([turn.blocks for turn in self.turns])
-        spread = float(np.median(np.abs(blocks - np.median(blocks)))) * 1.4826
+        spread = scatter(blocks)
         per_block = sum(float(turn.wall.sum()) * turn.repeats for turn in self.turns) / len(blocks)
         return max(blocks_needed(spread, zone) for zone in self.zones) * per_block * 1.3
 
@@ -198,42 +216,58 @@ class Parent:
             )
 
 
-def forked(request: dict[str, Any], last_words: Path) -> None:
-    """The life of a forked child; it never returns."""
-    code = 1
-    try:
-        measure(request)
-        code = 0
-    except BaseException as error:  # noqa: BLE001  # a fork must not run on into its parent's code
-        last_words.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
-    finally:
-        os._exit(code)
+def median_of(figure: str, turns: Sequence[Turn]) -> float:
+    """The median turn's figure."""
+    return float(np.median([getattr(turn, figure) for turn in turns]))
 
 
-def measure(request: dict[str, Any]) -> None:
+def scatter(values: np.ndarray) -> float:
+    """The standard deviation of normal values, by their distances from their median: some lie far off."""
+    return float(np.median(np.abs(values - np.median(values)))) * 1.4826
+
+
+def measure(request: dict[str, Any], runtime: Runtime) -> None:
     """Be one turn: build, warm up, time, write."""
     with np.load(request["inputs"]) as file:
         inputs = {name: file[name] for name in file.files}
-    runtime = registry.load("runtimes", request["runtime"], RUNTIMES)()
     coin = random.Random(request["seed"])  # noqa: S311  # a coin, not a secret
     order = list(range(len(request["files"])))
     coin.shuffle(order)
     sessions: dict[int, Any] = {}
     for side in order:
         sessions[side] = runtime.load(Path(request["files"][side]), request["threads"])
+    shapes = shapes_of(sessions, inputs)
     repeats = warm_up(sessions, inputs)
     gc.collect()
     gc.disable()
     if request["kind"] == "process":
         walls = timed_calls(sessions[0], inputs, request["seconds"])
+        refuse_other_shapes(request["files"], shapes, shapes_of(sessions, inputs))
         write(Path(request["samples"]), wall=np.median(walls))
         return
     process, thread = time.process_time(), time.thread_time()
     cpu, wall = timed_pairs(sessions, inputs, repeats, coin, request["seconds"])
     process, thread = time.process_time() - process, time.thread_time() - thread
-    shares = cpu.sum(1) / wall.sum(1)
-    by_cpu = process <= POOL * thread and abs(shares[0] - shares[1]) <= SHARES_APART
-    write(Path(request["samples"]), cpu=cpu, wall=wall, repeats=repeats, by_cpu=by_cpu)
+    refuse_other_shapes(request["files"], shapes, shapes_of(sessions, inputs))
+    write(Path(request["samples"]), cpu=cpu, wall=wall, repeats=repeats, process_share=process / max(thread, 1e-9))
+
+
+def shapes_of(sessions: dict[int, Any], inputs: dict[str, np.ndarray]) -> dict[int, tuple[int, ...]]:
+    """What every model answers in."""
+    return {side: np.shape(session(inputs)) for side, session in sessions.items()}
+
+
+def refuse_other_shapes(
+    files: list[str], before: dict[int, tuple[int, ...]], after: dict[int, tuple[int, ...]]
+) -> None:
+    """A model that answers otherwise than at first did other work than was asked of it.
+
+    Raises:
+        MeasurementError: one does.
+    """
+    for side, shape in before.items():
+        if after[side] != shape:
+            raise MeasurementError(f"{files[side]}: expected outputs {shape} as at first, got {after[side]}")
 
 
 def write(path: Path, **arrays: Any) -> None:
@@ -271,11 +305,16 @@ def once(session: Any, inputs: dict[str, np.ndarray], repeats: int) -> tuple[flo
 def timed_pairs(
     sessions: dict[int, Any], inputs: dict[str, np.ndarray], repeats: int, coin: random.Random, seconds: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of calls until the time is up, five at least; ``(2, pairs)`` of each clock."""
+    """Pairs of calls; ``(2, pairs)`` of each clock.
+
+    Until the time is up and there are a hundred; but five at least, and no more than those after a second.
+    """
     cpu: list[tuple[float, float]] = []
     wall: list[tuple[float, float]] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(cpu) < LEAST_PAIRS:
+    start = time.perf_counter()
+    while (since := time.perf_counter() - start) < seconds or len(cpu) < PAIRS_A_TURN:
+        if since > LONGEST_TURN_S and len(cpu) >= LEAST_PAIRS:
+            break
         first = coin.getrandbits(1)
         took = {side: once(sessions[side], inputs, repeats) for side in (first, 1 - first)}
         cpu.append((took[0][0], took[1][0]))

@@ -14,33 +14,37 @@ class TimingCase(Record):
 
     Args:
         size: ``small``: under 1 ms a call; ``large``: 10 to 30 ms.
-        slowed: by which share of the reference's work the candidate does more; 0 for the very same model.
+        slowed: by which share the candidate takes longer, at least; 0 for the very same model.
+        limit: by which share it may.
         load: how many busy processes the harness ran beside.
     """
 
     runtime: str
     size: Size
     slowed: float
+    limit: float
     load: int
 
 
 class TimingDecision(Record):
-    """One live decision at a limit of 5 %.
+    """One live decision.
 
     Args:
         status: ``pass``, ``fail``, ``undecided``, or ``untrusted`` where the control alarmed or nothing was measured.
-        ratio: as measured. seconds: of sampling, the start of processes included. blocks: of every turn.
-        load_average: of the machine, when it ended.
+        ratio: as measured. seconds: of sampling; whole_s: with the start of the process and its imports.
+        load_average: of the machine, when it ended. blocks, control_blocks: of every turn.
     """
 
     case: TimingCase
     status: str
     ratio: float | None
     seconds: float
+    whole_s: float
     pairs: int
     turns: int
     load_average: float | None = None
     blocks: tuple[tuple[float, ...], ...] = ()
+    control_blocks: tuple[tuple[float, ...], ...] = ()
 
 
 class TimingRate(Record):
@@ -49,6 +53,7 @@ class TimingRate(Record):
     Args:
         wrong: how often it failed the same model, or passed one slower than the limit. low, high: exact one-sided 99 %
             bounds of that rate. median_ratio: over the decisions, what the slowed model really came to.
+        load_average: of the machine, the median over the decisions. whole_s: the mean with imports.
     """
 
     case: TimingCase
@@ -62,6 +67,8 @@ class TimingRate(Record):
     median_ratio: float | None
     mean_s: float | None
     p95_s: float | None
+    whole_s: float | None = None
+    load_average: float | None = None
 
     @property
     def held(self) -> bool:

@@ -10,33 +10,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from compression_gate.gate.proportions import clopper_pearson
-from compression_gate.gate.timing_test import control_alarms, decide, zone_of
+from compression_gate.measurers.known_speed import SHAPES, model_file, slowed_file
 from compression_gate.measurers.latency import Setting, sample_pair, together
 from compression_gate.measurers.machine import timing_environment
 from compression_gate.progress import tracked
 from compression_gate.records.base import digest_of
-from compression_gate.records.timing_selftest import (
-    Size,
-    TimingCase,
-    TimingDecision,
-    TimingRate,
-    TimingSelfTest,
-)
+from compression_gate.records.timing_selftest import Size, TimingCase, TimingDecision, TimingSelfTest
+from compression_gate.selftest.timing_traces import rate_of, recorded, status_of
 
-LIMIT, WRONG_AT_MOST, BOUND_ALPHA = 1.05, 0.01, 0.01
-BUDGET_S: dict[Size, float] = {"small": 20.0, "large": 60.0}
-# Rows of the input, width of a layer, layers of the reference: about 0.3 ms, and about 15 ms, on one core.
-SHAPES: dict[Size, tuple[int, int, int]] = {"small": (1, 128, 100), "large": (32, 512, 80)}
+BUDGET_S: dict[Size, float] = {"small": 30.0, "large": 90.0}
 QUICK, FULL = 10, 300
-MARGIN = 0.005  # so that a candidate meant to be over the limit is
 CALIBRATIONS = 3  # decisions whose pairs say together how slow a candidate really is
-SLOWED = (0.0, 0.05)
+USUAL, NARROW = 0.05, 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +44,27 @@ class Plan:
 
 
 def plan_of(
-    *, full: bool, runtimes: Sequence[str], sizes: Sequence[Size], load: int, minutes: float, kept: Path | None
+    *,
+    full: bool,
+    runtimes: Sequence[str],
+    sizes: Sequence[Size],
+    slowed: Sequence[float],
+    load: int,
+    minutes: float,
+    kept: Path | None,
 ) -> Plan:
-    """The cases: the same model and one slowed by 5 %, for each runtime and size, under the load."""
+    """The cases: the same model and slowed ones, for each runtime and size, under the load.
+
+    The limit is 5 %, and 2 % where a candidate is slowed by less than 5 %: it could not be told from the same model at
+    a limit it is within.
+    """
+    limits = {share: USUAL if share >= USUAL else NARROW for share in slowed}
+    wanted = [(0.0, limit) for limit in dict.fromkeys(limits.values())] + list(limits.items())
     cases = [
-        TimingCase(runtime=runtime, size=size, slowed=slowed, load=load)
+        TimingCase(runtime=runtime, size=size, slowed=share, limit=limit, load=load)
         for runtime in runtimes
         for size in sizes
-        for slowed in SLOWED
+        for share, limit in wanted
     ]
     return Plan(cases=tuple(cases), count=FULL if full else QUICK, minutes=minutes, kept=kept)
 
@@ -73,18 +74,18 @@ def run(plan: Plan) -> TimingSelfTest:
     start = time.monotonic()
     decisions = read(plan.kept)
     with tempfile.TemporaryDirectory(prefix="compression-gate-") as name, busy(plan.cases[0].load):
-        folder = Path(name)
-        models = {case: pair_of(case, folder) for case in plan.cases}
+        models = Models(Path(name))
         for number, case in tracked(open_cases(plan, decisions), len(plan.cases) * plan.count, "decisions"):
             if time.monotonic() - start > 60 * plan.minutes:
                 break
-            found = decided(case, *models[case], seed=number)
+            found = decided(case, *models.pair_of(case), seed=number)
             decisions.append(found)
             keep(found, plan.kept)
     wanted = [one for one in decisions if one.case in plan.cases]
     return TimingSelfTest(
         environment=timing_environment(1),
         live=tuple(rate_of(case, [one for one in wanted if one.case == case]) for case in plan.cases),
+        replayed=recorded(),
         seconds=time.monotonic() - start,
     )
 
@@ -100,102 +101,57 @@ def open_cases(plan: Plan, decisions: Sequence[TimingDecision]) -> Iterator[tupl
 
 def decided(case: TimingCase, other: Path, candidate: Path, seed: int) -> TimingDecision:
     """One decision, as the benchmark and the gate reach it."""
-    rows, width, _ = SHAPES[case.size]
-    inputs = {"input": np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)}
-    setting = Setting(runtime=case.runtime, threads=1, inputs=inputs, seed=seed, limits=(LIMIT,))
+    limits = (1 + case.limit,)
+    inputs = SHAPES[case.size].inputs()
+    setting = Setting(runtime=case.runtime, threads=1, inputs=inputs, seed=seed, limits=limits)
     began = time.monotonic()
-    timing = together([sample_pair(other, candidate, setting, BUDGET_S[case.size])]).timing
-    seconds = time.monotonic() - began
-    turns = [np.array(turn) for turn in timing.blocks]
-    zone = zone_of(LIMIT)
-    alarmed = control_alarms([np.array(turn) for turn in timing.control_blocks], zone.room)
+    sampled = sample_pair(other, candidate, setting, BUDGET_S[case.size])
+    whole_s = time.monotonic() - began
+    timing = together([sampled]).timing
     return TimingDecision(
         case=case,
-        status="untrusted" if timing.reason or alarmed else decide(turns, zone).status,
+        status="untrusted" if timing.reason else status_of(timing.blocks, timing.control_blocks, case.limit),
         ratio=timing.ratio,
-        seconds=seconds,
+        seconds=sampled.sampling_s if sampled.sampling_s is not None else whole_s,
+        whole_s=whole_s,
         pairs=timing.pairs,
         turns=timing.turns,
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         blocks=timing.blocks,
+        control_blocks=timing.control_blocks,
     )
 
 
-def rate_of(case: TimingCase, decisions: Sequence[TimingDecision]) -> TimingRate:
-    """How often a kind of decision was wrong, with exact bounds."""
-    wrong_status = "pass" if case.slowed else "fail"
-    wrong = sum(one.status == wrong_status for one in decisions)
-    low, high = clopper_pearson(wrong, len(decisions), BOUND_ALPHA) if decisions else (0.0, 1.0)
-    seconds = [one.seconds for one in decisions]
-    ratios = [one.ratio for one in decisions if one.ratio is not None]
-    return TimingRate(
-        case=case,
-        n=len(decisions),
-        wrong=wrong,
-        undecided=sum(one.status == "undecided" for one in decisions),
-        untrusted=sum(one.status == "untrusted" for one in decisions),
-        low=low,
-        high=high,
-        claim=WRONG_AT_MOST,
-        median_ratio=float(np.median(ratios)) if ratios else None,
-        mean_s=float(np.mean(seconds)) if seconds else None,
-        p95_s=float(np.quantile(seconds, 0.95)) if seconds else None,
-    )
+class Models:
+    """The files that are timed, made when they are first asked for."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.slowed: dict[tuple[str, str, float], Path] = {}
 
-def pair_of(case: TimingCase, folder: Path) -> tuple[Path, Path]:
-    """The reference and the candidate of a case: the candidate has more layers, as many as make it so much slower.
-
-    What a call costs beside its layers is found out first, and the number of layers chosen by it.
-    """
-    layers = SHAPES[case.size][2]
-    other = model_file(case, layers, folder)
-    if not case.slowed:
-        return other, other
-    few = seconds_of(case, model_file(case, layers // 2, folder))
-    many = seconds_of(case, other)
-    a_layer = (many - few) / (layers - layers // 2)
-    more = max(1, round(many * (case.slowed + MARGIN) / a_layer))
-    while ratio_of(case, other, candidate := model_file(case, layers + more, folder)) < 1 + case.slowed:
-        more += 1
-    return other, candidate
+    def pair_of(self, case: TimingCase) -> tuple[Path, Path]:
+        """The reference and the candidate of a case: the candidate does so much more that it is slowed by its share."""
+        other = model_file(case.runtime, SHAPES[case.size], 0, self.folder)
+        if not case.slowed:
+            return other, other
+        key = (case.runtime, case.size, case.slowed)
+        if key not in self.slowed:
+            path, _ = slowed_file(
+                case.runtime,
+                SHAPES[case.size],
+                case.slowed,
+                self.folder,
+                lambda candidate: ratio_of(case, other, candidate),
+            )
+            self.slowed[key] = path
+        return other, self.slowed[key]
 
 
 def ratio_of(case: TimingCase, other: Path, candidate: Path) -> float:
-    """How slow a candidate really is, from the pairs of several decisions."""
+    """How slow a candidate really is, from the pairs of several decisions: the mean over all turns [ratio]."""
     found = [decided(case, other, candidate, seed=1000 + number) for number in range(CALIBRATIONS)]
-    blocks = [block for one in found for turn in one.blocks for block in turn]
-    return math.exp(float(np.median(blocks))) if blocks else math.inf
-
-
-def seconds_of(case: TimingCase, path: Path) -> float:
-    """Seconds of a call: the least of the medians of three processes."""
-    rows, width, _ = SHAPES[case.size]
-    setting = Setting(
-        runtime=case.runtime, threads=1, inputs={"input": np.zeros((rows, width), np.float32)}, limits=(LIMIT,)
-    )
-    turns = sample_pair(path, path, replace(setting, seed=1), 3.0).turns
-    return min(float(np.median(turn.cpu)) for turn in turns)
-
-
-def model_file(case: TimingCase, layers: int, folder: Path) -> Path:
-    """A file of the runtime's own with so many equal layers."""
-    rows, width, _ = SHAPES[case.size]
-    suffix = "onnx" if case.runtime == "onnxruntime" else "pt2"
-    path = folder / f"{case.runtime}-{case.size}-{layers}.{suffix}"
-    if path.exists():
-        return path
-    import torch
-    from torch import nn
-
-    from compression_gate import registry
-    from compression_gate.runtimes import RUNTIMES
-
-    torch.manual_seed(0)
-    blocks = [nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(layers)]
-    runtime = registry.load("runtimes", case.runtime, RUNTIMES)()
-    runtime.export(nn.Sequential(*blocks).eval(), torch.zeros(max(rows, 2), width), path, {})
-    return path
+    medians = [sorted(turn)[len(turn) // 2] for one in found for turn in one.blocks]
+    return math.exp(sum(medians) / len(medians)) if medians else math.inf
 
 
 @contextlib.contextmanager

@@ -35,11 +35,13 @@ def test_a_block_is_an_odd_number_of_pairs_of_about_ten_milliseconds(call_s, siz
     assert made.blocks[-1] == np.median(made.logs[(len(made.blocks) - 1) * size :])
 
 
-def test_the_wall_clock_is_taken_where_the_threads_does_not_see_the_work():
-    one = np.full(50, 1e-3)
-    made = Turn(cpu=np.array([one, 2 * one]), wall=np.array([one, one / 2]))
-    assert np.exp(made.logs[0]) == pytest.approx(2)
-    assert np.exp(Turn(cpu=made.cpu, wall=made.wall, by_cpu=False).logs[0]) == pytest.approx(0.5)
+def test_of_a_block_the_pairs_count_during_which_nothing_else_ran():
+    """The second of three calls waited for the core: what it took says little; where all waited, all count."""
+    cpu = np.array([[1e-3] * 12, [1.1e-3, 4e-3, 1.1e-3] * 4])
+    waiting = np.array([[0.0] * 12, [0.0, 8e-3, 0.0] * 3 + [8e-3] * 3])
+    made = Turn(cpu=cpu, wall=cpu + waiting)
+    assert made.interrupted.tolist() == [False, True, False] * 3 + [True] * 3
+    assert np.exp(made.blocks) == pytest.approx(1.1)
 
 
 @pytest.fixture

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from compression_gate.measurers.known_speed import Shape
 from compression_gate.records.timing_selftest import TimingCase, TimingDecision
+from compression_gate.selftest.timing_traces import rate_of
 from compression_gate.stages import selftest_timing
-from compression_gate.stages.selftest_timing import Plan, keep, open_cases, plan_of, rate_of, read
+from compression_gate.stages.selftest_timing import Plan, keep, open_cases, plan_of, read
 
-SAME = TimingCase(runtime="onnxruntime", size="small", slowed=0.0, load=0)
+SAME = TimingCase(runtime="onnxruntime", size="small", slowed=0.0, limit=0.05, load=0)
 SLOWED = SAME.model_copy(update={"slowed": 0.05})
 
 
 def decision(case: TimingCase, status: str) -> TimingDecision:
-    return TimingDecision(case=case, status=status, ratio=1.0, seconds=2.0, pairs=10, turns=3)
+    return TimingDecision(case=case, status=status, ratio=1.0, seconds=2.0, whole_s=4.0, pairs=10, turns=4)
 
 
 @pytest.mark.parametrize(("case", "wrong"), [(SAME, "fail"), (SLOWED, "pass")])
@@ -52,15 +55,34 @@ def test_a_resumed_run_takes_only_what_is_missing() -> None:
     assert list(open_cases(plan, [])) == [(0, SAME), (0, SLOWED), (1, SAME), (1, SLOWED)]
 
 
+def test_a_candidate_slowed_by_little_is_judged_by_a_narrow_limit() -> None:
+    plan = plan_of(
+        full=True, runtimes=["torch"], sizes=["small"], slowed=[0.02, 0.05, 0.1], load=2, minutes=1, kept=None
+    )
+    assert [(case.slowed, case.limit) for case in plan.cases] == [
+        (0.0, 0.02),
+        (0.0, 0.05),
+        (0.02, 0.02),
+        (0.05, 0.05),
+        (0.1, 0.05),
+    ]
+    assert plan.count == 300
+
+
 @pytest.mark.slow
 def test_the_same_model_and_a_slowed_one_are_told_apart_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once each: a wrong answer has a chance of half a percent, and no second look is taken."""
-    monkeypatch.setitem(selftest_timing.SHAPES, "small", (1, 128, 30))
+    monkeypatch.setitem(selftest_timing.SHAPES, "small", Shape(rows=1, width=128, layers=12))
     plan = plan_of(
-        full=False, runtimes=["onnxruntime"], sizes=["small"], load=0, minutes=3, kept=tmp_path / "kept.jsonl"
+        full=False,
+        runtimes=["onnxruntime"],
+        sizes=["small"],
+        slowed=[0.3],
+        load=0,
+        minutes=5,
+        kept=tmp_path / "kept.jsonl",
     )
-    slowed = [case.model_copy(update={"slowed": 0.3}) if case.slowed else case for case in plan.cases]
-    found = selftest_timing.run(Plan(cases=tuple(slowed), count=1, minutes=3, kept=plan.kept))
+    found = selftest_timing.run(replace(plan, count=1))
     assert [rate.wrong for rate in found.live] == [0, 0]
     assert found.live[1].median_ratio > 1.1
     assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 2
