@@ -227,8 +227,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             means = {key: statistics.mean(row[key] for row in found) for key in ("speedup", "parameters", "zero_share")}
             macs = statistics.mean(row["macs"] / row["reference_macs"] for row in found)
             lines.append(
-                f"| {name} | {len(found)} | {lost[0]} | {lost[1]} | {means['speedup']:.2f} × | {means['parameters']:,.0f} "
-                f"| {means['zero_share']:.0%} | {macs:.0%} |"
+                f"| {name} | {len(found)} | {lost[0]} | {lost[1]} | {means['speedup']:.2f} × "
+                f"| {means['parameters']:,.0f} | {means['zero_share']:.0%} | {macs:.0%} |"
             )
     lines += ["", "| importance, nothing trained | seeds | points lost, validation |", "|---|---|---|"]
     for importance in IMPORTANCES:

@@ -318,28 +318,33 @@ def closed_attention(apart: OpenAttention, whole: nn.MultiheadAttention | HeadAt
     before = open_attention(whole)
     if all(getattr(apart, name).weight.shape == getattr(before, name).weight.shape for name in PROJECTIONS):
         return copy.deepcopy(whole)
-    inner, width = apart.q_proj.out_features, apart.out_proj.out_features
-    heads, inputs = inner // apart.head_dim, {part.in_features for part in (apart.q_proj, apart.k_proj, apart.v_proj)}
-    if isinstance(whole, nn.MultiheadAttention) and whole.in_proj_weight is not None and inputs == {inner} == {width}:
-        layer = copy.deepcopy(whole)
-        projections = (apart.q_proj, apart.k_proj, apart.v_proj)
-        flag = whole.in_proj_weight.requires_grad
-        layer.in_proj_weight = nn.Parameter(torch.cat([part.weight.detach() for part in projections]), flag)
-        if whole.in_proj_bias is not None:
-            biases = [part.bias.detach() for part in projections]
-            layer.in_proj_bias = nn.Parameter(torch.cat(biases), whole.in_proj_bias.requires_grad)
-            layer.out_proj.bias = copied(apart.out_proj.bias)
-        layer.out_proj.weight = copied(apart.out_proj.weight)
-        layer.out_proj.in_features = layer.out_proj.out_features = width
-        layer.embed_dim = layer.kdim = layer.vdim = width
-        layer.num_heads, layer.head_dim = heads, apart.head_dim
-        return layer
+    width, inner = apart.out_proj.out_features, apart.q_proj.out_features
+    widths = {width, inner, *(part.in_features for part in (apart.q_proj, apart.k_proj, apart.v_proj))}
+    if isinstance(whole, nn.MultiheadAttention) and whole.in_proj_weight is not None and len(widths) == 1:
+        return narrower(whole, apart)
     settled = HeadAttention(
         embed_dim=width,
-        num_heads=heads,
+        num_heads=inner // apart.head_dim,
         head_dim=apart.head_dim,
         bias=apart.out_proj.bias is not None,
         dropout=whole.dropout,
         batch_first=whole.batch_first,
     )
     return with_projections(settled, apart)
+
+
+def narrower(whole: nn.MultiheadAttention, apart: OpenAttention) -> nn.MultiheadAttention:
+    """Return a copy of torch's layer with other projections, all of one width."""
+    layer, width = copy.deepcopy(whole), apart.out_proj.out_features
+    parts = (apart.q_proj, apart.k_proj, apart.v_proj)
+    trainable = whole.in_proj_weight.requires_grad
+    layer.in_proj_weight = nn.Parameter(torch.cat([part.weight.detach() for part in parts]), trainable)
+    layer.out_proj.weight = copied(apart.out_proj.weight)
+    if whole.in_proj_bias is not None:
+        trainable = whole.in_proj_bias.requires_grad
+        layer.in_proj_bias = nn.Parameter(torch.cat([part.bias.detach() for part in parts]), trainable)
+        layer.out_proj.bias = copied(apart.out_proj.bias)
+    layer.out_proj.in_features = layer.out_proj.out_features = width
+    layer.embed_dim = layer.kdim = layer.vdim = width
+    layer.num_heads, layer.head_dim = width // apart.head_dim, apart.head_dim
+    return layer
