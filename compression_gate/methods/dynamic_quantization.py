@@ -64,7 +64,7 @@ class DynamicQuantization:
         Raises:
             CompressionError: there is no such layer, or weights are not finite.
         """
-        model = called_one_by_one(copy.deepcopy(model).eval())
+        model = called_one_by_one(copy.deepcopy(model).eval(), self.ignore)
         scheme = Scheme(bits=self.bits, granularity=self.granularity, symmetric=self.symmetric)
         for name, layer in treatable(model, context, inputs=("dynamic",), ignore=self.ignore).items():
             kind = quantized_type_of(layer)

@@ -13,9 +13,12 @@ from torch import nn
 from compression_gate.errors import CompressionError
 from compression_gate.methods.base import Context
 from compression_gate.methods.options import not_one_of, refuse
+from compression_gate.modules.attention import HeadAttention
+from compression_gate.modules.opened import open_attention, own_problem, with_projections
 from compression_gate.modules.quantized import quantized_type_of
 from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.modules.quantized_recurrent import QuantizedRecurrent
+from compression_gate.modules.surgery import ties
 
 FUSED_NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d}
 NESTED = (
@@ -52,7 +55,7 @@ def treatable(
         elif isinstance(module, nn.MultiheadAttention):
             skipped.append(f"{name}." if name else "")
             context.notes.uncovered[name] = f"{type(module).__name__} reads its weights directly: left in float"
-        elif isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor and kinds != {"float"}:
+        elif kinds != {"float"} and reads_past_layers(module):
             skipped.append(f"{name}." if name else "")
             context.notes.uncovered[name] = NESTED
         elif (reason := why_not(module, kinds)) is not None:
@@ -60,6 +63,13 @@ def treatable(
         elif quantized_type_of(module):
             layers[name] = module
     return layers
+
+
+def reads_past_layers(module: nn.Module) -> bool:
+    """Whether a module takes its layers' weights into a fused path where a mask makes its tensors nested."""
+    if not isinstance(module, nn.TransformerEncoder) or not module.use_nested_tensor:
+        return False
+    return isinstance(module.layers[0].self_attn, nn.MultiheadAttention)
 
 
 def why_not(module: nn.Module, inputs: set[str]) -> str | None:
@@ -97,14 +107,24 @@ def replaced(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
     return model
 
 
-def called_one_by_one(model: nn.Module) -> nn.Module:
-    """Have transformer layers call their linear layers, in place, instead of computing past them in evaluation.
+def called_one_by_one(model: nn.Module, ignore: tuple[str, ...] = ()) -> nn.Module:
+    """Have attention and transformer layers call linear layers for what they compute past them, in place.
 
-    The flag says which activation the fused kernel would use; 0 means one that it does not know.
+    Attention becomes four linear layers and the same answers; what it cannot be taken apart for stays as it is. Of
+    transformer layers a flag says which activation their fused kernel would use; 0 means one that it does not know.
     """
-    for module in model.modules():
+    shared = {name.rpartition(".")[0] for group in ties(model) for name in group}
+    for name, module in list(model.named_modules()):
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
+        if type(module) is not nn.MultiheadAttention or own_problem(module) is not None:
+            continue
+        ignored = any(name == one or name.startswith(f"{one}.") for one in ignore)
+        bound = name in shared or f"{name}.out_proj" in shared
+        if not (ignored or bound or module._forward_hooks or module._forward_pre_hooks):
+            apart = open_attention(module)
+            whole = with_projections(HeadAttention(**apart.constructor_arguments()), apart)
+            model = replaced(model, module, whole.train(module.training))
     return model
 
 

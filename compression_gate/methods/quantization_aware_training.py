@@ -102,7 +102,7 @@ class QuantizationAwareTraining:
         Raises:
             CompressionError: there is no layer to treat, or weights or activations are not finite.
         """
-        student = called_one_by_one(copy.deepcopy(model).eval())
+        student = called_one_by_one(copy.deepcopy(model).eval(), self.ignore)
         if self.granularity == "per_tensor":
             student = folded(student)
         kinds = ("static", "float") if self.activation_bits else ("float",)

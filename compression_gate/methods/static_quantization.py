@@ -74,7 +74,7 @@ class StaticQuantization:
         Raises:
             CompressionError: no such layer, or the model's activations are not finite.
         """
-        model = called_one_by_one(folded(copy.deepcopy(model).eval()))
+        model = called_one_by_one(folded(copy.deepcopy(model).eval()), self.ignore)
         layers = treatable(model, context, inputs=("static",), ignore=self.ignore)
         seen = observed(model, layers, context, histograms=self.calibration != "minmax")
         scheme = Scheme(

@@ -10,6 +10,7 @@ from torch import nn
 
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.integer_layers import (
+    called_one_by_one,
     finite_weights,
     refuse_none,
     remark_on_bits,
@@ -62,7 +63,7 @@ class WeightOnlyQuantization:
         Raises:
             CompressionError: no layer can hold them, or weights are not finite.
         """
-        model = copy.deepcopy(model).eval()
+        model = called_one_by_one(copy.deepcopy(model).eval(), self.ignore)
         scheme = Scheme(
             bits=self.bits, granularity=self.granularity, group_size=self.group_size, symmetric=self.symmetric
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -60,10 +62,34 @@ def test_a_model_of_other_layers_is_refused():
 
 def test_a_transformer_that_nests_its_tensors_is_named():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    layer.self_attn = nn.MultiheadAttention(8, 2, add_zero_attn=True, batch_first=True)
     _, notes = applied(nn.Sequential(nn.TransformerEncoder(layer, 1), nn.Linear(8, 2)))
     assert "enable_nested_tensor=False" in notes.uncovered["0"]
     _, notes = applied(nn.Sequential(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.Linear(8, 2)))
     assert notes.covered == ["0.layers.0.linear1", "0.layers.0.linear2", "1"]
+    assert "MultiheadAttention" in notes.uncovered["0.layers.0.self_attn"]
+
+
+@torch.no_grad()
+def test_a_masked_transformer_computes_on_integers_in_all_its_layers():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 2)
+
+        def forward(self, inputs, mask):
+            return self.encoder(inputs, src_key_padding_mask=mask)[:, 0]
+
+    torch.manual_seed(0)
+    model, inputs = Masked().eval(), torch.randn(3, 5, 8)
+    mask = torch.arange(5)[None] >= torch.tensor([[4], [5], [2]])
+    with warnings.catch_warnings(action="ignore"):  # torch's own, about nested tensors
+        expected = model(inputs, mask)
+    made, notes = applied(model)
+    assert len(notes.covered) == 12
+    error = float((made(inputs, mask) - expected).norm() / expected.norm())
+    assert 1e-5 < error < 0.03
 
 
 def test_groups_are_refused():

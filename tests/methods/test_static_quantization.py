@@ -133,7 +133,7 @@ def test_what_stays_in_float_is_named_with_the_reason():
         def __init__(self):
             super().__init__()
             self.recurrent = nn.LSTM(8, 6, batch_first=True)
-            self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+            self.attention = nn.MultiheadAttention(6, 2, batch_first=True, add_zero_attn=True)
             self.last, self.unused = nn.Linear(6, 2), nn.Linear(6, 2)
 
         def forward(self, inputs):

@@ -20,7 +20,7 @@ COVERED = {  # kind of model, layers that hold integers, layers named as left
     "resnet": (7, ("norm",)),
     "mobilenet": (8, ("stem.1",)),
     "tokens": (3, ()),
-    "transformer": (4, ("encoder.self_attn", "encoder.norm1", "encoder.norm2")),
+    "transformer": (8, ("encoder.norm1", "encoder.norm2")),
     "recurrent": (4, ()),
     "gru": (2, ()),
     "bidirectional": (2, ("norm",)),
@@ -86,7 +86,7 @@ LEFT = {
     "half": (nn.Linear(2, 2).half(), "float16"),
     "own type": (nn.Bilinear(2, 2, 2), "Bilinear: no integer form"),
     "plain recurrence": (nn.RNN(3, 4), "RNN: no integer form"),
-    "attention": (nn.MultiheadAttention(4, 2), "MultiheadAttention reads its weights directly"),
+    "attention": (nn.MultiheadAttention(4, 2, add_bias_kv=True), "MultiheadAttention reads its weights directly"),
 }
 
 
