@@ -168,6 +168,13 @@ def test_the_tables_of_error_rates_are_those_on_file() -> None:
         assert line in GATE
 
 
+def test_the_table_of_quantizations_is_the_one_on_file() -> None:
+    module = script("quantization_table")
+    document = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    for line in module.markdown(module.rows()).splitlines():
+        assert line in document
+
+
 def test_the_table_of_worn_out_test_sets_is_the_one_on_file() -> None:
     module = script("test_reuse")
     for line in module.markdown(json.loads(module.RESULTS.read_text(encoding="utf-8"))["rows"]):
@@ -193,3 +200,9 @@ def test_the_table_of_costs_is_the_one_on_file() -> None:
         cells = f"{row['examples']:,} | {row['checks']:,} | {row['seconds']:.2f} | {row['peak_mb']:.0f} MB"
         assert cells in GATE
     assert f"load average {stored['load_average']:.1f}" in " ".join(GATE.split())
+
+
+def test_the_table_of_distillation_is_the_one_on_file() -> None:
+    module = script("distillation_table")
+    table = module.markdown(json.loads(module.RESULTS.read_text(encoding="utf-8")))
+    assert table in (ROOT / "docs/methods.md").read_text(encoding="utf-8")
