@@ -15,13 +15,15 @@ import os
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from distillation_table import Bench
 
 from compression_gate.measurers.machine import machine_fingerprint
 from compression_gate.records.base import replacing
+
+if TYPE_CHECKING:
+    from distillation_table import Bench
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "quantization_table.json"
@@ -105,6 +107,8 @@ def main() -> None:
     if options.markdown:
         print(markdown(rows()))
         return
+    from distillation_table import Bench  # a script beside this one, found when this one is run
+
     for seed in options.seeds:
         wanted = [way for way in options.ways if not any((r["way"], r["seed"]) == (way, seed) for r in rows())]
         bench = Bench(options.folder, seed) if wanted else None
