@@ -1,8 +1,8 @@
 """Low rank, weight sharing and sparsity training on the default task: `python benchmarks/low_rank_table.py`.
 
 For each seed the reference of `params.yaml` is trained with that seed in a suite of its own under `--work` (kept and
-used again). Each row of ROWS is a chain of steps, applied as the compress stage does, saved, rebuilt, exported, and the
-exported file is asked in onnxruntime. Options were chosen on the validation split; the test split is read once a row
+used again). Each row of ROWS is a chain of steps for the compress stage, and the file that it exports is asked in
+onnxruntime. Options were chosen on the validation split; the test split is read once a row
 and seed, for the table. Rows go to `benchmarks/results/low_rank_table.json` as they come, with the machine; what is
 there is not measured again. `--markdown` prints the tables of `docs/methods.md` from that file.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import tempfile
 import time
@@ -22,13 +21,8 @@ import numpy as np
 import torch
 import yaml
 
-from compression_gate.measurers.cost import costs_of
 from compression_gate.measurers.machine import machine_fingerprint
-from compression_gate.methods.chain import built
-from compression_gate.modules.checkpoints import build_reference, load_reference
-from compression_gate.modules.structure import load_model, save_model
-from compression_gate.records.artifact import Artifact
-from compression_gate.records.params import Params, Step, read_params
+from compression_gate.records.params import read_params
 from compression_gate.runtimes.onnx_runtime import OnnxRuntime
 from compression_gate.stages import compress, prepare, train
 from compression_gate.tasks.calling import named
@@ -58,17 +52,13 @@ ROWS: dict[str, tuple[str, list[dict[str, Any]]]] = {  # name -> table, steps
 }
 
 
-def suite_of(seed: int, work: Path) -> Path:
-    """Return a suite with the reference of this seed, trained if it is not there."""
+def suite_of(seed: int, work: Path, steps: list[dict[str, Any]]) -> Path:
+    """Return the suite of this seed with these steps; its reference is trained if it is not there."""
     suite = work / f"seed{seed}"
     suite.mkdir(parents=True, exist_ok=True)
     own = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    own["train"]["seed"], own["compress"] = seed, {"steps": []}
-    text = yaml.safe_dump(own)
-    path = suite / "params.yaml"
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        shutil.rmtree(suite / "models", ignore_errors=True)
-        path.write_text(text, encoding="utf-8")
+    own["train"]["seed"], own["compress"] = seed, {"steps": steps}
+    (suite / "params.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
     if not (suite / "models" / "reference" / "artifact.json").exists():
         prepare.run(suite)
         train.run(suite)
@@ -84,35 +74,26 @@ def accuracy(task: Task, path: Path, split: str) -> float:
     return right / len(task.split(split))
 
 
-def measured(row: str, suite: Path, splits: tuple[str, ...]) -> dict[str, object]:
-    """Apply one row's steps and measure the exported, reloaded file."""
-    params: Params = read_params(suite)
-    task = open_task(params, suite)
-    normalize = Artifact.open(suite / "models" / "reference").normalize
-    reference = load_reference(task, suite / "models" / "reference", normalize=normalize)
-    steps = built([Step(**step) for step in ROWS[row][1]], "ROWS")
+def measured(row: str, seed: int, work: Path, splits: tuple[str, ...]) -> dict[str, object]:
+    """Run the compress stage with one row's steps and measure the file that it exports."""
+    table, steps = ROWS[row]
+    suite = suite_of(seed, work, steps)
     start = time.monotonic()
-    model, records = compress.chained(reference, steps, task, params, suite, compress.measured(reference, task))
+    record = compress.run(suite)
     seconds = time.monotonic() - start
-    with tempfile.TemporaryDirectory() as place:
-        folder, factory = Path(place), build_reference(task, normalize=normalize)
-        save_model(model, factory, folder)
-        again = load_model(factory, folder)
-        OnnxRuntime().export(again, task.example_inputs(2), folder / "model.onnx", {})
-        figures = {f"{split}_accuracy": accuracy(task, folder / "model.onnx", split) for split in splits}
-        size = (folder / "model.onnx").stat().st_size
-    cost = costs_of(model, task.example_inputs(1))
+    task, path = open_task(read_params(suite), suite), suite / "models" / "candidate" / "model.onnx"
+    last = record.steps[-1] if record.steps else record.reference
     return {
         "row": row,
-        "table": ROWS[row][0],
-        "seed": params.train.seed,
-        **figures,
+        "table": table,
+        "seed": seed,
+        **{f"{split}_accuracy": accuracy(task, path, split) for split in splits},
         "test_examples": len(task.split("test")),
-        "macs": cost.macs,
-        "parameters": cost.parameters,
-        "onnx_bytes": size,
-        "distinct_values": records[-1].distinct_values if records else None,
-        "validation_by_step": [record.quality["accuracy"] for record in records],
+        "macs": last.macs,
+        "parameters": last.parameters,
+        "onnx_bytes": path.stat().st_size,
+        "distinct_values": last.distinct_values,
+        "validation_by_step": [step.quality["accuracy"] for step in record.steps],
         "seconds": round(seconds, 1),
         "threads": torch.get_num_threads(),
         "machine": machine_fingerprint(),
@@ -128,7 +109,7 @@ def spread(values: list[float]) -> str:
 def markdown(rows: list[dict[str, Any]], table: str) -> list[str]:
     """Lines of one table: change against each seed's own reference, and what is left of MACs, weights and bytes."""
     references = {row["seed"]: row for row in rows if row["row"] == "reference"}
-    lines = ["| | accuracy, points | MACs | weights | `model.onnx` |", "|---|---|---|---|---|"]
+    lines = ["| | seeds | accuracy, points | MACs | weights | `model.onnx` |", "|---|---|---|---|---|---|"]
     for name, (kind, _) in ROWS.items():
         own = [row for row in rows if row["row"] == name]
         if kind != table or not own:
@@ -138,7 +119,9 @@ def markdown(rows: list[dict[str, Any]], table: str) -> list[str]:
             statistics.mean(row[key] / references[row["seed"]][key] for row in own)
             for key in ("macs", "parameters", "onnx_bytes")
         ]
-        lines.append(f"| {name} | {spread(changes)} | {' | '.join(f'{100 * share:.0f} %' for share in shares)} |")
+        lines.append(
+            f"| {name} | {len(own)} | {spread(changes)} | {' | '.join(f'{100 * share:.0f} %' for share in shares)} |"
+        )
     return lines
 
 
@@ -160,12 +143,12 @@ def main() -> None:
     for name in options.rows:  # in their order: the rows that matter most come first
         for seed in range(1 if options.validation else options.seeds):
             if options.validation:
-                found = measured(name, suite_of(seed, options.work), ("validation",))
+                found = measured(name, seed, options.work, ("validation",))
                 print(name, found["validation_accuracy"], found["macs"], found["seconds"], flush=True)
                 continue
             if any((row["row"], row["seed"]) == (name, seed) for row in rows):
                 continue
-            rows.append(measured(name, suite_of(seed, options.work), ("validation", "test")))
+            rows.append(measured(name, seed, options.work, ("validation", "test")))
             RESULTS.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
             print(name, seed, rows[-1]["validation_accuracy"], rows[-1]["test_accuracy"], flush=True)
 

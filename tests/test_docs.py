@@ -194,6 +194,15 @@ def test_a_row_of_error_rates_comes_out_as_it_is_on_file() -> None:
     assert f"in {100 * wrong:.0f} % of runs" in " ".join(GATE.split())
 
 
+def test_the_tables_of_low_rank_and_sharing_are_those_on_file() -> None:
+    module = script("low_rank_table")
+    rows = json.loads(module.RESULTS.read_text(encoding="utf-8"))
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    for table in {row["table"] for row in rows} - {"reference"}:
+        for line in module.markdown(rows, table):
+            assert line in page
+
+
 def test_the_table_of_costs_is_the_one_on_file() -> None:
     stored = json.loads((ROOT / "benchmarks/results/gate_scale.json").read_text(encoding="utf-8"))
     for row in stored["rows"]:
