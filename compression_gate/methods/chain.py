@@ -60,6 +60,17 @@ QUANTIZED_AGAIN = {
     WEIGHTS: (STATIC, DYNAMIC, TRAINED, WEIGHTS),
 }
 
+
+def nothing_left(first: str, later: tuple[str, ...]) -> OrderRule:
+    """Say that a quantization leaves nothing to some others, unless it is told what to ignore."""
+    return OrderRule(
+        earlier=lambda method: name_of(method) == first and not getattr(method, "ignore", ()),
+        later=lambda method: name_of(method) in later,
+        reason="all the weights that it could treat are integers then, which nothing can quantize again",
+        mend="name in the first step's `ignore` what the other is for, or leave one of them out",
+    )
+
+
 ORDER_RULES = (
     OrderRule(
         earlier=lambda method: method.effect == "integer_weights",
@@ -67,15 +78,7 @@ ORDER_RULES = (
         reason="the weights are integers then, which nothing can prune, train or share",
         mend="move the quantization to the end",
     ),
-    *(
-        OrderRule(
-            earlier=lambda method, name=first: name_of(method) == name and not method.ignore,
-            later=lambda method, names=second: name_of(method) in names,
-            reason="all the weights that it could treat are integers then, which nothing can quantize again",
-            mend="name in the first step's `ignore` what the other is for, or leave one of them out",
-        )
-        for first, second in QUANTIZED_AGAIN.items()
-    ),
+    *(nothing_left(first, later) for first, later in QUANTIZED_AGAIN.items()),
     OrderRule(
         earlier=lambda method: method.effect == "fewer_values",
         later=lambda method: trains(method) and method.effect != "fewer_values",
