@@ -266,6 +266,27 @@ def power(
 
 
 @app.command()
+def sensitivity(
+    suite: Suite = HERE,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="A method to ask about; again for more. All if not said.")
+    ] = None,
+    examples: Annotated[int, typer.Option("--examples", help="Validation examples, evenly spaced.")] = 2000,
+    json: Json = False,
+) -> None:
+    """Compress one layer of the reference at a time, by method and strength, and say what each costs and saves."""
+    from compression_gate.reporters.sensitivity import show
+    from compression_gate.stages import sensitivity as stage_sensitivity
+
+    request = stage_sensitivity.Request(methods=tuple(method or ()), examples=examples)
+    table = stage_sensitivity.run(suite, request)
+    if json:
+        tell(table, "", as_json=True)
+    else:
+        show(table)
+
+
+@app.command()
 def waive(
     rule: Annotated[str, typer.Argument(help="The rule of params.yaml that may be broken for a while.")],
     ceiling: Annotated[str, typer.Option(help="How far, in the metric's unit, or as a share like 8% where it is one.")],

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from compression_gate.errors import CompressionError
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.gradual_pruning import Ramp, cutter, prepared
-from compression_gate.methods.options import not_exactly_one, not_one_of, outside, refuse
+from compression_gate.methods.options import inside, not_exactly_one, not_one_of, outside, refuse
 from compression_gate.methods.rankings import Scope, lowest
 from compression_gate.methods.scores import gradients
 from compression_gate.methods.sparsity_patterns import LARGEST_GROUP, misfit, owners_of, parsed, pattern_masks
 from compression_gate.modules.masks import keeper, zeros_of
-from compression_gate.modules.surgery import state_digest, unknown_weights, weights
+from compression_gate.modules.surgery import owners, state_digest, unknown_weights, weights
 from compression_gate.tasks.training import Fitting, fit
 
 Score = Literal["l1", "l2", "gradient", "taylor", "random"]
@@ -47,6 +47,7 @@ class MagnitudePruning:
         regrowth: with ``gradual``: share of the weights left, in [0, 1), that each cut also exchanges for zeros with
             the largest gradient; falls to 0 at the end of the curve. Zeros of earlier steps may come back, too.
         embeddings: whether tables of embeddings are treated as well; rare rows suffer, and a look-up is no faster.
+        ignore: names of modules that stay as they are, with everything inside them.
 
     Source: S. Han et al., Learning both Weights and Connections, NIPS 2015; M. Zhu and S. Gupta, To Prune or not to
         Prune, 2017, eq. 1 (the cubic curve); P. Molchanov et al. 2017, eq. 4 (Taylor).
@@ -63,6 +64,7 @@ class MagnitudePruning:
     schedule: Schedule = "one_shot"
     regrowth: float = 0.0
     embeddings: bool = False
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         magnitude = self.score in ("l1", "l2")
@@ -110,6 +112,7 @@ class MagnitudePruning:
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a sparser copy of ``model``."""
+        refuse(*(not_one_of("ignore", name, dict(model.named_modules())) for name in self.ignore))
         sparser = copy.deepcopy(model).eval()
         reasons = self.left(sparser)
         treated = {name: weight for name, weight in weights(sparser).items() if name not in reasons}
@@ -134,7 +137,9 @@ class MagnitudePruning:
         """Return the weights that stay as they are, each with the reason."""
         reasons = {}
         for name, weight in weights(model).items():
-            if not self.embeddings and any(isinstance(layer, nn.Embedding) for layer in owners_of(model, weight)):
+            if any(inside(name, self.ignore) for name in owners(model, weight)):
+                reasons[name] = "it is in `ignore`"
+            elif not self.embeddings and any(isinstance(layer, nn.Embedding) for layer in owners_of(model, weight)):
                 reasons[name] = "is an embedding's table: embeddings: true treats it"
             elif self.pattern is not None and (reason := misfit(model, weight, self.pattern)):
                 reasons[name] = reason

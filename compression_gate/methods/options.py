@@ -40,6 +40,11 @@ def not_one_of(name: str, value: object, known: Iterable[str]) -> str | None:
     )
 
 
+def inside(name: str, ignored: Iterable[str]) -> bool:
+    """Whether a module is one of ``ignored``, or inside one."""
+    return any(name == one or name.startswith(f"{one}.") or not one for one in ignored)
+
+
 def not_exactly_one(**options: object) -> str | None:
     """Describe that none, or more than one, of these options is set, or return None."""
     given = [name for name, value in options.items() if value is not None]

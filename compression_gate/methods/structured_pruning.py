@@ -78,13 +78,8 @@ class StructuredPruning:
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a smaller copy of ``model``."""
-        ignored = ignored_modules(model, self.ignore)
         closed = obstacles(model, context.task.example_inputs(2))
-        apart = scored(opened(model, closed), self.importance, context)
-        scorer = Scorer(self.importance, apart, context)
-        why = f"importance {self.importance} has nothing to go by: no norm or layer of a known type behind it"
-        found = candidates(apart, context, scorer, ignored, why)
-        bundles = bundled(found, apart)
+        found, bundles = self.found(model, closed, context)
 
         def smaller_by(ratio: float) -> tuple[nn.Module, dict[str, str]]:
             plan, reasons = planned(bundles, ratio, self.round_to)
@@ -102,6 +97,22 @@ class StructuredPruning:
             why = "; ".join(f"{name}: {reason}" for name, reason in context.notes.uncovered.items())
             raise CompressionError(f"structured_pruning: no channel can be removed: {why or 'the model has no layers'}")
         return smaller
+
+    def found(
+        self, model: nn.Module, closed: Iterable[str], context: Context
+    ) -> tuple[list[Candidate], dict[str, list[Candidate]]]:
+        """Return every group of channels, and the bundles of those that must shrink alike."""
+        ignored = ignored_modules(model, self.ignore)
+        apart = scored(opened(model, closed), self.importance, context)
+        scorer = Scorer(self.importance, apart, context)
+        why = f"importance {self.importance} has nothing to go by: no norm or layer of a known type behind it"
+        groups = candidates(apart, context, scorer, ignored, why)
+        return groups, bundled(groups, apart)
+
+    def together(self, model: nn.Module, context: Context) -> list[list[str]]:
+        """Return the layers that lose channels together, for each such group."""
+        closed = obstacles(model, context.task.example_inputs(2))
+        return [layers_of(bundle) for bundle in self.found(model, closed, context)[1].values()]
 
 
 def ignored_modules(model: nn.Module, names: tuple[str, ...]) -> set[str]:

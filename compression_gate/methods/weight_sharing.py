@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from compression_gate.errors import CompressionError
 from compression_gate.methods.base import Context, Effect
-from compression_gate.methods.options import not_exactly_one, not_one_of, outside, refuse
-from compression_gate.modules.surgery import state_digest, unknown_weights, weights
+from compression_gate.methods.options import inside, not_exactly_one, not_one_of, outside, refuse
+from compression_gate.modules.surgery import owners, state_digest, unknown_weights, weights
 from compression_gate.tasks.training import Fitting, fit
 
 Init = Literal["linear", "density", "random"]
@@ -37,6 +37,7 @@ class WeightSharing:
             ones; ``density``: at quantiles; ``random``: at weights drawn by ``train.seed``.
         epochs: of fine-tuning the shared values: the gradients of all weights that share one are summed.
         learning_rate: of the fine-tuning; the default is a third of the training's.
+        ignore: names of modules whose weights are not shared, with everything inside them.
 
     Source: S. Han, H. Mao, W. J. Dally, Deep Compression, ICLR 2016, §3.
     """
@@ -48,6 +49,7 @@ class WeightSharing:
     init: Init = "linear"
     epochs: int = 0
     learning_rate: float | None = None
+    ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         refuse(
@@ -67,11 +69,17 @@ class WeightSharing:
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy of ``model`` with few distinct weights."""
+        refuse(*(not_one_of("ignore", name, dict(model.named_modules())) for name in self.ignore))
         shared = copy.deepcopy(model).eval()
-        treated = weights(shared)
+        found = weights(shared)
+        ignored = {
+            name for name, weight in found.items() if any(inside(one, self.ignore) for one in owners(shared, weight))
+        }
+        treated = {name: weight for name, weight in found.items() if name not in ignored}
         if not treated:
-            raise CompressionError("weight_sharing: no layer has weights of a known type: leave the step out")
-        context.notes.uncovered.update(unknown_weights(shared))
+            why = "all weights are in `ignore`" if ignored else "no layer has weights of a known type"
+            raise CompressionError(f"weight_sharing: {why}: leave the step out")
+        context.notes.uncovered.update(unknown_weights(shared) | dict.fromkeys(ignored, "it is in `ignore`"))
         random = torch.Generator().manual_seed(context.train.seed)
         tables = [[name] for name in treated] if self.scope == "local" else [list(treated)]
         members: dict[str, Tensor] = {}
@@ -155,7 +163,9 @@ def fine_tune(model: nn.Module, members: dict[str, Tensor], options: WeightShari
     """
     key = f"{options} {state_digest(model)}"
     hooks = [
-        weight.register_hook(summed(members[name])) for name, weight in weights(model).items() if weight.requires_grad
+        weight.register_hook(summed(members[name]))
+        for name, weight in weights(model).items()
+        if weight.requires_grad and name in members
     ]
     rate = options.learning_rate or context.train.learning_rate / 3
     fitting = Fitting(
@@ -181,7 +191,9 @@ def rejoined(members: dict[str, Tensor]) -> Callable[[nn.Module], None]:
 
     @torch.no_grad()
     def after_step(current: nn.Module) -> None:
-        for name, weight in weights(current).items():
+        treated = weights(current)
+        for name in members:
+            weight = treated[name]
             index = members[name].to(weight.device)
             centres = torch.cat([weight.reshape(-1)[firsts[name].to(weight.device)], weight.new_zeros(1)])
             weight.copy_(centres[index])  # -1, the last, is the zero

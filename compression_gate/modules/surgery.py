@@ -72,6 +72,15 @@ def weights(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
+def owners(model: nn.Module, weight: nn.Parameter) -> set[str]:
+    """Return the names of the modules that hold a parameter, under all of its names."""
+    return {
+        name.rpartition(".")[0]
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter is weight
+    }
+
+
 def unknown_weights(model: nn.Module) -> dict[str, str]:
     """Return the other parameters of two and more axes, each with the reason why nobody touches it."""
     known = weights(model)

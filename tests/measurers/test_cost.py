@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from compression_gate.measurers.cost import costs_of
-from compression_gate.modules.quantized import QuantizedLinear
+from compression_gate.measurers.cost import costs_of, stored_bytes
+from compression_gate.modules.quantized import QuantizedLinear, quantized_type_of
+from compression_gate.modules.quantized_weights import Scheme, quantized_weight
 
 
 def test_a_convolution_and_a_linear_layer_by_hand():
@@ -56,3 +58,13 @@ def test_the_mode_of_every_module_is_kept():
     model[0].eval()
     costs_of(model, torch.ones(1, 2))
     assert [part.training for part in model.modules()] == [True, False, True]
+
+
+@pytest.mark.parametrize(("bits", "file_bits"), [(8, 8), (5, 8), (4, 4), (3, 4), (2, 2)])
+def test_integers_take_the_bits_that_files_have(bits, file_bits):
+    layer = nn.Linear(16, 10)
+    weight = quantized_weight(layer.weight, Scheme(bits=bits, granularity="per_tensor"), "minmax")
+    quantized = quantized_type_of(layer).from_float(layer, {"weight": weight}, "float")
+    scale, bias = 4, 4 * 10
+    assert stored_bytes(nn.Sequential(quantized)) == 16 * 10 * file_bits // 8 + scale + bias
+    assert stored_bytes(layer) == 4 * (16 * 10 + 10)
