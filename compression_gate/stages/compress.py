@@ -12,19 +12,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from compression_gate import __version__
 from compression_gate.errors import CompressionError, CompressionGateError
 from compression_gate.measurers.cost import Costs, costs_of, weights_of
 from compression_gate.measurers.quality import validation_quality
 from compression_gate.methods.base import Context, Method, Notes
 from compression_gate.methods.chain import factory_of, name_of, recipe_of, steps_of
 from compression_gate.modules.checkpoints import build_reference, load_reference
+from compression_gate.modules.finished_steps import FinishedSteps
 from compression_gate.modules.norms import Reestimation, norms_of, reestimate
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 from compression_gate.pipeline.state import source_digests
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, finite, replacing_folder
-from compression_gate.records.metrics import CompressionRecord, CurvePoint, StepRecord
+from compression_gate.records.metrics import CompressionRecord, CurvePoint, DataRecord, StepRecord
 from compression_gate.records.params import Params, read_params
 from compression_gate.stages.artifacts import exported_artifact
 from compression_gate.tasks.calling import Inputs, call
@@ -33,6 +35,7 @@ from compression_gate.tasks.training import Epoch
 
 log = logging.getLogger("compression_gate")
 REFERENCE, CANDIDATE = Path("models/reference"), Path("models/candidate")
+CHECKPOINTS = Path(".compression_gate/checkpoints")
 INVISIBLE_IN_ONNX = {"fewer_nonzeros": "zeros", "fewer_values": "shared values"}
 RELOAD_TOLERANCE = 1e-5
 
@@ -45,10 +48,12 @@ def run(suite: Path) -> CompressionRecord:
     reference_artifact = Artifact.open(suite / REFERENCE)
     reference = load_reference(task, suite / REFERENCE, normalize=reference_artifact.normalize)
     before = measured(reference, task)
-    model, records = chained(reference, steps, task, params, suite, before)
+    shell = build_reference(task, normalize=reference_artifact.normalize)
+    finished = FinishedSteps(suite / CHECKPOINTS / "steps")
+    model, records = chained(reference, steps, task, params, suite, before, shell, finished)
     recipe = recipe_of(steps).digest
     with replacing_folder(suite / CANDIDATE) as folder:
-        factory = factory_of(steps, build_reference(task, normalize=reference_artifact.normalize), task)
+        factory = factory_of(steps, shell, task)
         save_model(model, factory, folder)
         model = reloaded(model, factory, task, folder)
         artifact = exported_artifact(
@@ -64,6 +69,7 @@ def run(suite: Path) -> CompressionRecord:
         warnings=tuple(invisible_effects(records, params)),
     )
     record.write(suite / "reports" / "compression.json")
+    finished.clear()
     return record
 
 
@@ -92,20 +98,39 @@ def measured(model: nn.Module, task: Task) -> Measured:
 
 
 def chained(
-    model: nn.Module, steps: Sequence[Method], task: Task, params: Params, suite: Path, before: Measured
+    model: nn.Module,
+    steps: Sequence[Method],
+    task: Task,
+    params: Params,
+    suite: Path,
+    before: Measured,
+    shell: nn.Module,
+    finished: FinishedSteps,
 ) -> tuple[nn.Module, list[StepRecord]]:
-    """Apply the steps in order."""
-    reference, records, sources = model, [], source_digests(suite, params)
+    """Apply the steps in order; those that a run which was killed had finished are taken from it.
+
+    Args:
+        shell: what the task's factory builds, which finished steps are read into.
+    """
+    reference, records = model, []
+    rests_on = [__version__, params.digest_of_task, source_digests(suite, params), data_digest(suite)]
     for number, step in enumerate(steps):
         name, options = name_of(step), dataclasses.asdict(step)  # type: ignore[call-overload]
         log.info("compress: step %d of %d: %s", number + 1, len(steps), name)
-        # A checkpoint is continued only behind the very same steps, data and starting weights.
-        key = digest_of([before.weights_digest, name, options, params.digest_of_task, sources])[:16]
+        # Nothing is continued but behind the very same steps, code, data and starting weights.
+        key = digest_of([before.weights_digest, name, options, params.train.model_dump(mode="json"), *rests_on])[:16]
+        factory = factory_of(steps[: number + 1], shell, task)
+        if (done := finished.read(key, factory)) is not None:
+            log.info("compress: step %d was finished before: continuing behind it", number + 1)
+            model, record = done
+            records.append(record)
+            before = measured(model, task)
+            continue
         context = Context(
             task=task,
             reference=reference,
             train=params.train,
-            checkpoint=suite / ".compression_gate" / "checkpoints" / f"compress-{number}-{key}.pt",
+            checkpoint=suite / CHECKPOINTS / f"compress-{number}-{key}.pt",
         )
         start = time.monotonic()
         try:
@@ -130,7 +155,15 @@ def chained(
             )
         )
         before = after
+        if number + 1 < len(steps):
+            finished.write(key, model, factory, records[-1])
     return model, records
+
+
+def data_digest(suite: Path) -> str | None:
+    """The digest of all splits, as `prepare` saw them."""
+    path = suite / "reports" / "data.json"
+    return DataRecord.read(path).digest if path.exists() else None
 
 
 def renormed(model: nn.Module, before: nn.Module, task: Task, seed: int) -> Reestimation:

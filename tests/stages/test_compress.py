@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from compression_gate.errors import CompressionGateError, MetricsError, ParamsError, StaleError
+from compression_gate.methods import chain
 from compression_gate.modules.norms import Reestimation
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import CompressionRecord
@@ -290,3 +291,58 @@ def padded(examples):
     for length in (2, 7):
         ids = torch.randint(1, 12, (3, length))
         assert session({"ids": ids.numpy(), "mask": (ids > 0).numpy()}).shape == (3, 3)
+
+
+def test_a_chain_that_was_killed_goes_on_behind_the_last_finished_step(trained, monkeypatch):
+    """The first step is not taken again, and what comes out is what an undisturbed run gives."""
+    trained.edit(
+        "compress.steps",
+        [{"method": "distillation", "epochs": 1}, {"method": "structured_pruning"}, {"method": "static_quantization"}],
+    )
+    whole = compress.run(trained.path)
+    calls = counted_applications(monkeypatch, fail_at="StructuredPruning")
+    with pytest.raises(KeyboardInterrupt):
+        compress.run(trained.path)
+    assert calls == ["Distillation", "StructuredPruning"]
+    calls = counted_applications(monkeypatch)
+    record = compress.run(trained.path)
+    assert calls == ["StructuredPruning", "StaticQuantization"]
+    assert [step.method for step in record.steps] == [step.method for step in whole.steps]
+    assert [step.quality for step in record.steps] == [step.quality for step in whole.steps]
+    assert not (trained.path / compress.CHECKPOINTS / "steps").exists()
+
+
+def test_a_finished_step_is_not_taken_for_another_recipe_or_when_it_is_damaged(trained, monkeypatch):
+    steps = [{"method": "distillation", "epochs": 1}, {"method": "structured_pruning"}]
+    trained.edit("compress.steps", steps)
+    counted_applications(monkeypatch, fail_at="StructuredPruning")
+    with pytest.raises(KeyboardInterrupt):
+        compress.run(trained.path)
+    (weights,) = (trained.path / compress.CHECKPOINTS / "steps").glob("*/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    calls = counted_applications(monkeypatch, fail_at="StructuredPruning")
+    with pytest.raises(KeyboardInterrupt):
+        compress.run(trained.path)
+    trained.edit("compress.steps", [{**steps[0], "alpha": 0.5}, steps[1]])
+    assert calls == ["Distillation", "StructuredPruning"]
+    calls = counted_applications(monkeypatch)
+    compress.run(trained.path)
+    assert calls == ["Distillation", "StructuredPruning"]
+
+
+def counted_applications(monkeypatch, fail_at=None):
+    """The kinds of the steps that are applied from now on, in order; one of them is killed as it begins."""
+    calls, steps_of = [], chain.steps_of
+
+    def counting(method):
+        def apply(model, context):
+            calls.append(type(method).__name__)
+            if calls[-1] == fail_at:
+                raise KeyboardInterrupt
+            return type(method).apply(method, model, context)
+
+        object.__setattr__(method, "apply", apply)
+        return method
+
+    monkeypatch.setattr(compress, "steps_of", lambda *asked: [counting(method) for method in steps_of(*asked)])
+    return calls
