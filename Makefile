@@ -27,7 +27,7 @@ $(shell rm -f $(READY))
 endif
 endif
 
-.PHONY: help environment data gate test lint clean
+.PHONY: help environment data gate test selftest lint clean
 
 help: ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ gate: data ## Environment, data, the whole pipeline, the verdict.
 
 test: data lint ## Environment, the data the tests need, the linters, all tests.
 	$(BIN)/python -m pytest
+
+selftest: $(READY) ## Hold the gate and the timing to their own numbers, on this machine.
+	$(BIN)/compression-gate selftest --gate --timing
 
 lint: $(READY) ## Linters of code, types and workflows.
 	$(BIN)/ruff check .

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from compression_gate.errors import ParamsError
-from compression_gate.gate import timing_test
 from compression_gate.gate.limits import LEAST_POWER
 from compression_gate.gate.multiplicity import benjamini_hochberg, holm
 from compression_gate.gate.waivers import covering
@@ -152,9 +151,9 @@ def proven_at(check: Check, alpha: float) -> bool:
 
 
 def alpha_of_times(rules: Iterable[Rule]) -> float:
-    """How often one decision on times may be wrong, so that all that block hold their share in a pull request."""
+    """How often one decision on times may be a false alarm, so that all that block hold their share together."""
     blocking = sum(rule.level == "block" and kind_of(rule.metric) == "timed" for rule in rules)
-    return min(timing_test.ALPHA, FALSE_ALARM_OF_TIMES / max(blocking, 1))
+    return FALSE_ALARM_OF_TIMES / max(blocking, 1)
 
 
 def picked(numbers: Sequence[int], chosen: Sequence[bool]) -> list[int]:

@@ -25,6 +25,12 @@ BUDGET_S: dict[Size, float] = {"small": 30.0, "large": 90.0}
 QUICK, FULL = 10, 300
 CALIBRATIONS = 3  # decisions whose pairs say together how slow a candidate really is
 USUAL, NARROW = 0.05, 0.02
+SPIN = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(10**6): pass
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +162,8 @@ def ratio_of(case: TimingCase, other: Path, candidate: Path) -> float:
 
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """Keep so many processes busy while the block runs."""
-    spin = "import itertools\nfor _ in itertools.count(): pass"
-    running = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(processes)]
+    """Keep so many processes busy while the block runs; they end with this process, however it ends."""
+    running = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(processes)]
     try:
         yield
     finally:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from compression_gate.errors import ParamsError
-from compression_gate.gate.policy import POLICIES, Decision, decide, decide_again
+from compression_gate.gate.policy import POLICIES, Decision, alpha_of_times, decide, decide_again
+from compression_gate.records.params import Rule
 from compression_gate.records.verdict import Check, FormerRules, Verdict
 from compression_gate.records.waivers import Waiver
 
@@ -316,3 +317,11 @@ def test_a_verdict_written_under_one_policy_is_worth_under_the_other_what_its_fa
     before = former(BROKEN, **BLOCK) if name == "loosened" else None
     verdict = written(decide(facts, then, {}, waivers, before), waivers, before)
     assert decide_again(verdict, now, {}, waivers) == decide(facts, now, {}, waivers, before)
+
+
+def test_blocking_times_share_one_percent() -> None:
+    """What only warns, or is no time, takes nothing from the others' share."""
+    times = [Rule(metric="latency_ms", max=5), Rule(metric="speedup", min=2), Rule(metric="throughput_per_s", min=1)]
+    beside = [Rule(metric="accuracy", min=0.5), Rule(metric="latency_ms", max=9, level="warn")]
+    assert alpha_of_times([*times, *beside]) == pytest.approx(0.01 / 3)
+    assert alpha_of_times(beside) == pytest.approx(0.01)

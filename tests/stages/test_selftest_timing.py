@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from compression_gate.measurers.known_speed import Shape
@@ -67,6 +71,25 @@ def test_a_candidate_slowed_by_little_is_judged_by_a_narrow_limit() -> None:
         (0.1, 0.05),
     ]
     assert plan.count == 300
+
+
+def test_a_load_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
+    """Also where that is killed and can end nothing itself."""
+    told = tmp_path / "pids"
+    script = (
+        "import os, pathlib, psutil\n"
+        "from compression_gate.stages.selftest_timing import busy\n"
+        "with busy(2):\n"
+        f"    pathlib.Path({str(told)!r}).write_text(' '.join(str(one.pid) for one in psutil.Process().children()))\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=False)
+    pids = [int(pid) for pid in told.read_text().split()]
+    assert len(pids) == 2
+    end = time.monotonic() + 60
+    while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 @pytest.mark.slow

@@ -1,0 +1,53 @@
+"""What `selftest --timing --full` has decided so far: the rates of docs/timing.md, and the traces that come along.
+
+    compression-gate selftest --timing --full --load 2 --runtime onnxruntime,torch --size small,large --minutes 180
+    python benchmarks/timing_decisions.py .compression_gate/selftest_timing.jsonl [--write]
+
+Decisions of several files count together, each file from one machine. Every decision is counted in the rates; the first
+ones of each kind are stored with their blocks, so that `selftest --timing` can judge them anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from compression_gate.measurers.machine import timing_environment
+from compression_gate.records.timing_selftest import TimingDecision
+from compression_gate.selftest.timing_traces import TRACES, rate_of, write_traces
+
+RESULTS = Path(__file__).parent / "results" / "timing_decisions.json"
+TRACES_A_CASE = 300
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kept", type=Path, nargs="+")
+    parser.add_argument("--write", action="store_true", help=f"store {RESULTS.name} and {TRACES.name}")
+    given = parser.parse_args()
+    decisions = [
+        TimingDecision.model_validate_json(line.partition(" ")[2])
+        for path in given.kept
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.endswith("}")
+    ]
+    cases = list(dict.fromkeys(one.case for one in decisions))
+    by_case = {case: [one for one in decisions if one.case == case] for case in cases}
+    rates = [rate_of(case, by_case[case]) for case in cases]
+    for rate in rates:
+        case = rate.case
+        print(
+            f"| {case.runtime} {case.size} | {case.load} | {f'+{case.slowed:.0%}' if case.slowed else 'same model'} "
+            f"| {rate.median_ratio:.3f} | {rate.wrong} of {rate.n} | {rate.high:.1%} | {rate.undecided + rate.untrusted} "
+            f"| {rate.mean_s:.1f} | {rate.p95_s:.1f} | {rate.load_average:.0f} |"
+        )
+    if given.write:
+        kept = [one for case in cases for one in by_case[case][:TRACES_A_CASE]]
+        write_traces(kept, TRACES)
+        record = {"environment": timing_environment(1), "rates": [rate.model_dump(mode="json") for rate in rates]}
+        RESULTS.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
