@@ -18,13 +18,17 @@ import numpy as np
 
 from compression_gate.errors import MeasurementError
 from compression_gate.gate.timing_test import ALPHA, Zone, summary, zone_of
+from compression_gate.measurers.children import FORKS
 from compression_gate.measurers.workers import run_worker
 from compression_gate.records.base import finite
 from compression_gate.records.metrics import PairedTiming
 from compression_gate.runtimes.base import Arrays
 
 WORKER = "compression_gate.measurers.latency_worker"
-PROCEDURE = "interleaved pairs in turns of fresh processes, sequential sign test of block medians"
+TESTED = "sequential sign test of block medians and t-test of turns"
+FORKED = f"interleaved pairs, each turn a fork; {TESTED}"
+FRESH = f"interleaved pairs, each turn a fresh process; {TESTED}"
+PROCEDURE = FORKED if FORKS else FRESH
 PROCESSES = "fresh processes in the order A B B A, sequential sign test of their medians"
 BLOCK_S = 0.01
 WAITING = 0.05  # of the time that a pair works: beyond it something else had the core meanwhile
@@ -181,6 +185,7 @@ def sample_pair(other: Path, candidate: Path, setting: Setting, budget_s: float)
             "alpha": setting.alpha,
             "budget_s": budget_s,
             "silent_s": SILENT_S,
+            "procedure": PROCEDURE,
             "seed": coins.getrandbits(32),
         }
         what = f"timing {candidate} against {other}"
@@ -227,7 +232,7 @@ def together(attempts: Sequence[Sampled]) -> PairedSamples:
     control_ratio, control_interval = summary_of(control)
     timing = PairedTiming(
         procedure=last.procedure,
-        clock="thread CPU time" if last.procedure == PROCEDURE else "wall time",
+        clock="wall time" if last.procedure == PROCESSES else "thread CPU time",
         ratio=None if reason else ratio,
         interval=(None, None) if reason else interval,
         confidence=1 - 2 * ALPHA,

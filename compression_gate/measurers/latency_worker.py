@@ -25,8 +25,8 @@ import numpy as np
 from compression_gate import registry
 from compression_gate.errors import CompressionGateError, MeasurementError
 from compression_gate.gate.timing_test import LEAST_TURNS, LOOKS, Zone, blocks_needed, decide
-from compression_gate.measurers.children import FORKS, Child, Fork, Fresh, wait
-from compression_gate.measurers.latency import PROCEDURE, PROCESSES, Turn
+from compression_gate.measurers.children import Child, Fork, Fresh, wait
+from compression_gate.measurers.latency import FORKED, PROCESSES, Turn
 from compression_gate.records.base import replacing
 from compression_gate.runtimes import RUNTIMES
 from compression_gate.runtimes.base import Preloading, Runtime
@@ -65,7 +65,8 @@ class Parent:
         self.number = 0
         # No session is made here: it would start threads that no fork survives.
         self.runtime = registry.load("runtimes", request["runtime"], RUNTIMES)()
-        if FORKS and isinstance(self.runtime, Preloading):
+        self.forks = request["procedure"] == FORKED
+        if self.forks and isinstance(self.runtime, Preloading):
             for path in dict.fromkeys(request["files"]):
                 self.runtime.preload(Path(path))
         # What is here by now is no garbage of any turn: looking through it would copy the pages that forks share.
@@ -82,7 +83,7 @@ class Parent:
                 old.unlink()
             pairs, done = False, self.take_processes()
         summary = {
-            "procedure": PROCEDURE if pairs else PROCESSES,
+            "procedure": self.request["procedure"] if pairs else PROCESSES,
             "needed_s": None if done else self.needed_s(),
             "sampling_s": time.monotonic() - started,
         }
@@ -175,7 +176,7 @@ class Parent:
             MeasurementError: it failed or was silent.
         """
         last_words = Path(request["samples"]).with_suffix(".words")
-        if FORKS:
+        if self.forks:
             child: Child = Fork(partial(measure, request, self.runtime), last_words)
         else:
             path = Path(request["samples"]).with_suffix(".json")

@@ -69,6 +69,15 @@ def test_a_far_smaller_model_is_found_faster(files):
     assert len(samples.arrays("reference")) == 2 * (timing.turns + len(samples.control))
 
 
+def test_where_there_is_no_safe_fork_every_turn_is_a_fresh_process_and_the_record_says_so(files, monkeypatch):
+    """As on macOS and Windows."""
+    monkeypatch.setattr(latency, "PROCEDURE", latency.FRESH)
+    timing = measure_pair(files["wide"], files["narrow"], SETTING, 3).timing
+    assert (timing.procedure, timing.clock, timing.reason) == (latency.FRESH, "thread CPU time", None)
+    assert timing.turns >= 4
+    assert timing.interval[1] < 1
+
+
 def test_several_threads_are_timed_in_processes_by_the_wall(files):
     """One observation a process, in turn: a pool's work is not on the clock of the thread that asks."""
     timing = measure_pair(files["wide"], files["narrow"], replace(SETTING, threads=2), 4).timing
