@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,10 @@ from scipy import stats
 
 from compression_gate import registry
 from compression_gate.errors import MeasurementError
-from compression_gate.gate.timing_test import ALPHA, zone_of
-from compression_gate.measurers import latency_worker
+from compression_gate.measurers import latency, latency_worker
 from compression_gate.measurers.children import Fork, wait
 from compression_gate.measurers.known_speed import SHAPES, model_file
-from compression_gate.measurers.latency import Turn, read_samples, together
+from compression_gate.measurers.latency import Turn
 from compression_gate.measurers.machine import timing_environment
 from compression_gate.measurers.workers import environment
 from compression_gate.records.timing_selftest import TimingCase
@@ -183,11 +182,21 @@ class Fixed(latency_worker.Parent):
         return FIXED_S
 
 
-def decide(request: dict[str, Any]) -> None:
-    """Take one decision in this process, with turns of fixed length where the request says so."""
-    if request["fixed"]:
-        latency_worker.SHORTEST_TURN_S = FIXED_S  # the first turns too
-    (Fixed if request["fixed"] else latency_worker.Parent)(request).sample()
+def decide(path: Path) -> None:
+    """Be the worker of one decision, with turns of fixed length."""
+    with mock.patch.object(latency_worker, "SHORTEST_TURN_S", FIXED_S):  # the first turns too
+        Fixed(json.loads(path.read_text(encoding="utf-8"))).sample()
+
+
+@contextmanager
+def turns_of_one_length() -> Iterator[None]:
+    """Let decisions be taken by this script as their worker."""
+    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with (
+        mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(folders)),
+        mock.patch.object(latency, "WORKER", Path(__file__).stem),
+    ):
+        yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,33 +235,22 @@ def of_all_pairs(turn: Turn) -> float:
     return float(np.median(calm.blocks))
 
 
-@contextmanager
-def asked_in(folder: Path, runtime: str, size: str) -> Iterator[dict[str, Any]]:
-    """What every request of this runtime and size says."""
-    inputs = folder / "inputs.npz"
-    np.savez(inputs, **SHAPES[size].inputs())
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        yield {"runtime": runtime, "threads": 1, "inputs": str(inputs), "folder": name}
-
-
-def in_fresh_process(word: str, request: dict[str, Any]) -> None:
-    """Run this script in a process that has run no model, with one thread."""
-    path = Path(request["folder"]) / "request.json"
-    path.write_text(json.dumps(request), encoding="utf-8")
-    subprocess.run([sys.executable, __file__, word, str(path)], env=environment(1), check=True)
-
-
 def spreads(runtime: str, size: str, turns: int, folder: Path) -> tuple[dict[str, Spread], dict[str, str]]:
     """The scatter of each way, and which were refused."""
     model = model_file(runtime, SHAPES[size], 0, folder)
-    with asked_in(folder, runtime, size) as request:
-        in_fresh_process("--take", request | {"files": [str(model)] * 2, "turns": turns})
-        told = json.loads((Path(request["folder"]) / "told.json").read_text())
-        taken = {
-            way: [Turn.read(path) for path in sorted(Path(request["folder"]).glob(f"{number}_*.npz"))]
-            for number, way in enumerate(told["ways"])
-            if way not in told["refused"]
-        }
+    inputs = folder / "inputs.npz"
+    np.savez(inputs, **SHAPES[size].inputs())
+    request = {"runtime": runtime, "threads": 1, "inputs": str(inputs), "folder": str(folder), "turns": turns}
+    asked = folder / "take.json"
+    asked.write_text(json.dumps(request | {"files": [str(model)] * 2}), encoding="utf-8")
+    # A process that has run no model, with one thread.
+    subprocess.run([sys.executable, __file__, "--take", str(asked)], env=environment(1), check=True)
+    told = json.loads((folder / "told.json").read_text(encoding="utf-8"))
+    taken = {
+        way: [Turn.read(path) for path in sorted(folder.glob(f"{number}_*.npz"))]
+        for number, way in enumerate(told["ways"])
+        if way not in told["refused"]
+    }
     found = {}
     for way, each in taken.items():
         seconds = float(np.mean(told["seconds"][way]))
@@ -285,37 +283,27 @@ def lengths(runtime: str, size: str, decisions: int, folder: Path) -> dict[str, 
     models = Models(folder)
     cases = {"identical": same, "slowed": same.model_copy(update={"slowed": SLOWED})} if decisions else {}
     files = {kind: models.pair_of(case) for kind, case in cases.items()}
-    kinds = {f"turns of {FIXED_S} s": True, "turns as long as pays": False}
+    kinds = {f"turns of {FIXED_S} s": turns_of_one_length, "turns as long as pays": nullcontext}
     found = {kind: {way: Length() for way in kinds} for kind in cases}
     for number in range(decisions):
-        for kind in cases:
-            for way, fixed in kinds.items():
-                add_decision(found[kind][way], runtime, size, files[kind], number, folder, fixed=fixed)
+        for kind, case in cases.items():
+            for way, taken in kinds.items():
+                with taken():
+                    add_decision(found[kind][way], case, files[kind], seed=number)
     return found
 
 
-def add_decision(
-    length: Length, runtime: str, size: str, files: tuple[Path, Path], seed: int, folder: Path, *, fixed: bool
-) -> None:
+def add_decision(length: Length, case: TimingCase, files: tuple[Path, Path], seed: int) -> None:
     """Take one decision and count it."""
-    with asked_in(folder, runtime, size) as request:
-        zone = zone_of(1 + LIMIT)
-        own = {
-            "files": [str(path) for path in files],
-            "zones": [vars(zone)],
-            "alpha": ALPHA,
-            "budget_s": BUDGET_S[size],
-            "silent_s": SILENT_S,
-            "seed": seed,
-            "fixed": fixed,
-        }
-        in_fresh_process("--decide", request | own)
-        sampled = read_samples(Path(request["folder"]), "a decision", None)
-    timing = together([sampled]).timing
-    status = "untrusted" if timing.reason else status_of(timing.blocks, timing.control_blocks, LIMIT)
-    length.seconds.append(sampled.sampling_s or math.nan)
+    inputs = SHAPES[case.size].inputs()
+    setting = latency.Setting(runtime=case.runtime, threads=1, inputs=inputs, seed=seed, limits=(1 + case.limit,))
+    sampled = latency.sample_pair(*files, setting, BUDGET_S[case.size])
+    timing = latency.together([sampled]).timing
+    status = "untrusted" if timing.reason else status_of(timing.blocks, timing.control_blocks, case.limit)
     length.turns.append(timing.turns)
     length.statuses[status] = length.statuses.get(status, 0) + 1
+    if sampled.sampling_s is not None:
+        length.seconds.append(sampled.sampling_s)
 
 
 def lines_of(row: dict[str, Any]) -> list[str]:
@@ -360,13 +348,15 @@ def main() -> None:
     parser.add_argument("--decisions", type=int, default=6, help="of each kind and length")
     parser.add_argument("--load", type=int, default=2)
     parser.add_argument("--write", action="store_true", help=f"store the figures in {RESULTS.name}")
-    for word in ("--take", "--decide"):  # how this script calls itself
-        parser.add_argument(word, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--take", type=Path, help=argparse.SUPPRESS)  # how this script calls itself
+    parser.add_argument("request", type=Path, nargs="?", help=argparse.SUPPRESS)  # and how the package calls a worker
     given = parser.parse_args()
-    for asked, work in ((given.take, take), (given.decide, decide)):
-        if asked:
-            work(json.loads(asked.read_text(encoding="utf-8")))
-            return
+    if given.request:
+        decide(given.request)
+        return
+    if given.take:
+        take(json.loads(given.take.read_text(encoding="utf-8")))
+        return
     with tempfile.TemporaryDirectory() as name, busy(given.load):
         found, refused = spreads(given.runtime, given.size, given.turns, Path(name))
         decisions = lengths(given.runtime, given.size, given.decisions, Path(name))
