@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from torch import nn
 
 from compression_gate.records.params import TrainParams
+from compression_gate.records.sensitivity import SensitivityTable
 from compression_gate.tasks.task import Task
 from compression_gate.tasks.training import Epoch
 
@@ -21,7 +22,8 @@ Effect = Literal["fewer_parameters", "fewer_nonzeros", "fewer_values", "integer_
 class Notes:
     """What a method says about its work: layers it treated, those it left with the reason, and how training went.
 
-    ``remarks`` are sentences on anything else a user would want to know of it.
+    ``sensitivity`` are the tables by which a budget was spread; ``remarks`` are sentences on anything else a user
+    would want to know of it.
 
     A method that trains notes every curve, which then stands in the step's record and in the report::
 
@@ -32,6 +34,7 @@ class Notes:
     uncovered: dict[str, str] = field(default_factory=dict)
     curves: dict[str, tuple[Epoch, ...]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    sensitivity: list[SensitivityTable] = field(default_factory=list)
 
     def add_curve(self, label: str, curve: Iterable[Epoch]) -> None:
         """Note what :func:`tasks.training.fit` returned; a label that is taken gets a number, an empty curve none."""

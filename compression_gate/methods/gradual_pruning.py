@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from compression_gate.methods.rankings import Scope, lowest, lowest_of
+from compression_gate.methods.rankings import Scope, Share, lowest, lowest_of
 
 RAMP_SHARE = 0.75  # of the steps: the last quarter trains at the final sparsity, so that the last cut can heal
 CUT_EVERY = 10  # steps: ranking all weights costs about a step's worth of time
@@ -25,14 +25,14 @@ class Ramp:
     """From how many zeros to how many, over how many optimizer steps.
 
     Args:
-        start, end: shares of zeros, 0–1.
+        start, end: shares of zeros, 0–1; both by name of the weight where each has its own.
         steps: of the whole training.
         scope: whether each weight matrix reaches ``end``, or all together.
         regrowth: share of the weights still there that is exchanged at the first cut; falls to 0 along a cosine.
     """
 
-    start: float
-    end: float
+    start: Share
+    end: Share
     steps: int
     scope: Scope
     regrowth: float = 0.0
@@ -48,6 +48,14 @@ class Ramp:
         if not self.regrowth:
             return CUT_EVERY
         return max(1, min(REGROW_EVERY, int(self.last * MOST_OF_RAMP)))
+
+    def wanted(self, step: int) -> Share:
+        """Return the share of zeros at ``step``."""
+        if isinstance(self.start, Mapping) and isinstance(self.end, Mapping):
+            return {name: cubic(step, self.steps, self.start[name], end) for name, end in self.end.items()}
+        assert not isinstance(self.start, Mapping)  # both are, or none
+        assert not isinstance(self.end, Mapping)
+        return cubic(step, self.steps, self.start, self.end)
 
     def exchanged(self, step: int) -> float:
         """Return the share of the remaining weights to exchange at ``step``.
@@ -100,8 +108,7 @@ def cutter(ramp: Ramp, treated: Treated) -> Callable[[nn.Module], None]:
         if step == ramp.last or (step < ramp.last and step % ramp.every == 0):
             # What was cut ranks lowest, so that the count of zeros includes it.
             magnitudes = {name: weight.abs().masked_fill(zeros[name], -1) for name, weight in weights.items()}
-            wanted = cubic(step, ramp.steps, ramp.start, ramp.end)
-            for name, mask in lowest(magnitudes, wanted, ramp.scope).items():
+            for name, mask in lowest(magnitudes, ramp.wanted(step), ramp.scope).items():
                 zeros[name].logical_or_(mask)
             for name, weight in weights.items():
                 exchange(weight, zeros[name], ramp.exchanged(step))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from compression_gate.errors import CompressionError
 from compression_gate.methods.base import Context, Effect
+from compression_gate.methods.budgets import shares_by_weight
 from compression_gate.methods.gradual_pruning import Ramp, cutter, prepared
 from compression_gate.methods.options import inside, not_exactly_one, not_one_of, outside, refuse
-from compression_gate.methods.rankings import Scope, lowest
+from compression_gate.methods.rankings import Scope, Share, lowest
 from compression_gate.methods.scores import gradients
 from compression_gate.methods.sparsity_patterns import LARGEST_GROUP, misfit, owners_of, parsed, pattern_masks
 from compression_gate.modules.masks import keeper, zeros_of
@@ -37,6 +38,8 @@ class MagnitudePruning:
         threshold: instead: every weight of smaller magnitude goes, in the weights' own unit.
         pattern: instead: ``"N:M"``, at most N of every M neighbours along a layer's input axis stay; a layer whose
             inputs do not divide by M is left and named.
+        budget: instead: share of zeros, in (0, 1), of all treated weights together, spread so that least is lost by the
+            table of sensitivities, which is measured by the same ``score``.
         scope: ``local``: that share in each weight matrix; ``global``: over all together.
         score: what a weight is worth: its magnitude (``l1``; ``l2`` orders single weights alike), the ``gradient`` of
             the loss on the calibration split, ``taylor``: |w·g|, or ``random``, the control.
@@ -57,6 +60,7 @@ class MagnitudePruning:
     sparsity: float | None = None
     threshold: float | None = None
     pattern: str | None = None
+    budget: float | None = None
     scope: Scope = "local"
     score: Score = "l1"
     epochs: int = 0
@@ -69,7 +73,11 @@ class MagnitudePruning:
     def __post_init__(self) -> None:
         magnitude = self.score in ("l1", "l2")
         refuse(
-            not_exactly_one(sparsity=self.sparsity, threshold=self.threshold, pattern=self.pattern),
+            not_exactly_one(sparsity=self.sparsity, threshold=self.threshold, pattern=self.pattern, budget=self.budget),
+            outside("budget", self.budget, 0, 1, open_="[]"),
+            f"scope: a budget says how many zeros each layer gets: expected local, got {self.scope!r}"
+            if self.budget is not None and self.scope == "global"
+            else None,
             outside("sparsity", self.sparsity, 0, 1, open_="]"),
             outside("threshold", self.threshold, 0),
             not_one_of("scope", self.scope, get_args(Scope)),
@@ -89,9 +97,9 @@ class MagnitudePruning:
         """Describe what a gradual schedule cannot do, or return None."""
         if self.epochs == 0:
             return "schedule: gradual prunes while it trains: expected epochs of 1 or more, got 0"
-        if self.sparsity is None:
+        if self.sparsity is None and self.budget is None:
             other = "threshold" if self.threshold is not None else "pattern"
-            return f"schedule: gradual ranks by magnitude up to a share: expected sparsity, got {other}"
+            return f"schedule: gradual ranks by magnitude up to a share: expected sparsity or budget, got {other}"
         if self.score not in ("l1", "l2"):
             return f"schedule: gradual ranks by magnitude: expected score l1 or l2, got score {self.score!r}"
         return None
@@ -124,10 +132,11 @@ class MagnitudePruning:
             )
         context.notes.covered.extend(treated)
         context.notes.uncovered.update(reasons | unknown_weights(sparser))
+        share = self.sparsity or 0.0 if self.budget is None else shares_by_weight(self, model, treated, context)
         if self.schedule == "gradual":
-            return self.gradually(sparser, context)
+            return self.gradually(sparser, share, context)
         scores = scores_of(sparser, self.score, context)
-        cut(treated, self.leaving(sparser, treated, {name: scores[name] for name in treated}))
+        cut(treated, self.leaving(sparser, treated, {name: scores[name] for name in treated}, share))
         if self.epochs:
             fitting = self.fitting(sparser, context, keeper(zeros_of(sparser)))
             context.notes.add_curve(fitting.label, fit(sparser, context.task, fitting))
@@ -146,14 +155,14 @@ class MagnitudePruning:
         return reasons
 
     def leaving(
-        self, model: nn.Module, treated: dict[str, nn.Parameter], scores: dict[str, Tensor]
+        self, model: nn.Module, treated: dict[str, nn.Parameter], scores: dict[str, Tensor], share: Share
     ) -> dict[str, Tensor]:
         """Return, for each weight, where it becomes zero: bool, in the weight's shape."""
         if self.threshold is not None:
             return {name: weight.detach().abs() < self.threshold for name, weight in treated.items()}
         if self.pattern is not None:
             return pattern_masks(model, treated, scores, self.pattern)
-        return lowest(scores, self.sparsity or 0.0, self.scope)
+        return lowest(scores, share, self.scope)
 
     def fitting(self, model: nn.Module, context: Context, after_step: Callable[[nn.Module], None] | None) -> Fitting:
         """Return what the fine-tuning is asked for."""
@@ -164,17 +173,21 @@ class MagnitudePruning:
             options=options, after_step=after_step, checkpoint=context.checkpoint, label="magnitude_pruning", key=key
         )
 
-    def gradually(self, model: nn.Module, context: Context) -> nn.Module:
-        """Train the model while its sparsity rises."""
+    def gradually(self, model: nn.Module, target: Share, context: Context) -> nn.Module:
+        """Train the model while its sparsity rises to the target."""
         left = self.left(model)
 
         def treated(current: nn.Module) -> dict[str, nn.Parameter]:
             return {name: weight for name, weight in weights(current).items() if name not in left}
 
-        target = self.sparsity or 0.0
+        start: Share
+        if isinstance(target, Mapping):
+            start = {name: min(target[name], zero_share({name: weight})) for name, weight in treated(model).items()}
+        else:
+            start = min(target, zero_share(treated(model)))
         batches = math.ceil(len(context.task.split("train")) / context.train.batch_size)
         ramp = Ramp(
-            start=min(target, zero_share(treated(model))),
+            start=start,
             end=target,
             steps=batches * self.epochs,
             scope=self.scope,

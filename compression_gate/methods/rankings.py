@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Scope = Literal["local", "global"]
+Share = float | Mapping[str, float]
 
 
-def lowest(scores: dict[str, Tensor], share: float, scope: Scope) -> dict[str, Tensor]:
-    """Return where the lowest ``share`` of the scores is, of each tensor or of all together; ties by position."""
+def lowest(scores: dict[str, Tensor], share: Share, scope: Scope) -> dict[str, Tensor]:
+    """Return where the lowest ``share`` of the scores is, of each tensor or of all together; ties by position.
+
+    Args:
+        share: 0-1; by name where each tensor, in the scope ``local``, has its own.
+    """
+    if isinstance(share, Mapping):
+        return {name: lowest_of(values.flatten(), share[name]).view(values.shape) for name, values in scores.items()}
     if scope == "global":
         together = lowest_of(torch.cat([values.flatten() for values in scores.values()]), share)
         parts = together.split([values.numel() for values in scores.values()])

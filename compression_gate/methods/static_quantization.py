@@ -9,6 +9,7 @@ from typing import ClassVar, get_args
 from torch import nn
 
 from compression_gate.methods.base import Context, Effect
+from compression_gate.methods.budgets import bits_by_layer, bits_of
 from compression_gate.methods.calibration import Calibration, observed
 from compression_gate.methods.integer_layers import (
     called_one_by_one,
@@ -47,6 +48,8 @@ class StaticQuantization:
         percentile: share of the activations that ``percentile`` keeps, in percent.
         activation_bits: of the inputs, 2 to 8; fewer than 8 are rounded so, and then computed in 8.
         ignore: names of modules to leave in float, with everything inside them.
+        budget: instead of ``bits``: mean bits of the treated weights, 2 to 8, spread over layers so that least
+            is lost by the table of sensitivities.
     """
 
     effect: ClassVar[Effect] = "integer_weights"
@@ -59,9 +62,14 @@ class StaticQuantization:
     percentile: float = 99.99
     activation_bits: int = 8
     ignore: tuple[str, ...] = ()
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         refuse(
+            outside("budget", self.budget, FEWEST_BITS, MOST_BITS),
+            f"bits: expected none beside a budget, got {self.bits!r}"
+            if self.budget is not None and self.bits != MOST_BITS
+            else None,
             *scheme_problems(self.bits, self.granularity, self.group_size, self.symmetric),
             not_one_of("calibration", self.calibration, get_args(Calibration)),
             outside("percentile", self.percentile, 50, 100, open_="["),
@@ -74,17 +82,22 @@ class StaticQuantization:
         Raises:
             CompressionError: no such layer, or the model's activations are not finite.
         """
+        given = model
         model = called_one_by_one(folded(copy.deepcopy(model).eval()), self.ignore)
         layers = treatable(model, context, inputs=("static",), ignore=self.ignore)
         seen = observed(model, layers, context, histograms=self.calibration != "minmax")
-        scheme = Scheme(
-            bits=self.bits, granularity=self.granularity, group_size=self.group_size, symmetric=self.symmetric
-        )
+        by_layer = {} if self.budget is None else bits_by_layer(self, given, context)
         fit: Fit = "mse" if self.calibration == "mse" else "minmax"
         for name, layer in layers.items():
             if not seen[name].input.count:
                 context.notes.uncovered[name] = "never called with the calibration data"
                 continue
+            scheme = Scheme(
+                bits=bits_of(name, by_layer, self.bits),
+                granularity=self.granularity,
+                group_size=self.group_size,
+                symmetric=self.symmetric,
+            )
             kind = quantized_type_of(layer)
             assert kind is not None  # treatable() chose it
             ranges = seen[name].static(

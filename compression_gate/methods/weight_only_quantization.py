@@ -9,6 +9,7 @@ from typing import ClassVar, get_args
 from torch import nn
 
 from compression_gate.methods.base import Context, Effect
+from compression_gate.methods.budgets import bits_by_layer, bits_of
 from compression_gate.methods.integer_layers import (
     called_one_by_one,
     finite_weights,
@@ -18,9 +19,17 @@ from compression_gate.methods.integer_layers import (
     treatable,
     weight_names,
 )
-from compression_gate.methods.options import not_one_of, refuse
+from compression_gate.methods.options import not_one_of, outside, refuse
 from compression_gate.modules.quantized import quantized_type_of
-from compression_gate.modules.quantized_weights import Fit, Granularity, Scheme, quantized_weight, scheme_problems
+from compression_gate.modules.quantized_weights import (
+    FEWEST_BITS,
+    MOST_BITS,
+    Fit,
+    Granularity,
+    Scheme,
+    quantized_weight,
+    scheme_problems,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,8 @@ class WeightOnlyQuantization:
         symmetric: without it every scale has a zero point beside it, and 2 bits have four values, not three.
         calibration: how scales are set: ``minmax`` by the largest weight, ``mse`` by the least squared error.
         ignore: names of modules to leave in float, with everything inside them.
+        budget: instead of ``bits``: mean bits of the treated weights, 2 to 8, spread over layers so that least
+            is lost by the table of sensitivities.
 
     Source: B. Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
         Inference, CVPR 2018, §2.1 (affine integers).
@@ -50,9 +61,14 @@ class WeightOnlyQuantization:
     symmetric: bool = True
     calibration: Fit = "mse"
     ignore: tuple[str, ...] = ()
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         refuse(
+            outside("budget", self.budget, FEWEST_BITS, MOST_BITS),
+            f"bits: expected none beside a budget, got {self.bits!r}"
+            if self.budget is not None and self.bits != MOST_BITS
+            else None,
             *scheme_problems(self.bits, self.granularity, self.group_size, self.symmetric),
             not_one_of("calibration", self.calibration, get_args(Fit)),
         )
@@ -63,11 +79,16 @@ class WeightOnlyQuantization:
         Raises:
             CompressionError: no layer can hold them, or weights are not finite.
         """
+        given = model
         model = called_one_by_one(copy.deepcopy(model).eval(), self.ignore)
-        scheme = Scheme(
-            bits=self.bits, granularity=self.granularity, group_size=self.group_size, symmetric=self.symmetric
-        )
+        by_layer = {} if self.budget is None else bits_by_layer(self, given, context)
         for name, layer in treatable(model, context, inputs=("float",), ignore=self.ignore).items():
+            scheme = Scheme(
+                bits=bits_of(name, by_layer, self.bits),
+                granularity=self.granularity,
+                group_size=self.group_size,
+                symmetric=self.symmetric,
+            )
             kind = quantized_type_of(layer)
             assert kind is not None  # treatable() chose it
             finite_weights("weight_only_quantization", name, layer)

@@ -170,7 +170,7 @@ def test_a_pattern_holds_while_the_rest_is_trained(tiny):
 
 
 BAD = [
-    ({}, "sparsity: expected exactly one of sparsity, threshold, pattern, got none"),
+    ({}, "sparsity: expected exactly one of sparsity, threshold, pattern, budget, got none"),
     ({"sparsity": 0.5, "threshold": 0.1}, "sparsity: expected exactly one of .*got sparsity and threshold"),
     ({"sparsity": 1.0}, "sparsity: expected 0 or more and less than 1, got 1.0"),
     ({"threshold": -1.0}, "threshold: expected 0 or more, got -1.0"),
@@ -180,7 +180,7 @@ BAD = [
     ({"threshold": 0.5, "score": "random"}, "threshold: .*'random'"),
     ({"sparsity": 0.5, "schedule": "gradual", "epochs": 1, "regrowth": 1.0}, "regrowth: expected 0 or more and less"),
     ({"sparsity": 0.5, "epochs": 1, "regrowth": 0.1}, "regrowth: .*expected schedule gradual, got 'one_shot'"),
-    ({"pattern": "2:4", "schedule": "gradual", "epochs": 1}, "schedule: .*expected sparsity, got pattern"),
+    ({"pattern": "2:4", "schedule": "gradual", "epochs": 1}, "schedule: .*expected sparsity or budget, got pattern"),
     ({"pattern": "4:2"}, "pattern: expected .*got '4:2'"),
     ({"pattern": "half"}, "pattern: expected .*got 'half'"),
     ({"pattern": "2:4", "scope": "global"}, "scope: .*expected local, got 'global'"),
