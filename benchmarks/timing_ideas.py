@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -58,6 +58,7 @@ LARGEST_BALLAST = 1 << 20  # float64s
 LIMIT, SLOWED = 0.05, 0.05
 SILENT_S = 60.0
 KEY = ("runtime", "size", "busy_processes")
+USUAL, ALIKE = "as it is", "interrupted pairs count alike"
 
 
 def ask_for_slice() -> None:
@@ -122,7 +123,7 @@ Work = Callable[[dict[str, Any], Any], None]
 def ways() -> dict[str, Sequence[Work]]:
     """The ways to take a turn; where there are several works, they run at the same time."""
     found: dict[str, Sequence[Work]] = {
-        "as it is": [latency_worker.measure],
+        USUAL: [latency_worker.measure],
         "a slice of 100 ms": [with_slice],
         f"{PLACES} places a turn": [at_places],
     }
@@ -205,7 +206,8 @@ class Spread:
 
     Args:
         deviation: of a turn's median [log], with its exact 95 % interval, were they normal.
-        seconds: that a turn takes. cost: variance × seconds, over that of the procedure as it is.
+        seconds: that a turn takes. cost: variance × seconds, over that of the procedure as it is; cost_interval: exact
+            95 %, were they normal, and none for what is made of the same turns.
         mean: of a model against itself: its distance from 0 should be a few deviations / √turns.
     """
 
@@ -216,6 +218,7 @@ class Spread:
     mean: float
     interrupted: float
     cost: float | None = None
+    cost_interval: tuple[float, float] | None = None
 
 
 def spread_of(medians: Sequence[float], seconds: float, interrupted: float) -> Spread:
@@ -256,16 +259,21 @@ def spreads(runtime: str, size: str, turns: int, folder: Path) -> tuple[dict[str
         seconds = float(np.mean(told["seconds"][way]))
         share = float(np.mean([turn.interrupted.mean() for turn in each]))
         found[way] = spread_of([float(np.median(turn.blocks)) for turn in each], seconds, share)
-        if way == "as it is":
-            found["interrupted pairs count alike"] = spread_of([of_all_pairs(turn) for turn in each], seconds, share)
+        if way == USUAL:
+            found[ALIKE] = spread_of([of_all_pairs(turn) for turn in each], seconds, share)
     return with_costs(found), told["refused"]
 
 
 def with_costs(found: dict[str, Spread]) -> dict[str, Spread]:
     """The same with what each costs against the procedure as it is."""
-    usual = found["as it is"]
-    cost = {way: one.deviation**2 * one.seconds / (usual.deviation**2 * usual.seconds) for way, one in found.items()}
-    return {way: Spread(**{**vars(one), "cost": cost[way]}) for way, one in found.items()}
+    usual = found[USUAL]
+    costed = {}
+    for way, one in found.items():
+        cost = one.deviation**2 * one.seconds / (usual.deviation**2 * usual.seconds)
+        ends = [cost / stats.f.ppf(share, one.turns - 1, usual.turns - 1) for share in (0.975, 0.025)]
+        independent = way not in (USUAL, ALIKE)
+        costed[way] = replace(one, cost=cost, cost_interval=(ends[0], ends[1]) if independent else None)
+    return costed
 
 
 @dataclass
@@ -317,9 +325,10 @@ def lines_of(row: dict[str, Any]) -> list[str]:
     ]
     for way, one in row["ways"].items():
         low, high = one["interval"]
+        ends = " ({:.2f} to {:.2f})".format(*one["cost_interval"]) if one["cost_interval"] else ""
         told.append(
             f"| {way} | {one['turns']} | {one['deviation']:.2%} ({low:.2%} to {high:.2%}) | {one['mean']:+.2%} "
-            f"| {one['interrupted']:.0%} | {one['seconds']:.2f} | × {one['cost']:.2f} |"
+            f"| {one['interrupted']:.0%} | {one['seconds']:.2f} | × {one['cost']:.2f}{ends} |"
         )
     told += [f"{way}: not here: {why}" for way, why in row["refused"].items()]
     if row["decisions"]:
