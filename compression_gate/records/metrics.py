@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from compression_gate.records.base import Record
+from compression_gate.records.choice import Choice
+from compression_gate.records.sensitivity import SensitivityTable
 
 
 class DataSplit(Record):
@@ -54,6 +56,7 @@ class StepRecord(Record):
     Args:
         curves: of each training inside the step, oldest epoch first, by what was trained; empty where nothing was.
         remarks: whatever else the method had to say.
+        sensitivity: tables by which a budget was spread.
         norms_reestimated: batch norms whose running statistics were taken anew behind the step.
         norms_seconds: what that took, part of ``seconds``.
     """
@@ -74,6 +77,7 @@ class StepRecord(Record):
     effective: bool
     curves: dict[str, tuple[CurvePoint, ...]] = {}
     remarks: tuple[str, ...] = ()
+    sensitivity: tuple[SensitivityTable, ...] = ()
     norms_reestimated: int = Field(0, ge=0)
     norms_seconds: float = Field(0.0, ge=0)
 
@@ -81,7 +85,8 @@ class StepRecord(Record):
 class CompressionRecord(Record):
     """`reports/compression.json`: the chain of steps, measured on the validation split.
 
-    ``reference`` is the row before the first step; ``warnings`` name effects that the shipping format cannot show.
+    ``reference`` is the row before the first step; ``warnings`` name effects that the shipping format cannot show;
+    ``choice`` says how the steps were chosen where a target was asked for.
     """
 
     schema_number: Literal[1] = Field(1, alias="schema")
@@ -90,6 +95,7 @@ class CompressionRecord(Record):
     steps: tuple[StepRecord, ...]
     size_bytes: int
     warnings: tuple[str, ...] = ()
+    choice: Choice | None = None
 
 
 class Value(Record):

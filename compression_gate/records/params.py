@@ -93,19 +93,35 @@ class Step(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
+class CompressTarget(Section):
+    """What the candidate is to reach, in place of steps, which the stage then chooses itself.
+
+    Args:
+        compression_ratio: bytes of the reference's ``model.safetensors`` over those of the file that ships.
+        max_accuracy_drop: of the exported files, on the validation split, 0-1.
+        max_epochs: trained by all chains that are tried, together.
+    """
+
+    compression_ratio: float = Field(gt=1)
+    max_accuracy_drop: float = Field(ge=0, lt=1)
+    max_epochs: int = Field(8, ge=0)
+
+
 class CompressParams(Section):
     """What is done to the model, and what it ships as."""
 
     recipe: str | None = None
     steps: tuple[Step, ...] = ()
+    target: CompressTarget | None = None
     runtime: str = "onnxruntime"
     format: str = "onnx"
 
     @model_validator(mode="after")
     def one_source_of_steps(self) -> CompressParams:
-        """Steps are written here or in a recipe file, not in both."""
-        if self.recipe is not None and self.steps:
-            raise ValueError("has both recipe and steps: keep one of them")
+        """Steps are written here or in a recipe file, or chosen for a target."""
+        given = [name for name in ("recipe", "steps", "target") if getattr(self, name) not in (None, ())]
+        if len(given) > 1:
+            raise ValueError(f"has both {' and '.join(given)}: keep one of them")
         return self
 
 

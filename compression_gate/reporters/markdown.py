@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from compression_gate.gate.policy import told
 from compression_gate.records.verdict import Check
-from compression_gate.reporters import wording
+from compression_gate.reporters import sensitivity, wording
 from compression_gate.reporters.base import Findings
 
 EMOJI = {"pass": "✅", "fail": "❌", "undecided": "🟡", "error": "🛑", "waived": "☑️"}
@@ -42,6 +42,8 @@ def rendered(findings: Findings) -> str:
         *section("Models", table(*wording.model_table(findings))),
         *section("What each step did", table(*wording.step_table(findings))),
         *details("Which step caused what", bullets(wording.attribution_lines(findings))),
+        *details("How the chain was chosen", bullets(wording.choice_lines(findings))),
+        *details("What each layer bears", sensitivities(findings)),
         *details("Training inside the steps", bullets(wording.training_lines(findings))),
         *details("Worst slices", bullets(wording.worst_slices(verdict))),
         *details("Passing checks", check_table([check for check in verdict.checks if check.status == "pass"])),
@@ -53,6 +55,24 @@ def rendered(findings: Findings) -> str:
         "Again on your machine: `compression-gate run && compression-gate check`",
     ]
     return shortened([part for part in parts if part])
+
+
+def sensitivities(findings: Findings) -> str:
+    """The tables by which budgets were spread."""
+    tables = [one for step in (findings.compression.steps if findings.compression else ()) for one in step.sensitivity]
+    parts = [
+        part
+        for one in tables
+        for part in (
+            escaped(sensitivity.headline(one)),
+            *(
+                f"**{escaped(title)}**\n\n{table(names, [list(row) for row in rows])}"
+                for title, names, rows in sensitivity.grids(one)
+            ),
+            bullets(sensitivity.reasons(one)),
+        )
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def judging(findings: Findings) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from compression_gate.gate.policy import LOOSENING
 from compression_gate.gate.waivers import told
+from compression_gate.records.choice import Tried
 from compression_gate.records.metric_table import METRICS
 from compression_gate.records.metrics import Benchmark, Measurement, PairedTiming, StepRecord
 from compression_gate.records.verdict import Check, Verdict
@@ -419,6 +420,30 @@ def training_lines(findings: Findings) -> list[str]:
             lines.append(f"{step.method}, {label}: {', '.join(parts)}")
         lines += [f"{step.method}: {remark}" for remark in step.remarks]
     return lines
+
+
+def choice_lines(findings: Findings) -> list[str]:
+    """How the steps were chosen for a target: what the rules went by, and each rung with what came of it."""
+    choice = findings.compression.choice if findings.compression else None
+    if choice is None:
+        return []
+    asked = (
+        f"asked for: {choice.compression_ratio:g} × smaller, at most {100 * choice.max_accuracy_drop:g} points lost on "
+        f"{choice.n:,} validation examples, at most {choice.max_epochs} epochs trained"
+    )
+    rungs = [f"{one.name} ({one.why}): {came_of(one)}" for one in choice.tried]
+    return [asked, *choice.facts, *rungs]
+
+
+def came_of(tried: Tried) -> str:
+    """What a rung's file came to, and whether that was enough."""
+    if tried.size_bytes is None or tried.compression_ratio is None or tried.accuracy_drop is None:
+        return tried.reason or NOTHING
+    figures = (
+        f"{tried.size_bytes:,} bytes, {tried.compression_ratio:.2f} × smaller, {100 * tried.accuracy_drop:.2f} points "
+        f"lost, {tried.epochs} epochs"
+    )
+    return f"{figures}: {f'missed: {tried.reason}' if tried.reason else 'taken'}"
 
 
 def number(value: float | None) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from torch import nn
 from compression_gate import __version__
 from compression_gate.errors import CompressionError, CompressionGateError
 from compression_gate.measurers.cost import Costs, costs_of, weights_of
-from compression_gate.measurers.quality import validation_quality
+from compression_gate.measurers.quality import outcomes_of, predict, validation_quality
 from compression_gate.methods.base import Context, Method, Notes
 from compression_gate.methods.chain import factory_of, name_of, recipe_of, steps_of
+from compression_gate.methods.ladder import check_target, facts_of
 from compression_gate.modules.checkpoints import build_reference, load_reference
 from compression_gate.modules.finished_steps import FinishedSteps
 from compression_gate.modules.norms import Reestimation, norms_of, reestimate
@@ -28,7 +30,8 @@ from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, finite, replacing_folder
 from compression_gate.records.metrics import CompressionRecord, CurvePoint, DataRecord, StepRecord
 from compression_gate.records.params import Params, read_params
-from compression_gate.stages.artifacts import exported_artifact
+from compression_gate.stages.artifacts import exported_artifact, runtime_of
+from compression_gate.stages.target import Made, Workshop, climb
 from compression_gate.tasks.calling import Inputs, call
 from compression_gate.tasks.task import Task, open_task
 from compression_gate.tasks.training import Epoch
@@ -50,15 +53,34 @@ def run(suite: Path) -> CompressionRecord:
     before = measured(reference, task)
     shell = build_reference(task, normalize=reference_artifact.normalize)
     finished = FinishedSteps(suite / CHECKPOINTS / "steps")
-    model, records = chained(reference, steps, task, params, suite, before, shell, finished)
-    recipe = recipe_of(steps).digest
-    with replacing_folder(suite / CANDIDATE) as folder:
-        factory = factory_of(steps, shell, task)
+
+    def carried_out(methods: Sequence[Method]) -> tuple[nn.Module, list[StepRecord]]:
+        return chained(reference, methods, task, params, suite, before, shell, finished)
+
+    def written(model: nn.Module, methods: Sequence[Method], folder: Path) -> Artifact:
+        factory, digest = factory_of(methods, shell, task), recipe_of(methods).digest
         save_model(model, factory, folder)
         model = reloaded(model, factory, task, folder)
-        artifact = exported_artifact(
-            model, task, params, folder, role="candidate", recipe_digest=recipe, parent_digest=reference_artifact.digest
+        parent = reference_artifact.digest
+        return exported_artifact(
+            model, task, params, folder, role="candidate", recipe_digest=digest, parent_digest=parent
         )
+
+    choice = None
+    if params.compress.target is None:
+        model, records = carried_out(steps)
+    else:
+        check_target(params)
+        chosen = climb(
+            params.compress.target,
+            facts_of(reference, params.compress.runtime, params.compress.format),
+            workshop(reference, reference_artifact, task, params, suite, carried_out, written),
+        )
+        steps, choice = chosen.methods, chosen.record
+        model, records = chosen.made.model, chosen.made.records
+    recipe = recipe_of(steps).digest
+    with replacing_folder(suite / CANDIDATE) as folder:
+        artifact = written(model, steps, folder)
     record = CompressionRecord(
         recipe_digest=recipe,
         reference=step_record(
@@ -67,10 +89,59 @@ def run(suite: Path) -> CompressionRecord:
         steps=tuple(records),
         size_bytes=artifact.size_bytes,
         warnings=tuple(invisible_effects(records, params)),
+        choice=choice,
     )
     record.write(suite / "reports" / "compression.json")
     finished.clear()
     return record
+
+
+def workshop(
+    reference: nn.Module,
+    artifact: Artifact,
+    task: Task,
+    params: Params,
+    suite: Path,
+    carried_out: Callable[[Sequence[Method]], tuple[nn.Module, list[StepRecord]]],
+    written: Callable[[nn.Module, Sequence[Method], Path], Artifact],
+) -> Workshop:
+    """Return what climbing to a target needs: chains carried out, their files measured on the validation split."""
+    runtime = runtime_of(params)
+    scratch = suite / ".compression_gate"
+    scratch.mkdir(exist_ok=True)
+
+    def accuracy(path: Path) -> float:
+        session = runtime.load(path, params.benchmark.threads)
+        answers = predict(session, task, "validation", "validation")
+        outcomes = outcomes_of(answers, task, "validation")
+        return float((outcomes.target == outcomes.predicted).mean())
+
+    def make(methods: Sequence[Method]) -> Made:
+        model, records = carried_out(methods)
+        with TemporaryDirectory(dir=scratch) as name:
+            made = written(model, methods, Path(name))
+            return Made(
+                model=model,
+                records=records,
+                size_bytes=made.size_bytes,
+                accuracy=accuracy(Path(name) / runtime.file_name),
+            )
+
+    def file_bytes(model: nn.Module) -> int:
+        with TemporaryDirectory(dir=scratch) as name:
+            path = Path(name) / runtime.file_name
+            runtime.export(model, task.example_inputs(2), path, params.task.dynamic)
+            return sum(file.stat().st_size for file in Path(name).iterdir())
+
+    return Workshop(
+        reference=reference,
+        context=Context(task=task, reference=reference, train=params.train),
+        make=make,
+        file_bytes=file_bytes,
+        state_bytes=artifact.state_bytes,
+        reference_accuracy=accuracy(suite / REFERENCE / runtime.file_name),
+        n=len(task.split("validation")),
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -231,6 +302,7 @@ def step_record(
         effective=effective,
         curves={label: curve_points(curve) for label, curve in notes.curves.items()},
         remarks=tuple(notes.remarks),
+        sensitivity=tuple(notes.sensitivity),
         norms_reestimated=len(norms.norms),
         norms_seconds=round(norms.seconds, 2),
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from compression_gate.errors import CompressionGateError
 from compression_gate.pipeline.definition import FILE_NAME, check_definition
 from compression_gate.pipeline.dvc import dvc_root, git_root, has_remote
-from compression_gate.records.params import read_params
+from compression_gate.records.params import Params, read_params
 from compression_gate.runtimes import RUNTIMES
 
 OLDEST_PYTHON = (3, 11)
@@ -84,6 +84,13 @@ def repository_findings(suite: Path) -> Iterator[Finding]:
     )
 
 
+def asked(params: Params) -> str:
+    """What is done to the model, in a word."""
+    if params.compress.target is not None:
+        return "a target"
+    return f"the recipe {params.compress.recipe}" if params.compress.recipe else f"{len(params.compress.steps)} steps"
+
+
 def suite_findings(suite: Path) -> Iterator[Finding]:
     """Look at the suite's own files."""
     try:
@@ -93,9 +100,7 @@ def suite_findings(suite: Path) -> Iterator[Finding]:
             name="params.yaml", fine=False, found=str(error), mend="mend the lines above, or `compression-gate init`"
         )
         return
-    yield Finding(
-        name="params.yaml", fine=True, found=f"{len(params.compress.steps)} steps, {len(params.gate.rules)} rules"
-    )
+    yield Finding(name="params.yaml", fine=True, found=f"{asked(params)}, {len(params.gate.rules)} rules")
     yield from runtime_findings(params.compress.runtime)
     try:
         check_definition(params, suite)

@@ -7,6 +7,7 @@ from pathlib import Path
 from compression_gate import registry
 from compression_gate.errors import ParamsError
 from compression_gate.methods.chain import steps_of
+from compression_gate.methods.ladder import check_target
 from compression_gate.records.params import Params
 from compression_gate.registry import nearest
 from compression_gate.runtimes import RUNTIMES
@@ -21,6 +22,7 @@ def check(params: Params, suite: Path) -> None:
         MissingDependencyError: the runtime's library is not installed.
     """
     steps_of(params, suite)
+    check_target(params)
     runtime = registry.load("runtimes", params.compress.runtime, RUNTIMES)
     own = Path(runtime.file_name).suffix.removeprefix(".")
     wanted = params.compress.format

@@ -209,3 +209,50 @@ def test_training_inside_a_step_is_told_with_its_losses_and_remarks(finished: Pa
         f"{name}, beside: loss 1 → 0.5 in 2 epochs",
         f"{name}: asked once",
     ]
+
+
+def test_a_choice_for_a_target_is_told_rung_by_rung(finished: Path) -> None:
+    gate.run(finished)
+    path = finished / "reports/compression.json"
+    record = json.loads(path.read_text())
+    missed = {"size_bytes": 900, "compression_ratio": 4.5, "accuracy": 0.8, "accuracy_drop": 0.1, "reason": "loses 10"}
+    taken = {"size_bytes": 1000, "compression_ratio": 4.0, "accuracy": 0.9, "accuracy_drop": 0.0, "reason": None}
+    record["choice"] = {
+        "compression_ratio": 4,
+        "max_accuracy_drop": 0.01,
+        "max_epochs": 8,
+        "facts": ["weights by layer type: Linear 40"],
+        "reference_accuracy": 0.9,
+        "n": 500,
+        "tried": [
+            {"name": "a", "why": "cheap", "reason": "its file would not be 4 × smaller"},
+            {"name": "b", "why": "small", **missed},
+            {"name": "c", "why": "large", "epochs": 2, **taken},
+        ],
+        "chosen": "c",
+    }
+    path.write_text(json.dumps(record))
+    findings = read_findings(finished)
+    assert wording.choice_lines(findings) == [
+        "asked for: 4 × smaller, at most 1 points lost on 500 validation examples, at most 8 epochs trained",
+        "weights by layer type: Linear 40",
+        "a (cheap): its file would not be 4 × smaller",
+        "b (small): 900 bytes, 4.50 × smaller, 10.00 points lost, 0 epochs: missed: loses 10",
+        "c (large): 1,000 bytes, 4.00 × smaller, 0.00 points lost, 2 epochs: taken",
+    ]
+    assert "How the chain was chosen" in markdown.rendered(findings)
+
+
+def test_the_table_that_a_budget_was_spread_by_is_shown(finished: Path) -> None:
+    gate.run(finished)
+    path = finished / "reports/compression.json"
+    record = json.loads(path.read_text())
+    row = {"layer": "fc|1", "members": ["fc|1"], "method": "magnitude_pruning", "option": "sparsity", "strength": 0.5}
+    table = {"weights_digest": "w", "n": 90, "metric": "accuracy", "loss": 0.5, "quality": 0.9, "seconds": 1}
+    record["steps"][0]["sensitivity"] = [
+        table | {"rows": [row | {"loss_rise": 0.1, "quality_drop": 0.02, "nonzeros_saved": 7}]}
+    ]
+    path.write_text(json.dumps(record))
+    text = markdown.rendered(read_findings(finished))
+    assert "What each layer bears" in text
+    assert "| fc\\|1 | −2.00 (+0.100) | 7 non-zeros |" in text

@@ -1,0 +1,114 @@
+"""`compress.target`: a chain is chosen, carried out, measured on its file, and told; or the nearest miss is."""
+
+from __future__ import annotations
+
+import pytest
+
+from compression_gate.errors import CompressionError, ParamsError
+from compression_gate.records.artifact import Artifact
+from compression_gate.records.choice import Tried
+from compression_gate.records.metrics import CompressionRecord
+from compression_gate.records.params import CompressTarget, read_params
+from compression_gate.stages import compress, prepare, recipe_check, train
+from compression_gate.stages.target import distance
+
+
+@pytest.fixture
+def trained(suite):
+    """A suite whose reference is large enough that its weights, not the graph, make up its file."""
+    suite.edit("task.model_args", {"width": 96})
+    suite.edit("train.epochs", 3)
+    prepare.run(suite.path)
+    train.run(suite.path)
+    suite.edit("compress", {"target": {"compression_ratio": 2.5, "max_accuracy_drop": 0.1}})
+    return suite
+
+
+def test_the_first_rung_that_meets_the_target_is_taken_and_told_whole(trained):
+    record = compress.run(trained.path)
+    read = CompressionRecord.read(trained.path / "reports/compression.json")
+    assert read.model_dump(mode="json") == record.model_dump(mode="json")
+    choice = record.choice
+    (first,) = choice.tried
+    assert (choice.chosen, first.name, first.reason) == ("8 bits", "8 bits", None)
+    reference, candidate = (Artifact.open(trained.path / "models" / role) for role in ("reference", "candidate"))
+    assert first.size_bytes == candidate.size_bytes == record.size_bytes
+    assert first.compression_ratio == reference.state_bytes / candidate.size_bytes >= 2.5
+    assert first.accuracy_drop == pytest.approx(choice.reference_accuracy - first.accuracy)
+    assert choice.n == 24
+    assert [step.method for step in record.steps] == [step["method"] for step in first.steps]
+    assert any("Conv2d" in fact for fact in choice.facts)
+
+
+def test_the_chosen_steps_may_be_copied_and_give_the_same_candidate(trained):
+    chosen = compress.run(trained.path)
+    before = Artifact.open(trained.path / "models/candidate")
+    steps = chosen.model_dump(mode="json")["choice"]["tried"][-1]["steps"]
+    trained.edit("compress", {"steps": steps})
+    compress.run(trained.path)
+    assert Artifact.open(trained.path / "models/candidate") == before
+
+
+def test_a_ratio_that_integers_cannot_reach_takes_channels_and_training(trained):
+    trained.edit("compress.target", {"compression_ratio": 7, "max_accuracy_drop": 0.3, "max_epochs": 12})
+    record = compress.run(trained.path)
+    assert record.choice.tried[0].reason == "its file would not be 7 × smaller"
+    assert record.size_bytes * 7 <= Artifact.open(trained.path / "models/reference").state_bytes
+    assert sum(one.epochs for one in record.choice.tried) <= 12
+    assert compress.run(trained.path).choice == record.choice
+
+
+def test_epochs_are_never_more_than_allowed(trained):
+    trained.edit("compress.target", {"compression_ratio": 60, "max_accuracy_drop": 0.0, "max_epochs": 0})
+    with pytest.raises(CompressionError, match=r"compress\.target: expected 60 × smaller .*got no chain") as caught:
+        compress.run(trained.path)
+    assert "epoch" in str(caught.value) or "would not be 60 × smaller" in str(caught.value)
+    assert not (trained.path / "models/candidate").exists()
+
+
+def test_the_nearest_miss_is_named_with_its_figures(trained, monkeypatch):
+    monkeypatch.setattr("compression_gate.stages.target.MARGIN", 1.5)
+    trained.edit("compress.target", {"compression_ratio": 3.9, "max_accuracy_drop": 0.1, "max_epochs": 0})
+    with pytest.raises(CompressionError, match=r"nearest was .*: [\d,]+ bytes, \d\.\d+ × smaller, .* points lost"):
+        compress.run(trained.path)
+
+
+FAR = Tried(name="a", why="b", compression_ratio=10.0, accuracy_drop=0.03)
+TARGET = CompressTarget(compression_ratio=20, max_accuracy_drop=0.01)
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"), [({}, 3.0), ({"compression_ratio": 20.0}, 2.0), ({"accuracy_drop": 0.0}, 1.0)]
+)
+def test_distance_counts_both_ends_in_shares_of_what_was_asked_for(figures, expected):
+    assert distance(FAR.model_copy(update=figures), TARGET) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("other", [{"steps": [{"method": "distillation"}]}, {"recipe": "best.yaml"}])
+def test_a_target_beside_steps_or_a_recipe_is_refused(suite, other):
+    suite.edit("compress", {"target": {"compression_ratio": 4, "max_accuracy_drop": 0.01}, **other})
+    with pytest.raises(ParamsError, match=r"params\.yaml:\d+: compress: has both .* and target: keep one of them"):
+        read_params(suite.path)
+
+
+BAD = [
+    ({"compression_ratio": 1}, "compression_ratio"),
+    ({"max_accuracy_drop": 1.0}, "max_accuracy_drop"),
+    ({"max_epochs": -1}, "max_epochs"),
+    ({"ratio": 3}, "ratio"),
+]
+
+
+@pytest.mark.parametrize(("change", "named"), BAD)
+def test_a_target_that_cannot_be_names_its_key(suite, change, named):
+    suite.edit("compress", {"target": {"compression_ratio": 4, "max_accuracy_drop": 0.01, **change}})
+    with pytest.raises(ParamsError, match=rf"params\.yaml:\d+: compress\.target\.{named}: "):
+        read_params(suite.path)
+
+
+def test_a_task_without_an_accuracy_is_told_before_anything_is_trained(suite):
+    suite.edit("compress", {"target": {"compression_ratio": 4, "max_accuracy_drop": 0.01}})
+    suite.edit("task.kind", "regression")
+    suite.edit("gate", {"rules": {}})
+    with pytest.raises(ParamsError, match=r"compress\.target\.max_accuracy_drop: expected task\.kind classification"):
+        recipe_check.check(read_params(suite.path), suite.path)
