@@ -319,7 +319,7 @@ def test_a_verdict_written_under_one_policy_is_worth_under_the_other_what_its_fa
     assert decide_again(verdict, now, {}, waivers) == decide(facts, now, {}, waivers, before)
 
 
-def test_blocking_times_share_one_percent() -> None:
+def test_each_blocking_time_is_decided_at_its_share() -> None:
     """What only warns, or is no time, takes nothing from the others' share."""
     times = [Rule(metric="latency_ms", max=5), Rule(metric="speedup", min=2), Rule(metric="throughput_per_s", min=1)]
     beside = [Rule(metric="accuracy", min=0.5), Rule(metric="latency_ms", max=9, level="warn")]
