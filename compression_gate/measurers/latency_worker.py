@@ -63,6 +63,7 @@ class Parent:
         self.end = time.monotonic() + request["budget_s"]
         self.turns: list[Turn] = []
         self.number = 0
+        self.orders: list[tuple[int, int]] = []  # of building, for the turns to come
         # No session is made here: it would start threads that no fork survives.
         self.runtime = registry.load("runtimes", request["runtime"], RUNTIMES)()
         self.forks = request["procedure"] == FORKED
@@ -141,7 +142,7 @@ class Parent:
         """One turn of the pair, or of its first model and a copy."""
         files = [self.request["files"][0]] * 2 if control else self.request["files"]
         path = self.next_path(control=control)
-        self.run(self.asked("pairs", files, path, seconds))
+        self.run(self.asked("pairs", files, path, seconds, (0, 1) if control else self.next_order()))
         if not control:
             self.turns.append(Turn.read(path))
 
@@ -163,11 +164,20 @@ class Parent:
         self.number += 1
         return self.folder / f"turn_{self.number - 1:04}_{'control' if control else 'pairs'}.npz"
 
-    def asked(self, kind: str, files: list[str], samples: Path, seconds: float) -> dict[str, Any]:
+    def asked(
+        self, kind: str, files: list[str], samples: Path, seconds: float, order: Sequence[int] = (0,)
+    ) -> dict[str, Any]:
         """The request of one child."""
         common = {name: self.request[name] for name in ("runtime", "threads", "inputs")}
-        own = {"kind": kind, "files": files, "samples": str(samples), "seconds": seconds}
+        own = {"kind": kind, "files": files, "samples": str(samples), "seconds": seconds, "order": order}
         return {**common, **own, "seed": self.coin.getrandbits(32)}
+
+    def next_order(self) -> tuple[int, int]:
+        """In which order the models are built: by a coin for one turn, the other way round for the next."""
+        if not self.orders:
+            self.orders = [(0, 1), (1, 0)]
+            self.coin.shuffle(self.orders)
+        return self.orders.pop()
 
     def run(self, request: dict[str, Any]) -> None:
         """Run one child to its end.
@@ -232,10 +242,8 @@ def measure(request: dict[str, Any], runtime: Runtime) -> None:
     with np.load(request["inputs"]) as file:
         inputs = {name: file[name] for name in file.files}
     coin = random.Random(request["seed"])  # noqa: S311  # a coin, not a secret
-    order = list(range(len(request["files"])))
-    coin.shuffle(order)
     sessions: dict[int, Any] = {}
-    for side in order:
+    for side in request["order"]:
         sessions[side] = runtime.load(Path(request["files"][side]), request["threads"])
     shapes = shapes_of(sessions, inputs)
     repeats = warm_up(sessions, inputs)
