@@ -159,3 +159,24 @@ BAD = [
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ParamsError, match=message):
         WeightSharing(**options)
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_an_ignored_layer_keeps_its_own_weights(tiny, scope, epochs):
+    suite = tiny("mlp")
+    before = weights(suite.reference)
+    first, *others = before
+    context = suite.context()
+    step = WeightSharing(bits=3, scope=scope, epochs=epochs, ignore=(first.removesuffix(".weight"),))
+    after = weights(step.apply(suite.reference, context))
+    assert torch.equal(after[first], before[first]) is (epochs == 0)
+    assert len(after[first].unique()) == len(before[first].unique())
+    assert all(len(after[name].unique()) <= 8 for name in others)
+    assert context.notes.uncovered == {first: "it is in `ignore`"}
+    assert first not in context.notes.covered
+
+
+def test_a_layer_to_ignore_that_is_not_there_is_named(tiny):
+    with pytest.raises(ParamsError, match=r"ignore: expected one of .*got 'heat'"):
+        tiny("mlp").apply(WeightSharing(bits=3, ignore=("heat",)))
