@@ -39,8 +39,8 @@ def main() -> None:
         case = rate.case
         print(
             f"| {case.runtime} {case.size} | {case.load} | {f'+{case.slowed:.0%}' if case.slowed else 'same model'} "
-            f"| {rate.median_ratio:.3f} | {rate.wrong} of {rate.n} | {rate.high:.1%} | {rate.undecided + rate.untrusted} "
-            f"| {rate.mean_s:.1f} | {rate.p95_s:.1f} | {rate.load_average:.0f} |"
+            f"| {rate.median_ratio:.3f} | {rate.wrong} of {rate.n} | {rate.high:.1%} "
+            f"| {rate.undecided + rate.untrusted} | {rate.mean_s:.1f} | {rate.p95_s:.1f} | {rate.load_average:.0f} |"
         )
     if given.write:
         kept = [one for case in cases for one in by_case[case][:TRACES_A_CASE]]

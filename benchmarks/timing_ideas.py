@@ -101,9 +101,8 @@ def at_places(request: dict[str, Any], runtime: Any) -> None:
     ):
         for place in range(PLACES):
             part = path.with_name(f"{path.stem}_{place}.part.npz")
-            latency_worker.measure(
-                request | {"seconds": seconds, "seed": coin.getrandbits(32), "samples": str(part)}, runtime
-            )
+            own = {"seed": coin.getrandbits(32), "order": coin.sample((0, 1), 2), "samples": str(part)}
+            latency_worker.measure(request | own | {"seconds": seconds}, runtime)
             parts.append(Turn.read(part))
             part.unlink()
             gc.collect()
@@ -160,6 +159,7 @@ def take(request: dict[str, Any]) -> None:
                     "samples": str(folder / f"{name}.npz"),
                     "seconds": TURN_S,
                     "seed": coin.getrandbits(32),
+                    "order": coin.sample((0, 1), 2),
                 }
                 children.append(Fork(functools.partial(work, asked, runtime), folder / f"{name}.words"))
             try:
