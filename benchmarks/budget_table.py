@@ -106,29 +106,34 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def stored() -> list[dict[str, Any]]:
+    """The rows that are there."""
+    return list(json.loads(RESULTS.read_text())) if RESULTS.exists() else []
+
+
 def main() -> None:
     """Measure what the results lack, and write after each row."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--totals", nargs="+", default=list(WAYS), help="these alone, by name")
     parser.add_argument("--references", type=Path, default=Path(".compression_gate/budget_table"))
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     if options.markdown:
-        print(table(rows))  # a script's answer
+        print(table(stored()))  # a script's answer
         return
     torch.set_num_threads(1)
     RESULTS.parent.mkdir(exist_ok=True)
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         suite = read_params(ROOT)
         params = suite.model_copy(update={"train": suite.train.model_copy(update={"seed": seed})})
         task = dataclasses.replace(open_task(params, ROOT), folder=options.references)
         reference = reference_of(task, params, options.references / f"reference-{seed}")
-        for step in (step for found in WAYS.values() for step in found.values()):
-            if not any((row["step"], row["seed"]) == (step, seed) for row in rows):
-                rows.append(measured(step, task, params, reference))
-                write_text(RESULTS, json.dumps(rows, indent=2) + "\n")
-                print(seed, step, rows[-1]["accuracy"])  # a script's answer
+        for step in (step for total in options.totals for step in WAYS[total].values()):
+            if not any((row["step"], row["seed"]) == (step, seed) for row in stored()):
+                row = measured(step, task, params, reference)
+                write_text(RESULTS, json.dumps([*stored(), row], indent=2) + "\n")
+                print(seed, step, row["accuracy"])  # a script's answer
 
 
 if __name__ == "__main__":
