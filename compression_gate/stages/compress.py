@@ -304,7 +304,7 @@ def step_record(
         remarks=tuple(notes.remarks),
         sensitivity=tuple(notes.sensitivity),
         norms_reestimated=len(norms.norms),
-        norms_seconds=round(norms.seconds, 2),
+        norms_seconds=round(norms.seconds, 4),
     )
 
 
