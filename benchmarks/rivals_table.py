@@ -52,6 +52,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "rivals_table.json"
 BUDGET_S = 25.0
 EPOCHS = 2
 HALF: dict[str, Any] = {"method": "structured_pruning", "pruning_ratio": 0.5}
+LABELS: dict[str, Any] = {"method": "distillation", "epochs": EPOCHS, "alpha": 0.0}  # what torch-pruning's gets too
 DEFAULT: dict[str, Any] = {"method": "distillation", "epochs": EPOCHS, "temperature": 4.0, "alpha": 0.7}  # params.yaml
 # The best of the grid of distillation_table.py, on the validation split of seed 0; the first of equals.
 CHOSEN: dict[str, Any] = {"method": "distillation", "epochs": EPOCHS, "kind": "hard", "alpha": 0.3}
@@ -269,6 +270,13 @@ WAYS: dict[str, Way] = {
         settings="as above, then the labels",
         make=torch_pruning(EPOCHS),
     ),
+    "structured_pruning, trained": Way(
+        comparison=TUNED,
+        tool=OURS,
+        settings="`structured_pruning`, then the labels: `distillation` with `alpha: 0`",
+        make=exported([HALF, LABELS]),
+        ours=True,
+    ),
     "structured_pruning, distillation chosen": Way(
         comparison=TUNED,
         tool=OURS,
@@ -381,9 +389,10 @@ def bare_bytes(path: Path) -> int:
     model = onnx.load(path)
     graph = model.graph
     del graph.value_info[:], graph.metadata_props[:], model.metadata_props[:]
-    model.doc_string = graph.doc_string = ""
+    model.ClearField("doc_string")
+    graph.ClearField("doc_string")
     for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
-        part.doc_string = ""
+        part.ClearField("doc_string")
         del part.metadata_props[:]
     return len(model.SerializeToString())
 
@@ -493,7 +502,7 @@ def rows_table(rows: list[dict[str, Any]]) -> str:
             here = [row for row in rows if row["way"] == name]
             head = f"| {comparison} | {way.tool} | {way.settings} |"
             if not here:
-                lines.append(f"{head} 0 | not installed | | | |" if way.needs else f"{head} 0 | not measured | | | |")
+                lines.append(f"{head} 0 | not measured | | | |")
                 continue
             lost = spread([100 * (row["reference_test_accuracy"] - row["test_accuracy"]) for row in here])
             size = round(statistics.mean(row["size_bytes"] for row in here))
@@ -506,26 +515,36 @@ def rows_table(rows: list[dict[str, Any]]) -> str:
 
 
 def pairs_table(found: dict[str, list[dict[str, Any]]]) -> str:
-    """Ours against each rival."""
+    """Ours against each rival: means over seeds, in brackets the outermost ends of the seeds' 95 % intervals."""
     lines = [
-        "| ours | beside | seeds | accuracy, points more | bytes, of theirs | without metadata | time, of theirs |",
+        "| ours | beside | seeds | points of accuracy more | bytes, of theirs | without metadata | time, of theirs |",
         "|---|---|---|---|---|---|---|",
     ]
     sizes = {(row["way"], row["seed"]): row for row in found["rows"]}
     for ours, rival in dict.fromkeys((row["ours"], row["rival"]) for row in found["pairs"]):
         here = [row for row in found["pairs"] if (row["ours"], row["rival"]) == (ours, rival)]
-        more = spread([100 * (row["won"] - row["lost"]) / row["n"] for row in here])
+        more = within(
+            [100 * (row["won"] - row["lost"]) / row["n"] for row in here],
+            [-100 * end for row in here for end in row["drop_interval"]],
+        )
         share, bare = (
             [sizes[ours, row["seed"]].get(key, math.nan) / sizes[rival, row["seed"]].get(key, math.nan) for row in here]
             for key in ("size_bytes", "bare_size_bytes")
         )
-        bare_share = "" if math.isnan(bare[0]) else f"{statistics.mean(bare):.2f}"
-        ratios = [row["timing"]["ratio"] for row in here if row["timing"] and row["timing"]["ratio"]]
-        of_time = spread(ratios) if ratios else "another runtime"
+        bare_share = "" if math.isnan(bare[0]) else f"{statistics.mean(bare):.3f}"
+        timings = [row["timing"] for row in here if row["timing"] and row["timing"]["ratio"]]
+        of_time = "another runtime"
+        if timings:
+            of_time = within([one["ratio"] for one in timings], [end for one in timings for end in one["interval"]])
         lines.append(
-            f"| {ours} | {rival} | {len(here)} | {more} | {statistics.mean(share):.2f} | {bare_share} | {of_time} |"
+            f"| {ours} | {rival} | {len(here)} | {more} | {statistics.mean(share):.3f} | {bare_share} | {of_time} |"
         )
     return "\n".join(lines)
+
+
+def within(values: list[float], ends: list[float]) -> str:
+    """Mean, and what it may be."""
+    return f"{statistics.mean(values):.2f} ({min(ends):.2f} to {max(ends):.2f})"
 
 
 def spread(values: list[float]) -> str:
