@@ -27,7 +27,7 @@ $(shell rm -f $(READY))
 endif
 endif
 
-.PHONY: help environment data gate test selftest lint clean
+.PHONY: help environment data gate examples test selftest lint clean
 
 help: ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,14 @@ data: $(READY) ## Find or fetch Fashion-MNIST and check it.
 
 gate: data ## Environment, data, the whole pipeline, the verdict.
 	$(BIN)/compression-gate run
+
+# Each is a suite of its own. All are run, whatever the first ones end with; the last code that is not 0 is told.
+EXAMPLES := speech vision-mobile detection pretrained
+examples: data ## The four suites in examples/, one after the other.
+	$(BIN)/python examples/speech/spoken_digits.py
+	$(BIN)/python examples/pretrained/train_elsewhere.py
+	@code=0; for example in $(EXAMPLES); do \
+	  $(BIN)/compression-gate run -C examples/$$example || code=$$?; done; exit $$code
 
 test: data lint ## Environment, the data the tests need, the linters, all tests.
 	$(BIN)/python -m pytest

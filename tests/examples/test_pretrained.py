@@ -33,7 +33,8 @@ def suite(example):
 def test_weights_run_through_the_stages_and_nothing_is_trained(suite):
     script = importlib.import_module("train_elsewhere")
     script.write(suite.path / "weights.pt", epochs=1, count=5120)
-    suite.steps(low_rank={"calibrated": False, "budget": 0.9})  # its axes of 3,136 features alone would take most of the time
+    # Uncalibrated: the axes of 3,136 features alone would take most of the time.
+    suite.steps(low_rank={"calibrated": False, "budget": 0.9})
     own = torch.load(suite.path / "weights.pt", weights_only=True)["state_dict"]
     found = suite.run()
     kept = load_file(suite.path / "models/reference/model.safetensors")
