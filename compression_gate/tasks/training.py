@@ -198,8 +198,10 @@ def schedule_of(
     """The learning rate's course over all batches."""
     steps = batches * options.epochs
     if options.schedule == "one_cycle":
+        # One step up at least: torch divides by their number.
+        share = max(WARM_UP_SHARE, 2 / (steps + 1))
         return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, options.learning_rate, total_steps=steps + 1, pct_start=WARM_UP_SHARE
+            optimizer, options.learning_rate, total_steps=steps + 1, pct_start=share
         )
     if options.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

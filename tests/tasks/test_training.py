@@ -7,7 +7,7 @@ from torch import nn
 from compression_gate.errors import TaskError
 from compression_gate.records.params import TrainParams, read_params
 from compression_gate.tasks.task import open_task
-from compression_gate.tasks.training import Fitting, device_of, fit, key_of
+from compression_gate.tasks.training import Fitting, device_of, fit, key_of, schedule_of
 
 
 class Stop(Exception):  # noqa: N818  # stands for a kill, which is no error
@@ -221,3 +221,17 @@ def test_bfloat16_is_taken_where_it_is_asked_for(suite):
     second, _ = trained(suite)
     assert not equal(first, second)
     assert {value.dtype for value in second.values() if value.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.parametrize("steps", range(1, 14))
+def test_one_cycle_ends_low_after_any_number_of_steps(steps):
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    schedule = schedule_of(optimizer, TrainParams(schedule="one_cycle", learning_rate=0.1, epochs=1), steps)
+    rates = []
+    for _ in range(steps):
+        optimizer.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    assert max(rates) <= 0.1
+    assert rates[-1] < 0.01 or steps == 1
