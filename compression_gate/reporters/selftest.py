@@ -5,29 +5,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
 from compression_gate.records.selftest import Claim, Damage, SelfTest
 from compression_gate.records.timing_selftest import TimingRate, TimingSelfTest
-from compression_gate.reporters.terminal import COLOURS, NARROWEST, head, table
+from compression_gate.reporters.terminal import COLOURS, head, stdout, table
 from compression_gate.reporters.wording import NOTHING, SYMBOLS
 
 
 def show(found: SelfTest) -> None:
     """Print to stdout."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.width, NARROWEST))
+    console = stdout()
     console.print(report(found))
 
 
 def show_timing(found: TimingSelfTest) -> None:
     """Print the rates of timed decisions to stdout."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.width, NARROWEST))
+    console = stdout()
     console.print(timing_report(found))
 
 

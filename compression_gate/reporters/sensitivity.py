@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
 from compression_gate.records.metric_table import METRICS
 from compression_gate.records.sensitivity import Sensitivity, SensitivityTable
 from compression_gate.reporters import wording
-from compression_gate.reporters.terminal import NARROWEST, table
+from compression_gate.reporters.terminal import stdout, table
 
 NOT_TREATED = "–"
 Grid = tuple[str, list[str], list[list[str]]]
@@ -19,9 +18,7 @@ Grid = tuple[str, list[str], list[list[str]]]
 
 def show(found: SensitivityTable) -> None:
     """Print one table a method, then why some layers have no figures."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.width, NARROWEST))
+    console = stdout()
     console.print(Text(headline(found), style="bold"))
     for title, names, rows in grids(found):
         console.print(Text(title, style="bold"))

@@ -27,6 +27,12 @@ POWER_COLOURS = ("red", "yellow", "green")
 LEAST_USED = ("held against", "n", "non-zero", "MACs")
 
 
+def stdout() -> Console:
+    """The terminal; where there is none, as in CI, wide enough for a table of checks."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, NARROWEST))
+
+
 def show(findings: Findings | None, status: str, exit_code: int, problems: Sequence[str] = ()) -> None:
     """Print the verdict to stdout.
 
@@ -35,9 +41,7 @@ def show(findings: Findings | None, status: str, exit_code: int, problems: Seque
         status, exit_code: what the policy at call time makes of it.
         problems: why the verdict may not be believed.
     """
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.width, NARROWEST))
+    console = stdout()
     narrow = console.width < NARROWEST
     console.print(report(findings, status, exit_code, problems, narrow=narrow))
 
@@ -130,7 +134,7 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, wi
     for index in shown:
         name = names[index]
         side: JustifyMethod = "left" if index < left else "right"
-        result.add_column(name, justify=side, overflow="fold", no_wrap=name == "metric")
+        result.add_column(name, justify=side, overflow="fold", no_wrap=name in ("metric", "name"))
     for row in rows:
         result.add_row(*(row[index] for index in shown))
     return result
@@ -138,9 +142,7 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, wi
 
 def show_power(report: PowerReport) -> None:
     """Print what each rule can prove."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.width, NARROWEST))
+    console = stdout()
     rows = [
         [
             escape(f"{row.rule} / {row.slice}" if row.slice else row.rule),
@@ -170,7 +172,7 @@ def show_power(report: PowerReport) -> None:
 
 def show_rows(rows: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
     """Print what `list` found."""
-    console = Console(highlight=False)
+    console = stdout()
     for kind, entries in rows.items():
         console.print(Text(kind, style="bold"))
         console.print(
