@@ -26,9 +26,8 @@ QUICK, FULL = 10, 300
 CALIBRATIONS = 3  # decisions whose pairs say together how slow a candidate really is
 USUAL, NARROW = 0.05, 0.02
 SPIN = """
-import os
-parent = os.getppid()
-while os.getppid() == parent:
+import os, sys
+while os.getppid() == int(sys.argv[1]):
     for _ in range(10**6): pass
 """
 
@@ -163,7 +162,8 @@ def ratio_of(case: TimingCase, other: Path, candidate: Path) -> float:
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[None]:
     """Keep so many processes busy while the block runs; they end with this process, however it ends."""
-    running = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(processes)]
+    words = [sys.executable, "-c", SPIN, str(os.getpid())]
+    running = [subprocess.Popen(words) for _ in range(processes)]
     try:
         yield
     finally:
