@@ -1,4 +1,4 @@
-"""Is a model slower than its limit? A sequential test on pairs of calls that may be looked at after every block.
+"""Is a model slower than its limit? A sequential test on pairs of calls, taken in turns of several processes.
 
 Time drifts by 20 to 60 % between runs on a shared machine, so nothing here compares with a stored figure: the two
 models were called in turn in one process, and what is judged is the logarithm of the ratio of each pair. Consecutive

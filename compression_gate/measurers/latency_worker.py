@@ -67,7 +67,8 @@ class Parent:
         # No session is made here: it would start threads that no fork survives.
         self.runtime = registry.load("runtimes", request["runtime"], RUNTIMES)()
         self.forks = request["procedure"] == FORKED
-        if self.forks and isinstance(self.runtime, Preloading):
+        # With several threads, reading may start some.
+        if self.forks and request["threads"] == 1 and isinstance(self.runtime, Preloading):
             for path in dict.fromkeys(request["files"]):
                 self.runtime.preload(Path(path))
         # What is here by now is no garbage of any turn: looking through it would copy the pages that forks share.

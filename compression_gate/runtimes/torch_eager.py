@@ -83,7 +83,7 @@ class TorchEager:
             return copy.deepcopy(self.sessions[path])
 
     def preload(self, path: Path) -> None:
-        """Read a file that ``load`` will be asked for: torch takes a second to do so for the first time.
+        """Read a file that ``load`` will be asked for: torch takes long to do so for the first time.
 
         Raises:
             ExportError: the file is damaged or of a newer kind.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from compression_gate.measurers.known_speed import SHAPES, model_file, slowed_file
@@ -141,22 +143,16 @@ class Models:
             return other, other
         key = (case.runtime, case.size, case.slowed)
         if key not in self.slowed:
-            path, _ = slowed_file(
-                case.runtime,
-                SHAPES[case.size],
-                case.slowed,
-                self.folder,
-                lambda candidate: ratio_of(case, other, candidate),
-            )
-            self.slowed[key] = path
+            ratio_to = partial(ratio_of, case, other)
+            self.slowed[key] = slowed_file(case.runtime, SHAPES[case.size], case.slowed, self.folder, ratio_to)
         return other, self.slowed[key]
 
 
 def ratio_of(case: TimingCase, other: Path, candidate: Path) -> float:
     """How slow a candidate really is, from the pairs of several decisions: the mean over all turns [ratio]."""
     found = [decided(case, other, candidate, seed=1000 + number) for number in range(CALIBRATIONS)]
-    medians = [sorted(turn)[len(turn) // 2] for one in found for turn in one.blocks]
-    return math.exp(sum(medians) / len(medians)) if medians else math.inf
+    medians = [statistics.median(turn) for one in found for turn in one.blocks]
+    return math.exp(statistics.fmean(medians)) if medians else math.inf
 
 
 @contextlib.contextmanager

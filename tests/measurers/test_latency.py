@@ -18,6 +18,7 @@ from compression_gate.errors import MeasurementError
 from compression_gate.measurers import latency, workers
 from compression_gate.measurers.latency import Setting, Turn, measure_pair
 from compression_gate.runtimes.onnx_runtime import OnnxRuntime
+from compression_gate.runtimes.torch_eager import TorchEager
 
 
 def turn(ratio, random, pairs=400, call_s=1e-3):
@@ -84,6 +85,18 @@ def test_several_threads_are_timed_in_processes_by_the_wall(files):
     assert timing.reason is None
     assert (timing.clock, timing.procedure) == ("wall time", latency.PROCESSES)
     assert all(len(blocks) == 1 for blocks in timing.blocks)
+    assert timing.ratio < 1
+
+
+def test_several_threads_of_torch_survive_the_fork(tmp_path):
+    """What reads a file may start threads, which no fork survives: with several, every process reads for itself."""
+    paths = [tmp_path / f"{width}.pt2" for width in (256, 1024)]
+    for path in paths:
+        width = int(path.stem)
+        TorchEager().export(nn.Sequential(nn.Linear(64, width), nn.Linear(width, 2)), torch.randn(2, 64), path, {})
+    setting = replace(SETTING, runtime="torch", threads=2, inputs={"input": np.zeros((512, 64), np.float32)})
+    timing = measure_pair(paths[1], paths[0], setting, 2).timing
+    assert (timing.procedure, timing.reason) == (latency.PROCESSES, None)
     assert timing.ratio < 1
 
 
