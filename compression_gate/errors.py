@@ -49,6 +49,10 @@ class CompressionError(CompressionGateError):
     """A method cannot treat this model as asked."""
 
 
+class CodecError(CompressionGateError):
+    """A coded file is damaged, hostile, of another model or of a newer kind; or something cannot be coded."""
+
+
 class ExportError(CompressionGateError):
     """A runtime cannot hold this model."""
 

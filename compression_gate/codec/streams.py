@@ -1,0 +1,175 @@
+"""Where numbers go and come from: a stream is written and read by the same calls, in the same order.
+
+Every call takes what is to be written and returns what stands there; a stream that reads ignores what it is given. A
+format is so described once, for both directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import isqrt
+from typing import Protocol
+
+import numpy as np
+
+from compression_gate.codec import range_coder
+from compression_gate.codec.logistic import MOST_EXPONENT
+from compression_gate.codec.range_coder import POSITION
+from compression_gate.codec.symbol_model import Learned, bucket_of, code_plane
+from compression_gate.errors import CodecError
+
+LARGEST_SYMBOL = (1 << (MOST_EXPONENT + 1)) - 1
+NONE_KNOWN = np.zeros(0, dtype=np.int64)
+SPARE = 4096  # bytes of a buffer beside what symbols are expected to take
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How numbers lie in a plane.
+
+    Args:
+        rows, columns: of the plane.
+        kernel: columns of one repetition, 1 or more.
+        stride: how many columns back the neighbour in another dimension is, 1 or more.
+    """
+
+    rows: int
+    columns: int
+    kernel: int = 1
+    stride: int = 1
+
+
+def code_whole(stream: Stream, value: int) -> int:
+    """Write or read a whole number of −2^63 to 2^63 − 1, small ones in few bits.
+
+    Negative ones are folded between the others (0, −1, 1, −2, …); of the folded number plus one the bit length less one
+    comes first, as that many zeros and a one, then the bits below the leading one.
+
+    Source: P. Elias, Universal codeword sets and representations of the integers, IEEE Transactions on Information
+    Theory 21(2), 1975, §4.
+    """
+    folded = (value << 1 if value >= 0 else ~value << 1 | 1) + 1
+    below = 0
+    while stream.number(int(folded >> (below + 1) == 0), 1) == 0:
+        below += 1
+        if below > 64:
+            raise CodecError("whole number: expected at most 64 bits, got more")
+    high, low = max(below - 32, 0), min(below, 32)
+    rest = folded - (1 << below) if stream.encoding else 0
+    rest = stream.number(rest >> low, high) << low | stream.number(rest & ((1 << low) - 1), low)
+    folded = (rest | 1 << below) - 1
+    return ~(folded >> 1) if folded & 1 else folded >> 1
+
+
+def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides worth trying in a plane made from a tensor of this shape: one to four of them, ascending."""
+    columns = int(np.prod(shape[1:], dtype=np.int64)) if len(shape) > 1 else int(np.prod(shape, dtype=np.int64))
+    kernel = int(np.prod(shape[2:], dtype=np.int64))
+    square = isqrt(columns)
+    found = {1, kernel, shape[-1] if len(shape) > 2 else 1, square if square * square == columns else 1}
+    return tuple(sorted(stride for stride in found if stride == 1 or 1 < stride < columns))
+
+
+class Stream(Protocol):
+    """What tensors are written to or read from."""
+
+    encoding: bool
+
+    def number(self, value: int, bits: int) -> int:
+        """A whole number of 0 to 2^bits − 1, none of which is likelier than another."""
+        ...
+
+    def plane(self, symbols: np.ndarray, geometry: Geometry) -> np.ndarray:
+        """Symbols int32 ``(R, C)``, magnitudes up to LARGEST_SYMBOL; a stream that reads fills them in."""
+        ...
+
+    def numbers(self, values: np.ndarray, bits: int) -> np.ndarray:
+        """Many whole numbers, uint64 ``(N,)``, each as in :meth:`number`."""
+        ...
+
+    def trial(self) -> Stream:
+        """A copy to try something out on."""
+        ...
+
+    def size(self) -> float:
+        """What was written so far [bytes]; fractions of bytes count."""
+        ...
+
+
+@dataclass
+class MixedStream:
+    """A range coder behind a context model: small files."""
+
+    encoding: bool = True
+    buffer: np.ndarray = field(default_factory=lambda: np.zeros(SPARE, dtype=np.uint8))
+    coder: np.ndarray = field(default_factory=range_coder.started)
+    learned: Learned = field(default_factory=Learned)
+    producers: np.ndarray = field(default_factory=lambda: NONE_KNOWN)
+    cost: int = 0  # bits / 65,536
+
+    @classmethod
+    def reading(cls, data: bytes | memoryview) -> MixedStream:
+        """A stream that reads."""
+        buffer = np.frombuffer(data, dtype=np.uint8).copy()  # compiled code takes only what may be written to
+        return cls(encoding=False, buffer=buffer, coder=range_coder.started_on(buffer))
+
+    def reserve(self, room: int) -> None:
+        """Make sure that so many bytes can be written."""
+        missing = int(self.coder[POSITION]) + room - self.buffer.size
+        if self.encoding and missing > 0:
+            self.buffer = np.concatenate([self.buffer, np.zeros(max(missing, self.buffer.size), dtype=np.uint8)])
+
+    def number(self, value: int, bits: int) -> int:
+        """See :class:`Stream`."""
+        return int(self.numbers(np.array([value], dtype=np.uint64), bits)[0])
+
+    def numbers(self, values: np.ndarray, bits: int) -> np.ndarray:
+        """See :class:`Stream`."""
+        self.reserve(SPARE + len(values) * (bits // 8 + 1))
+        self.cost += len(values) * bits << 16
+        return range_coder.code_numbers(self.coder, self.buffer, values, bits, self.encoding)
+
+    def plane(self, symbols: np.ndarray, geometry: Geometry) -> np.ndarray:
+        """See :class:`Stream`."""
+        kernel, stride = geometry.kernel, geometry.stride
+        room = SPARE + 4 * symbols.size
+        while True:
+            self.reserve(room)
+            coder = self.coder.copy()
+            learned = self.learned.copy() if self.encoding else self.learned
+            enough, cost = code_plane(
+                coder, self.buffer, learned, symbols, stride, kernel, self.producers, encoding=self.encoding
+            )
+            if enough:
+                break
+            room *= 2
+        self.coder, self.learned, self.cost = coder, learned, self.cost + cost
+        if len(symbols) > 1:
+            sums = np.abs(symbols.astype(np.int64)).sum(1)
+            self.producers = np.array([bucket_of(int(total), symbols.shape[1]) for total in sums], dtype=np.int64)
+        return symbols
+
+    def trial(self) -> MixedStream:
+        """See :class:`Stream`."""
+        return MixedStream(
+            self.encoding, self.buffer.copy(), self.coder.copy(), self.learned.copy(), self.producers, self.cost
+        )
+
+    def size(self) -> float:
+        """See :class:`Stream`."""
+        return self.cost / 65536 / 8
+
+    def finish(self) -> bytes:
+        """What was written."""
+        self.reserve(SPARE)
+        return bytes(self.buffer[: range_coder.finish(self.coder, self.buffer)])
+
+    def check_end(self) -> None:
+        """Make sure that all bytes were used.
+
+        Raises:
+            CodecError: some were not: what was read is not what was written.
+        """
+        read = int(self.coder[POSITION])
+        if not self.buffer.size <= read <= self.buffer.size + 8:
+            raise CodecError(f"stream: expected its {self.buffer.size} bytes to be used up, {read} were")

@@ -1,0 +1,243 @@
+"""What differs from the factory's model, in a few bits: places by number, sizes against those that were there before.
+
+Names are never written: a module is its place among those of the factory's model and the children of what was put in,
+an argument is its place in the constructor's list. No pickle, no code, no import by name from a file.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from compression_gate.codec.streams import Stream, code_whole
+from compression_gate.errors import CodecError, CompressionError
+from compression_gate.modules.structure import (
+    ARGUMENTS,
+    ATTRIBUTES,
+    LARGEST_INTEGER,
+    LAYER_TYPES,
+    WITH_BIAS,
+    Argument,
+    Layer,
+    Structure,
+    layer_of,
+    rebuilt,
+    tensors_of,
+)
+from compression_gate.modules.surgery import ties
+
+TYPES = tuple(LAYER_TYPES)  # their order, and that of the words, is part of the format: new ones go to the end
+WORDS = (
+    *("per_tensor", "per_channel", "per_group", "static", "dynamic", "float"),
+    *("zeros", "same", "valid", "reflect", "replicate", "circular"),
+)
+NONE, FALSE, TRUE, WHOLE, REAL, WORD, SIZES, AT_MOST = range(8)
+LONGEST_LIST = 1 << 20
+LONGEST_SIZES = 8
+
+
+def code_structure(
+    stream: Stream, factory_model: nn.Module, structure: Structure | None, largest: int
+) -> tuple[Structure, nn.Module]:
+    """Write a structure, or read one; return it with the model it gives, whose new tensors hold no weights yet.
+
+    Args:
+        largest: numbers that all replaced layers may hold together, checked before anything is allocated.
+
+    Raises:
+        CodecError: what is read is the structure of no model like this.
+    """
+    given = structure or Structure()
+    try:
+        layers = code_layers(stream, factory_model, given.layers)
+        whole = Structure(layers=layers, attributes=code_attributes(stream, factory_model, given.attributes))
+        model = rebuilt(factory_model, whole, largest=largest)
+        shapes = code_shapes(stream, model, given.shapes)
+        untied = Structure(layers=layers, attributes=whole.attributes, shapes=shapes, ties=ties(model))
+        groups = code_ties(stream, rebuilt(factory_model, untied, largest=largest), given.ties if structure else None)
+        found = untied.model_copy(update={"ties": groups})
+        return found, rebuilt(factory_model, found, largest=largest)
+    except CompressionError as error:
+        raise CodecError(f"structure: {error}") from error
+
+
+def code_place(stream: Stream, places: Sequence[Any], place: Any) -> Any:
+    """Write or read one of a list that both sides know."""
+    if stream.encoding and place not in places:
+        raise CodecError(f"structure: {place!r}: cannot be coded: expected one of {len(places)} that are known")
+    number = stream.number(places.index(place) if stream.encoding else 0, max(len(places) - 1, 0).bit_length())
+    if number >= len(places):
+        raise CodecError(f"structure: expected one of {len(places)} places, got number {number}")
+    return places[number]
+
+
+def code_count(stream: Stream, count: int, most: int = LONGEST_LIST) -> int:
+    """Write or read how many of something follow."""
+    count = code_whole(stream, count)
+    if not 0 <= count <= most:
+        raise CodecError(f"structure: expected a list of at most {most}, got {count}")
+    return count
+
+
+def code_layers(stream: Stream, factory_model: nn.Module, layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    """Write or read which modules were replaced, and by what."""
+    own = dict(factory_model.named_modules(remove_duplicate=False))
+    places, found = list(own), dict[str, Layer]()
+    latest: dict[str, Layer] = {}
+    given = list(layers.items())
+    for index in range(code_count(stream, len(given))):
+        name, layer = given[index] if given else ("", None)
+        name = code_place(stream, places, name)
+        before = layer_of(own[name]) if name in own else None
+        kind = code_place(stream, TYPES, layer.type if layer else None)
+        expected = {
+            **defaults_of(kind),
+            **(latest[kind].arguments if kind in latest else {}),
+            **(before.arguments if before is not None else {}),
+        }
+        latest[kind] = found[name] = Layer(
+            type=kind, arguments=code_arguments(stream, kind, layer.arguments if layer else None, expected)
+        )
+        places += [f"{name}.{child}" for child in children_of(found[name]) if f"{name}.{child}" not in places]
+    return found
+
+
+def names_of(kind: str) -> tuple[str, ...]:
+    """The constructor arguments of a layer type, in order."""
+    made = LAYER_TYPES[kind]
+    if isinstance(made, type) and made in ARGUMENTS:
+        return (*ARGUMENTS[made], *(("bias",) if issubclass(made, WITH_BIAS) else ()))
+    return tuple(inspect.signature(made).parameters)
+
+
+def defaults_of(kind: str) -> dict[str, Argument]:
+    """What a constructor does without."""
+    parameters = inspect.signature(LAYER_TYPES[kind]).parameters
+    return {name: one.default for name, one in parameters.items() if one.default is not inspect.Parameter.empty}
+
+
+def children_of(layer: Layer) -> list[str]:
+    """Names of the modules inside a layer, found without allocating it."""
+    try:
+        with torch.device("meta"):
+            return [name for name, _ in LAYER_TYPES[layer.type](**layer.arguments).named_modules() if name]
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError, IndexError) as error:
+        raise CodecError(f"structure: {layer.type}: expected arguments that it takes, got {layer.arguments}") from error
+
+
+def code_arguments(
+    stream: Stream, kind: str, arguments: Mapping[str, Argument] | None, expected: Mapping[str, Argument]
+) -> dict[str, Argument]:
+    """Write or read constructor arguments; those that are as expected take a bit each."""
+    names = names_of(kind)
+    if arguments is not None and set(arguments) != set(names):
+        raise CodecError(f"structure: {kind}: expected arguments {', '.join(names)}, got {', '.join(arguments)}")
+    found: dict[str, Argument] = {}
+    for name in names:
+        value, before = arguments[name] if arguments is not None else None, expected.get(name)
+        same = stream.number(type(value) is type(before) and value == before, 1)
+        found[name] = before if same else code_value(stream, value, before)
+    return found
+
+
+def code_value(stream: Stream, value: Argument, before: Argument) -> Argument:
+    """Write or read one argument: what it is, and then that."""
+    kind = stream.number(kind_of(value, before), 3)
+    if kind in (NONE, FALSE, TRUE):
+        return {NONE: None, FALSE: False, TRUE: True}[kind]
+    if kind == WHOLE:
+        return bounded(code_whole(stream, value if isinstance(value, int) else 0))
+    if kind == REAL:
+        return code_real(stream, value if isinstance(value, float) else 0.0)
+    if kind == WORD:
+        return str(code_place(stream, WORDS, value))
+    if kind == SIZES:
+        sizes = tuple(value) if isinstance(value, tuple) else ()
+        count = code_count(stream, len(sizes), LONGEST_SIZES)
+        return tuple(bounded(code_whole(stream, sizes[i] if sizes else 0)) for i in range(count))
+    if type(before) is not int or before < 0:
+        raise CodecError(f"structure: expected an argument that was a whole number before, got {before!r}")
+    return stream.number(value if isinstance(value, int) else 0, before.bit_length())
+
+
+def kind_of(value: Argument, before: Argument) -> int:
+    """How a value is written."""
+    if value is None or isinstance(value, bool):
+        return {None: NONE, False: FALSE, True: TRUE}[value]
+    if isinstance(value, int):
+        return AT_MOST if type(before) is int and 0 <= value <= before else WHOLE
+    return {float: REAL, str: WORD, tuple: SIZES}[type(value)]
+
+
+def code_real(stream: Stream, value: float) -> float:
+    """Write or read a finite float64, by its bits."""
+    pattern = int.from_bytes(torch.tensor(value, dtype=torch.float64).numpy().tobytes(), "little")
+    pattern = stream.number(pattern >> 32, 32) << 32 | stream.number(pattern & 0xFFFFFFFF, 32)
+    found = torch.frombuffer(bytearray(pattern.to_bytes(8, "little")), dtype=torch.float64).item()
+    if found != found or abs(found) == float("inf"):
+        raise CodecError(f"structure: expected a finite number, got {found}")
+    return float(found)
+
+
+def bounded(number: int) -> int:
+    """A size that records take.
+
+    Raises:
+        CodecError: it is too large.
+    """
+    if abs(number) > LARGEST_INTEGER:
+        raise CodecError(f"structure: expected a number of at most {LARGEST_INTEGER}, got {number}")
+    return number
+
+
+def code_attributes(
+    stream: Stream, factory_model: nn.Module, attributes: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    """Write or read integers that modules of other types hold."""
+    places = [name for name, _ in factory_model.named_modules(remove_duplicate=False)]
+    given = [(name, key, value) for name, changes in attributes.items() for key, value in changes.items()]
+    found: dict[str, dict[str, int]] = {}
+    for index in range(code_count(stream, len(given))):
+        name, key, value = given[index] if given else ("", "", 0)
+        name = code_place(stream, places, name)
+        key = code_place(stream, ATTRIBUTES, key)
+        found.setdefault(name, {})[key] = bounded(code_whole(stream, value))
+    return found
+
+
+def code_shapes(stream: Stream, model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Write or read shapes of tensors in modules that were not replaced."""
+    places = [
+        f"{name}.{key}" if name else key
+        for name, module in model.named_modules(remove_duplicate=False)
+        for key in tensors_of(module)
+    ]
+    given = list(shapes.items())
+    found: dict[str, tuple[int, ...]] = {}
+    for index in range(code_count(stream, len(given))):
+        name, shape = given[index] if given else ("", ())
+        name = code_place(stream, places, name)
+        count = code_count(stream, len(shape), LONGEST_SIZES)
+        found[name] = tuple(bounded(code_whole(stream, shape[i] if shape else 0)) for i in range(count))
+    return found
+
+
+def code_ties(
+    stream: Stream, model: nn.Module, groups: tuple[tuple[str, ...], ...] | None
+) -> tuple[tuple[str, ...], ...]:
+    """Write or read which parameters are one; a bit where that is as in the model without a word."""
+    before = ties(model)
+    if stream.number(groups is not None and set(groups) == set(before), 1):
+        return before
+    places = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    given = groups or ()
+    found = []
+    for index in range(code_count(stream, len(given))):
+        group = given[index] if given else ()
+        size = code_count(stream, len(group))
+        found.append(tuple(code_place(stream, places, group[i] if group else "") for i in range(size)))
+    return tuple(found)
