@@ -14,13 +14,12 @@ from onnx_ir import Value
 
 from compression_gate.errors import ExportError
 from compression_gate.modules.quantized import QuantizedConvolution, QuantizedLinear
-from compression_gate.modules.quantized_layer import QuantizedLayer, affine, levels_of
+from compression_gate.modules.quantized_layer import QuantizedLayer, levels_of
 from compression_gate.modules.quantized_recurrent import QuantizedLSTM
 from compression_gate.runtimes.graph_builder import GraphBuilder
+from compression_gate.runtimes.integer_flow import Output, keep_integers
 from compression_gate.runtimes.opaque import DOMAIN
 from compression_gate.runtimes.run_time_ranges import lower_linear, lower_lstm
-
-LARGEST_POOL = 4096  # bytes that the weights of a pool written as a convolution may add to a file
 
 
 def lowered(model: onnx_ir.Model, layers: dict[str, QuantizedLayer]) -> None:
@@ -29,22 +28,20 @@ def lowered(model: onnx_ir.Model, layers: dict[str, QuantizedLayer]) -> None:
     Raises:
         ExportError: a layer runs inside a branch or a loop of the model.
     """
+    outputs: list[Output] = []
     for node in list(model.graph):
         if node.domain == DOMAIN:
             name = node.attributes["layer"].as_string()
-            lower(model, node, name, layers[name])
+            outputs += lower(model, node, name, layers[name])
     if left := [node.attributes["layer"].as_string() for node in model.graph.all_nodes() if node.domain == DOMAIN]:
         raise ExportError(f"model.onnx: layer {left[0]}: expected it outside of branches and loops: leave it in float")
-    join_sums(model.graph)
-    for node in list(model.graph):
-        if node.op_type == "AveragePool":
-            pool_as_convolution(model.graph, node)
+    keep_integers(model.graph, outputs)
     model.graph.sort()
     model.opset_imports.pop(DOMAIN, None)
 
 
-def lower(model: onnx_ir.Model, node: onnx_ir.Node, name: str, layer: QuantizedLayer) -> None:
-    """Replace one opaque node."""
+def lower(model: onnx_ir.Model, node: onnx_ir.Node, name: str, layer: QuantizedLayer) -> list[Output]:
+    """Replace one opaque node; what it gives is returned where an operator on integers gives it."""
     if node.op_type == "Weight":
         builder = GraphBuilder(model.graph, node, name)
         key = node.attributes["weight"].as_string()
@@ -55,54 +52,8 @@ def lower(model: onnx_ir.Model, node: onnx_ir.Node, name: str, layer: QuantizedL
         assert isinstance(layer, QuantizedLinear)  # the only other kind with dynamic inputs
         lower_linear(GraphBuilder(model.graph, node, name), layer)
     else:
-        Lowering(model.graph, node, name, layer).replace()
-
-
-def join_sums(graph: onnx_ir.Graph) -> None:
-    """Let sums read the rounded form of a tensor that a layer reads too, so that residual sums run on integers."""
-    for node in list(graph):
-        if node.op_type != "DequantizeLinear" or (rounding := node.inputs[0].producer()) is None:  # type: ignore[union-attr]
-            continue
-        source = rounding.inputs[0]
-        for use in list(source.uses()) if source is not None else ():
-            if use.node.op_type == "Add":
-                use.node.replace_input_with(use.idx, node.outputs[0])
-
-
-def pool_as_convolution(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
-    """Write an average of integers as a convolution with weights of one: the same sums.
-
-    onnxruntime's integer average costs more than the convolution before it (52 of 128 µs in the default model on a
-    processor with VNNI, 7 as a convolution). Left as it is where the shape is not plain or the weights would be many.
-    """
-    inputs, output = node.inputs[0], node.outputs[0]
-    producer = inputs.producer() if inputs is not None else None
-    if inputs is None or producer is None or producer.op_type != "DequantizeLinear" or output.shape is None:
-        return
-    channels, size = output.shape[1], node.attributes["kernel_shape"].as_ints()
-    attributes = node.attributes
-    padded = "pads" in attributes and any(attributes["pads"].as_ints())
-    plain = not padded and ("ceil_mode" not in attributes or attributes["ceil_mode"].as_int() == 0)
-    plain = plain and ("auto_pad" not in attributes or attributes["auto_pad"].as_string() in ("NOTSET", "VALID"))
-    if not plain or not isinstance(channels, int) or channels * int(np.prod(size)) > LARGEST_POOL:
-        return
-    if "dilations" in attributes and set(attributes["dilations"].as_ints()) != {1}:
-        return
-    strides = attributes["strides"].as_ints() if "strides" in attributes else [1] * len(size)
-    name = f"{node.name}.weights"
-    arrays: dict[str, np.ndarray] = {
-        "weight_integers": np.ones((channels, 1, *size), np.int8),
-        "weight_scale": np.array(1 / np.prod(size), np.float32),
-        "weight_zero_point": np.array(0, np.int8),
-    }
-    weights = [onnx_ir.Value(name=f"{name}.{key}", const_value=onnx_ir.tensor(a)) for key, a in arrays.items()]
-    for weight in weights:
-        graph.register_initializer(weight)
-    read = onnx_ir.node("DequantizeLinear", weights)
-    sums = onnx_ir.node(
-        "Conv", [inputs, read.outputs[0]], {"kernel_shape": size, "strides": strides, "group": channels}
-    )
-    onnx_ir.convenience.replace_nodes_and_values(graph, node, [node], [read, sums], [output], [sums.outputs[0]])
+        return Lowering(model.graph, node, name, layer).replace()
+    return []
 
 
 class Lowering(GraphBuilder):
@@ -114,8 +65,8 @@ class Lowering(GraphBuilder):
         # No integer operator knows groups: the layer is computed in float32 from rounded inputs and integer weights.
         self.grouped = layer.scheme.granularity == "per_group"
 
-    def replace(self) -> None:
-        """Put the operators where the opaque node was."""
+    def replace(self) -> list[Output]:
+        """Put the operators where the opaque node was; what a convolution on integers gives is returned."""
         inputs = self.node.inputs[0]
         assert inputs is not None  # it has one input
         layer = self.layer
@@ -124,34 +75,9 @@ class Lowering(GraphBuilder):
         rounded = self.pair(inputs, scale, zero, layer.input_bits)
         result = self.convolution(rounded) if isinstance(layer, QuantizedConvolution) else self.linear(rounded)
         self.splice([result])
-        if isinstance(layer, QuantizedConvolution) and not self.grouped:
-            self.round_output(result)
-
-    def round_output(self, result: Value) -> None:
-        """Round what a convolution gives (behind its ReLU) to the range seen, unless the next layer does so.
-
-        Without it the convolution, and the pooling behind it, would run in float32.
-        """
-        low, high = float(self.layer.output_low), float(self.layer.output_high)
-        uses = list(result.uses())
-        if len(uses) == 1 and uses[0].node.op_type == "Relu":
-            result, low = uses[0].node.outputs[0], 0.0
-        uses = list(result.uses())
-        rounding = all(use.node.op_type == "QuantizeLinear" or use.node.domain == DOMAIN for use in uses)
-        if result.is_graph_output() or rounding:
-            return
-        scale, zero_point = affine(low, high)
-        self.nodes = []
-        pair = self.pair(
-            result,
-            self.constant("output_scale", np.array(scale, np.float32)),
-            self.constant("output_zero_point", np.array(zero_point, np.uint8)),
-        )
-        producer = result.producer()
-        assert producer is not None  # this method's own node, or a ReLU
-        self.graph.insert_after(producer, self.nodes)
-        for use in uses:
-            use.node.replace_input_with(use.idx, pair)
+        if self.grouped or not isinstance(layer, QuantizedConvolution):
+            return []
+        return [Output(name=self.name, value=result, low=float(layer.output_low), high=float(layer.output_high))]
 
     def linear(self, inputs: Value) -> Value:
         """Gemm on matrices; MatMul and Add on anything with more axes."""
@@ -217,4 +143,6 @@ class Lowering(GraphBuilder):
         if bits < 8:
             ends = (self.constant(f"levels_{end}", np.array(end, np.uint8)) for end in (0, levels_of(bits)))
             steps = self.add("Clip", steps, *ends)
-        return self.add("DequantizeLinear", steps, scale, zero_point)
+        read = self.add("DequantizeLinear", steps, scale, zero_point)
+        read.shape = value.shape
+        return read
