@@ -19,7 +19,7 @@ from compression_gate.records.params import FILE_NAME, CompressTarget, Params
 
 Steps = tuple[dict[str, Any], ...]
 INTEGER_RUNTIMES = ("onnxruntime", "openvino")  # those that multiply integers; elsewhere they are computed in float
-PACKED_FORMATS = ("onnx",)  # hold integers of 4 and 2 bits in less than a byte
+PACKED_FORMATS = ("onnx", "coded")  # hold integers of 4 and 2 bits in less than a byte
 ROUNDED_BY_RANGE, STORED = (nn.Linear, *CONVOLUTIONS), (nn.Embedding, nn.RNNBase)
 TUNING_EPOCHS = 2  # of distillation behind pruning, and of quantization-aware training: the methods' own default
 BUDGETS = tuple(quarter / 4 for quarter in range(8, 32))  # mean bits, 2 to 7.75

@@ -268,6 +268,7 @@ MORE_ROWS = (
     "eager_latency_ms",
     "throughput_per_s",
     "load_time_ms",
+    "decode_time_ms",
     "load_time_cold_ms",
     "first_call_ms",
     "peak_memory_bytes",

@@ -14,6 +14,7 @@ from compression_gate.records.params import Params
 from compression_gate.runtimes import RUNTIMES
 from compression_gate.tasks.task import Task
 
+CODED, CODED_FILE = "coded", "model.cgz"
 NOT_SHIPPED = ("model.safetensors", "structure.json")
 
 
@@ -36,14 +37,30 @@ def exported_artifact(
     runtime = runtime_of(params)
     inputs = task.example_inputs(2)
     runtime.export(model, inputs, folder / runtime.file_name, params.task.dynamic)
+    return listed_artifact(
+        model, task, params, folder, role=role, recipe_digest=recipe_digest, parent_digest=parent_digest
+    )
+
+
+def listed_artifact(
+    model: nn.Module,
+    task: Task,
+    params: Params,
+    folder: Path,
+    *,
+    role: Role,
+    recipe_digest: str | None = None,
+    parent_digest: str | None = None,
+) -> Artifact:
+    """Write `artifact.json` over all files of a folder: a coded file ships alone, where there is one."""
     cost = costs_of(model, task.example_inputs(1))
     files = entries(folder)
     artifact = Artifact(
         role=role,
-        format=params.compress.format,
+        format=CODED if CODED_FILE in files else Path(runtime_of(params).file_name).suffix.removeprefix("."),
         runtime=params.compress.runtime,
         files=files,
-        shipped=tuple(name for name in files if name not in NOT_SHIPPED),
+        shipped=(CODED_FILE,) if CODED_FILE in files else tuple(name for name in files if name not in NOT_SHIPPED),
         digest=digest_of_files(files),
         parameters=cost.parameters,
         nonzeros=cost.nonzeros,

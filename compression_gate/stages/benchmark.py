@@ -20,14 +20,16 @@ from compression_gate.measurers.evidence import accumulated
 from compression_gate.measurers.fresh import Conditions, measure_fresh
 from compression_gate.measurers.latency import PROCEDURE, PairedSamples, Sampled, Setting, sample_pair
 from compression_gate.measurers.machine import timing_environment
+from compression_gate.measurers.order_statistics import median_of
 from compression_gate.measurers.workers import pinning
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.attempts import Timed
 from compression_gate.records.base import digest_of, replacing
 from compression_gate.records.metrics import Benchmark, Measurement, ModelCost, PairedTiming
-from compression_gate.records.params import BenchmarkParams, GateParams, read_params
+from compression_gate.records.params import BenchmarkParams, GateParams, Params, read_params
 from compression_gate.runtimes.base import Arrays
-from compression_gate.stages.artifacts import runtime_of
+from compression_gate.stages.artifacts import CODED, CODED_FILE
+from compression_gate.stages.decoding import decode_afresh, steps_taken
 from compression_gate.stages.models import Models, open_models
 from compression_gate.tasks.calling import form_of, named
 from compression_gate.tasks.task import Task, open_task
@@ -35,6 +37,7 @@ from compression_gate.tasks.task import Task, open_task
 # Shares of benchmark.budget_s; what starting Python and torch takes may be more where the budget is small.
 ABSOLUTE_SHARE, FRESH_SHARE, START_SHARE = 0.1, 0.2, 0.05
 PAIRS_SHARE = 1 - ABSOLUTE_SHARE - FRESH_SHARE - START_SHARE
+DECODINGS = 3
 PAIRED = ("latency_ms", "throughput_per_s")  # what pairs speak of, as a change
 
 
@@ -48,7 +51,7 @@ def run(suite: Path) -> Benchmark:
     params = read_params(suite)
     options = params.benchmark
     task = open_task(params, suite)
-    models = open_models(suite, runtime_of(params).file_name)
+    models = open_models(suite, params)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     inputs = {size: inputs_of(task, size) for size in dict.fromkeys(options.batch_sizes)}
     setting = Setting(
@@ -64,6 +67,9 @@ def run(suite: Path) -> Benchmark:
     )
     conditions = Conditions(runtime=setting.runtime, threads=setting.threads, inputs=setting.inputs)
     fresh = measure_fresh(models.files, conditions, options.budget_s * FRESH_SHARE)
+    if models.artifacts["candidate"].format == CODED:
+        decoding = measure_decoding(suite, models.artifacts["candidate"], params)
+        fresh["candidate"] = replace(fresh["candidate"], figures=decoded_figures(fresh["candidate"].figures, decoding))
     form = form_of(task.example_inputs(1, "test"))
     eager = {"reference": {"eager_latency_ms": measure_eager(suite, suite / "models/reference", form, conditions)}}
     pairs = {
@@ -104,6 +110,39 @@ def run(suite: Path) -> Benchmark:
     )
     benchmark.write(suite / "reports/benchmark.json")
     return benchmark
+
+
+def measure_decoding(suite: Path, artifact: Artifact, params: Params) -> Measurement:
+    """What it takes to decode the candidate's file in a process that has the task's factory at hand [ms]."""
+    file, steps = suite / "models/candidate" / CODED_FILE, steps_taken(suite, params)
+    seconds = [decode_afresh(suite, file, artifact.normalize, steps, params, None) for _ in range(DECODINGS)]
+    return median_of(np.array(seconds) * 1e3, "ms")
+
+
+def decoded_figures(figures: Figures, decoding: Measurement) -> Figures:
+    """A coded file's figures: it is decoded before it is loaded, and how long that takes uncached nobody measured."""
+    cold = Measurement(value=None, unit="ms", samples=0, reason="a coded file is only timed with the file cached")
+    return {
+        **figures,
+        "decode_time_ms": decoding,
+        "load_time_ms": sum_of(figures["load_time_ms"], decoding),
+        "load_time_cold_ms": cold,
+    }
+
+
+def sum_of(first: Measurement, second: Measurement) -> Measurement:
+    """One time after the other; the ends of the interval are added as well, which makes it wide rather than narrow."""
+    if first.value is None or second.value is None:
+        return first if first.value is None else second
+    ends = (first.low, second.low, first.high, second.high)
+    known = all(end is not None for end in ends)
+    return Measurement(
+        value=first.value + second.value,
+        unit=first.unit,
+        samples=min(first.samples, second.samples),
+        low=(first.low or 0) + (second.low or 0) if known else None,
+        high=(first.high or 0) + (second.high or 0) if known else None,
+    )
 
 
 def inputs_of(task: Task, size: int) -> Arrays:

@@ -65,7 +65,7 @@ def run(suite: Path) -> Evaluation:
     """
     params = read_params(suite)
     task = open_task(params, suite)
-    models = open_models(suite, runtime_of(params).file_name)
+    models = open_models(suite, params)
     data = DataRecord.read(suite / "reports/data.json")
     measured = measure(models, task, params, "test")
     evaluation = record(measured, models, params, data.digest, suite / "reports")

@@ -12,7 +12,6 @@ from compression_gate.gate.judge import checks_of
 from compression_gate.records.holdout import SUFFIX, Holdout
 from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import Params, read_params
-from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.evaluate import measure, record
 from compression_gate.stages.models import open_models
 from compression_gate.tasks.task import open_task
@@ -33,7 +32,7 @@ def run(suite: Path) -> Holdout | None:
         task.split("holdout")
     except (KeyError, ValueError):
         return None
-    models = open_models(suite, runtime_of(params).file_name)
+    models = open_models(suite, params)
     (suite / FOLDER).mkdir(parents=True)
     measured = measure(models, task, params, "holdout")
     digest = hashlib.sha256("\n".join(measured.ids.tolist()).encode()).hexdigest()

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from compression_gate.errors import MetricsError
 from compression_gate.records.artifact import FILE_NAME, Artifact
+from compression_gate.records.params import Params
+from compression_gate.stages.artifacts import CODED, runtime_of
+from compression_gate.stages.decoding import decoded
 
 REFERENCES = Path(".compression_gate/references")
 
@@ -20,14 +23,15 @@ class Models:
     absent: dict[str, str] = field(default_factory=dict)
 
 
-def open_models(suite: Path, file_name: str) -> Models:
-    """Open every artifact and make sure that its files are those it lists.
+def open_models(suite: Path, params: Params) -> Models:
+    """Open every artifact and make sure that its files are those it lists; a coded candidate is decoded.
 
     Raises:
         MetricsError: the reference or the candidate is missing or not exported for this runtime.
         StaleError: files changed since the artifact was written.
+        MeasurementError: the candidate's coded file cannot be decoded.
     """
-    models = Models()
+    models, file_name = Models(), runtime_of(params).file_name
     for role in ("reference", "candidate"):
         folder = suite / "models" / role
         artifact = Artifact.open(folder)
@@ -37,6 +41,8 @@ def open_models(suite: Path, file_name: str) -> Models:
                 "compress again after changing compress.runtime"
             )
         models.artifacts[role], models.files[role] = artifact, folder / file_name
+    if models.artifacts["candidate"].format == CODED:
+        models.files["candidate"] = decoded(suite, models.artifacts["candidate"], suite / "models/candidate", params)
     for role in ("baseline", "release"):
         folder = suite / REFERENCES / role
         if reason := why_absent(folder):

@@ -11,6 +11,7 @@ from compression_gate.methods.ladder import check_target
 from compression_gate.records.params import Params
 from compression_gate.registry import nearest
 from compression_gate.runtimes import RUNTIMES
+from compression_gate.stages.artifacts import CODED
 
 
 def check(params: Params, suite: Path) -> None:
@@ -26,8 +27,8 @@ def check(params: Params, suite: Path) -> None:
     runtime = registry.load("runtimes", params.compress.runtime, RUNTIMES)
     own = Path(runtime.file_name).suffix.removeprefix(".")
     wanted = params.compress.format
-    if wanted != own:
+    if wanted not in (own, CODED):
         raise ParamsError(
             f"params.yaml: compress.format: the runtime {params.compress.runtime!r} ships {own!r} files, got {wanted!r}"
-            f"{nearest(wanted, [own])}: write `format: {own}`"
+            f"{nearest(wanted, [own, CODED])}: write `format: {own}`, or `format: {CODED}` for the coded file"
         )
