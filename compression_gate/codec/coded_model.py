@@ -42,6 +42,7 @@ TORCH_TYPES: dict[str, torch.dtype] = {
     "I64": torch.int64,
     "BOOL": torch.bool,
 }
+SPARE_NUMBERS = 1 << 20
 NAMES = {kind: name for name, kind in TORCH_TYPES.items()}
 
 
@@ -65,7 +66,7 @@ def encode_model(model: nn.Module, factory_model: nn.Module, path: Path) -> int:
     """
     structure = describe(model, factory_model)
     stream = MixedStream()
-    code_structure(stream, factory_model, structure, largest=2**62)
+    code_structure(stream, factory_model, structure, largest=most_numbers(factory_model))
     entries, numbers = entries_of(model), [numbers_of(tensor) for _, tensor in own_tensors(model)]
     pool, segments = coded_tensors(stream, entries, numbers)
     frames = [(len(segment), zlib.crc32(segment)) for segment in segments]
@@ -105,9 +106,13 @@ def begun(head: Head, factory_model: nn.Module, name: str) -> tuple[MixedStream,
             "check task.model and task.model_args, or restore the code it was written with"
         )
     stream = MixedStream.reading(head.pool)
-    own = sum(tensor.numel() for tensor in factory_model.state_dict().values())
-    _, model = code_structure(stream, factory_model, None, largest=2 * own + head.most_numbers)
+    _, model = code_structure(stream, factory_model, None, largest=most_numbers(factory_model))
     return stream, model
+
+
+def most_numbers(factory_model: nn.Module) -> int:
+    """How many numbers replaced layers may hold: compressed ones hold fewer, and a file is not to ask for more."""
+    return 4 * sum(tensor.numel() for tensor in factory_model.state_dict().values()) + SPARE_NUMBERS
 
 
 def signature_of(factory_model: nn.Module) -> int:
@@ -146,7 +151,7 @@ def numbers_of(tensor: Tensor) -> Numbers:
     if plain.dtype == torch.bool:
         plain = plain.to(torch.uint8)
     elif plain.is_floating_point() and kind.size > 1:
-        plain = plain + 0
+        plain = plain.masked_fill(plain == 0, 0)
     shape = tuple(plain.shape)
     return Numbers(kind, plain.reshape(-1).view(torch.uint8).numpy().view(kind.patterns).reshape(shape))
 

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +29,7 @@ KNOWN_FLAGS = MODEL | SEGMENTS | GRAPH | FAST
 LARGE_BYTES = 1 << 16  # tensors of so many bytes have segments and checksums of their own
 SEGMENT_NUMBERS = 1 << 20
 PER_BYTE = 1 << 18  # numbers that a byte of a file may stand for: what the likeliest symbol costs, and more
+LARGEST = 1 << 40  # size of an axis, and numbers of a tensor
 MOST_TEXT = 1 << 28  # bytes of a directory or a graph once it is unpacked
 MOST_RATIO = 2000  # and so many times what it takes in the file
 LONGEST_HEADER = 5 + 10 + 4
@@ -268,7 +270,7 @@ def directory_of(packed: bytes, name: str, total: int) -> tuple[Entry, ...]:
         if not opened.eof or opened.unused_data:
             raise CodecError(f"{where}: expected at most {limit_of(packed)} bytes and no more behind them")
         plain = json.loads(text.decode())
-    except (zlib.error, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (zlib.error, ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
         raise CodecError(f"{where}: expected deflated JSON: {error}") from error
     if not isinstance(plain, list):
         raise CodecError(f"{where}: expected a list of tensors, got {type(plain).__name__}")
@@ -283,10 +285,20 @@ def directory_of(packed: bytes, name: str, total: int) -> tuple[Entry, ...]:
 def entry_of(plain: object, where: str) -> Entry:
     """Read a line of a directory."""
     match plain:
-        case [str(name), str(kind), list(shape)] if kind in BY_NAME and len(shape) <= 16:
-            if all(type(size) is int and 0 <= size < 1 << 40 for size in shape):
+        case [str(name), str(kind), list(shape)] if kind in BY_NAME and len(shape) <= 16 and is_text(name):
+            whole = all(type(size) is int and 0 <= size < LARGEST for size in shape)
+            if whole and prod(max(size, 1) for size in shape) < LARGEST:  # also beside a zero: arrays refuse more
                 return Entry(name, BY_NAME[kind], tuple(shape))
     raise CodecError(f"{where}: expected [name, one of {', '.join(BY_NAME)}, sizes], got {str(plain)[:200]}")
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written anywhere; JSON takes halves of characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def limit_of(packed: bytes) -> int:

@@ -2,7 +2,7 @@
 
 The state of a coder is an array of four numbers: the lower and the upper end of the interval, the number that is being
 decoded, and how many bytes were written or read. Behind the last byte a decoder reads zeros, so that an encoder leaves
-out what ends in zeros.
+out up to four at the end.
 
 Source: G. N. N. Martin, Range encoding: an algorithm for removing redundancy from a digitised message, Video & Data
 Recording Conference, 1979; without carries as in M. Mahoney, Data Compression Explained, 2013, §3.2.
@@ -17,6 +17,7 @@ from numba import njit, uint64
 
 LOW, HIGH, CODE, POSITION = 0, 1, 2, 3
 FULL = -1  # the buffer is too small
+MOST_LEFT_OUT = 4  # zeros at the end: a decoder is at most so many bytes, and the four it begins with, behind the last
 TOP, BYTE, WORD = 0xFF000000, 0xFF, 0xFFFFFFFF
 # Kernels are kept on disk behind the first call, which takes seconds; they let go of the interpreter's lock.
 compiled: Any = njit(cache=True, nogil=True)
@@ -99,6 +100,7 @@ def finish(coder: np.ndarray, buffer: np.ndarray) -> int:
                 buffer[position] = (number >> uint64(24 - 8 * place)) & uint64(BYTE)
                 position += uint64(1)
             break
-    while position > 0 and buffer[position - uint64(1)] == 0:
-        position -= uint64(1)
+    for _ in range(MOST_LEFT_OUT):
+        if position > 0 and buffer[position - uint64(1)] == 0:
+            position -= uint64(1)
     return int(position)

@@ -14,12 +14,13 @@ import numpy as np
 
 from compression_gate.codec import range_coder
 from compression_gate.codec.logistic import MOST_EXPONENT
-from compression_gate.codec.range_coder import POSITION
+from compression_gate.codec.range_coder import MOST_LEFT_OUT, POSITION
 from compression_gate.codec.symbol_model import Learned, bucket_of, code_plane
 from compression_gate.errors import CodecError
 
 LARGEST_SYMBOL = (1 << (MOST_EXPONENT + 1)) - 1
 NONE_KNOWN = np.zeros(0, dtype=np.int64)
+MOST_BEHIND = 4 + MOST_LEFT_OUT  # bytes behind a stream's end that a decoder reads as zeros
 SPARE = 4096  # bytes of a buffer beside what symbols are expected to take
 
 
@@ -127,7 +128,9 @@ class MixedStream:
         """See :class:`Stream`."""
         self.reserve(SPARE + len(values) * (bits // 8 + 1))
         self.cost += len(values) * bits << 16
-        return range_coder.code_numbers(self.coder, self.buffer, values, bits, self.encoding)
+        found = range_coder.code_numbers(self.coder, self.buffer, values, bits, self.encoding)
+        self.check_within()
+        return found
 
     def plane(self, symbols: np.ndarray, geometry: Geometry) -> np.ndarray:
         """See :class:`Stream`."""
@@ -144,6 +147,7 @@ class MixedStream:
                 break
             room *= 2
         self.coder, self.learned, self.cost = coder, learned, self.cost + cost
+        self.check_within()
         if len(symbols) > 1:
             sums = np.abs(symbols.astype(np.int64)).sum(1)
             self.producers = np.array([bucket_of(int(total), symbols.shape[1]) for total in sums], dtype=np.int64)
@@ -164,12 +168,22 @@ class MixedStream:
         self.reserve(SPARE)
         return bytes(self.buffer[: range_coder.finish(self.coder, self.buffer)])
 
+    def check_within(self) -> None:
+        """Make sure that a stream that reads has not come to its end: of zeros behind it no list would ever end.
+
+        Raises:
+            CodecError: it has.
+        """
+        if not self.encoding and (read := int(self.coder[POSITION])) > self.buffer.size + MOST_BEHIND:
+            raise CodecError(f"stream: expected to end behind its {self.buffer.size} bytes, was read to byte {read}")
+
     def check_end(self) -> None:
         """Make sure that all bytes were used.
 
         Raises:
             CodecError: some were not: what was read is not what was written.
         """
+        self.check_within()
         read = int(self.coder[POSITION])
-        if not self.buffer.size <= read <= self.buffer.size + 8:
+        if read < self.buffer.size:
             raise CodecError(f"stream: expected its {self.buffer.size} bytes to be used up, {read} were")

@@ -24,6 +24,7 @@ from compression_gate.modules.structure import (
     Argument,
     Layer,
     Structure,
+    empty_of,
     layer_of,
     rebuilt,
     tensors_of,
@@ -37,6 +38,7 @@ WORDS = (
 )
 NONE, FALSE, TRUE, WHOLE, REAL, WORD, SIZES, AT_MOST = range(8)
 LONGEST_LIST = 1 << 20
+MOST_INSIDE = 1 << 14  # modules and tensors that all replacements may hold: more than any model, and quickly built
 LONGEST_SIZES = 8
 
 
@@ -88,6 +90,7 @@ def code_layers(stream: Stream, factory_model: nn.Module, layers: Mapping[str, L
     own = dict(factory_model.named_modules(remove_duplicate=False))
     places, found = list(own), dict[str, Layer]()
     latest: dict[str, Layer] = {}
+    known, room = set(places), MOST_INSIDE
     given = list(layers.items())
     for index in range(code_count(stream, len(given))):
         name, layer = given[index] if given else ("", None)
@@ -102,7 +105,13 @@ def code_layers(stream: Stream, factory_model: nn.Module, layers: Mapping[str, L
         latest[kind] = found[name] = Layer(
             type=kind, arguments=code_arguments(stream, kind, layer.arguments if layer else None, expected)
         )
-        places += [f"{name}.{child}" for child in children_of(found[name]) if f"{name}.{child}" not in places]
+        children, tensors = inside_of(found[name])
+        room -= len(children) + tensors
+        if room < 0:
+            raise CodecError(f"structure: expected at most {MOST_INSIDE} modules and tensors in what was replaced")
+        new = [f"{name}.{child}" for child in children if f"{name}.{child}" not in known]
+        places += new
+        known.update(new)
     return found
 
 
@@ -120,13 +129,10 @@ def defaults_of(kind: str) -> dict[str, Argument]:
     return {name: one.default for name, one in parameters.items() if one.default is not inspect.Parameter.empty}
 
 
-def children_of(layer: Layer) -> list[str]:
-    """Names of the modules inside a layer, found without allocating it."""
-    try:
-        with torch.device("meta"):
-            return [name for name, _ in LAYER_TYPES[layer.type](**layer.arguments).named_modules() if name]
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError, IndexError) as error:
-        raise CodecError(f"structure: {layer.type}: expected arguments that it takes, got {layer.arguments}") from error
+def inside_of(layer: Layer) -> tuple[list[str], int]:
+    """Names of the modules inside a layer, and how many tensors it holds, found without allocating it."""
+    empty = empty_of(layer.type, layer)
+    return [name for name, _ in empty.named_modules() if name], len(empty.state_dict())
 
 
 def code_arguments(

@@ -33,11 +33,11 @@ class Layout:
 
     Args:
         transposed: whether the first two axes change places.
-        stride: which of :func:`strides_of`.
+        stride: columns from a number to its neighbour in another dimension, one of :func:`strides_of`.
     """
 
     transposed: bool = False
-    stride: int = 0
+    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,14 @@ def coded(stream: Stream, plain: Plain, form: int, layout: Layout) -> np.ndarray
     if form >= len(FORMS):
         raise CodecError(f"form of a tensor: expected 0 to {len(FORMS) - 1}, got {form}")
     transposed = bool(stream.number(layout.transposed, 1)) if can_transpose(plain.shape) else False
-    stride, choices = layout.stride, len(strides_of(turned(plain.shape, transposed)))
-    if choices > 1:
-        stride = stream.number(stride, 2)
-    if stride >= choices:
-        raise CodecError(f"stride of a tensor: expected one of {choices}, got number {stride}")
-    return FORMS[form](stream, plain, Layout(transposed, stride))
+    strides, chosen_stride = strides_of(turned(plain.shape, transposed)), layout.stride
+    if len(strides) > 1:
+        # The first rows of a tensor, on which strides are tried, may have other strides to choose from.
+        number = stream.number(strides.index(chosen_stride) if chosen_stride in strides else 0, 2)
+        if number >= len(strides):
+            raise CodecError(f"stride of a tensor: expected one of {len(strides)}, got number {number}")
+        chosen_stride = chosen_stride if stream.encoding else strides[number]
+    return FORMS[form](stream, plain, Layout(transposed, chosen_stride))
 
 
 def can_transpose(shape: tuple[int, ...]) -> bool:
@@ -105,7 +107,7 @@ def chosen(stream: Stream, plain: Plain) -> tuple[int, Layout]:
     if form == CONSTANT:
         return form, Layout()
     shapes = [(turn, turned(plain.shape, turn)) for turn in (False, True) if not turn or can_transpose(plain.shape)]
-    layouts = [Layout(turn, stride) for turn, shape in shapes for stride in range(len(strides_of(shape)))]
+    layouts = [Layout(turn, stride) for turn, shape in shapes for stride in strides_of(shape)]
     return cheapest(stream, plain, [(form, layout) for layout in layouts])
 
 
@@ -195,6 +197,8 @@ def code_steps(stream: Stream, plain: Plain, layout: Layout) -> np.ndarray:
         assert found is not None
         step, symbols = found, np.rint(values.astype(np.float64) / np.float64(found)).astype(np.int64)
     step = code_float(stream, step)
+    if not np.isfinite(step):
+        raise CodecError(f"steps: expected a finite step, got {step}")
     symbols = code_symbols(stream, plain.shape, symbols, layout)
     with np.errstate(over="ignore", invalid="ignore"):
         return patterns_of(symbols.astype(np.float32) * step, plain.type)
@@ -256,7 +260,7 @@ def code_bytes(stream: Stream, plain: Plain, layout: Layout) -> np.ndarray:
     if plain.numbers is not None:
         symbols[:] = plain.numbers.patterns.reshape(-1, 1).view(np.uint8)
     found = stream.plane(symbols, Geometry(rows=plain.size, columns=size))
-    check_range("bytes", found, 0, 255)
+    check_range("bytes", found, 0, 1 if plain.type.name == "BOOL" else 255)
     return np.ascontiguousarray(found.astype(np.uint8)).view(plain.type.patterns).reshape(-1)
 
 
@@ -275,7 +279,7 @@ def code_symbols(stream: Stream, shape: tuple[int, ...], symbols: np.ndarray | N
     if symbols is not None:
         whole = symbols.reshape(shape)
         plane[:] = (whole.swapaxes(0, 1) if layout.transposed else whole).reshape(rows, columns)
-    found = stream.plane(plane, Geometry(rows, columns, kernel, strides_of(axes)[layout.stride])).reshape(axes)
+    found = stream.plane(plane, Geometry(rows, columns, kernel, layout.stride)).reshape(axes)
     if layout.transposed:
         found = found.swapaxes(0, 1)
     return found.reshape(-1).astype(np.int64)
@@ -333,7 +337,7 @@ def near(value: np.float32) -> Iterable[np.float32]:
 def fits(distinct: np.ndarray, patterns: np.ndarray, step: np.float32, kind: NumberType) -> bool:
     """Whether the values are what whole multiples of the step come out as, to the bit."""
     with np.errstate(over="ignore"):
-        multiples = np.rint(distinct.astype(np.float64) / np.float64(step))
+        multiples = np.rint(distinct.astype(np.float64) / np.float64(step)) + 0.0  # integers have no −0
     if np.abs(multiples).max() > LARGEST_SYMBOL >> 2:
         return False
     with np.errstate(over="ignore", invalid="ignore"):

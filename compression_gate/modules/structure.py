@@ -232,7 +232,7 @@ def rebuilt(factory_model: nn.Module, structure: Structure, *, largest: int) -> 
     for name, changes in structure.attributes.items():
         set_attributes(model, name, changes)
     for name, shape in structure.shapes.items():
-        room -= product(shape)
+        room -= product(tuple(max(size, 1) for size in shape))  # nor may a size beside a zero be beyond all bounds
         if room < 0 or any(size < 0 for size in shape):
             raise damaged(f"shapes.{name}", f"at most {largest} numbers in all tensors", shape)
         resize(model, name, shape)
@@ -250,6 +250,15 @@ def damaged(where: str, expected: str, got: object) -> CompressionError:
 
 def numbers_of(name: str, layer: Layer) -> int:
     """Count the numbers a layer would hold, without allocating any of them."""
+    return sum(value.numel() for value in empty_of(name, layer).state_dict().values())
+
+
+def empty_of(name: str, layer: Layer) -> nn.Module:
+    """Build a layer that holds no numbers: its tensors have types and shapes alone.
+
+    Raises:
+        CompressionError: an unknown type, or arguments that its constructor does not take.
+    """
     if layer.type not in LAYER_TYPES:
         raise damaged(f"layers.{name}.type", f"one of {', '.join(LAYER_TYPES)}", layer.type)
     for key in REPEATING:
@@ -258,7 +267,7 @@ def numbers_of(name: str, layer: Layer) -> int:
             raise damaged(f"layers.{name}.arguments.{key}", f"0 to {MOST_REPEATS}", count)
     try:
         with torch.device("meta"):
-            empty = LAYER_TYPES[layer.type](**layer.arguments)
+            return LAYER_TYPES[layer.type](**layer.arguments)
     except (
         TypeError,
         ValueError,
@@ -269,7 +278,6 @@ def numbers_of(name: str, layer: Layer) -> int:
         CompressionError,
     ) as error:
         raise damaged(f"layers.{name}.arguments", f"what {layer.type} takes ({error})", layer.arguments) from error
-    return sum(value.numel() for value in empty.state_dict().values())
 
 
 def product(shape: tuple[int, ...]) -> int:
@@ -283,10 +291,12 @@ def product(shape: tuple[int, ...]) -> int:
 def owner(model: nn.Module, name: str, where: str) -> tuple[nn.Module, str]:
     """Return the module that holds what ``name`` ends in, and that last part."""
     parent, _, last = name.rpartition(".")
-    modules = dict(model.named_modules(remove_duplicate=False))
-    if parent not in modules:
+    module: nn.Module | None = model
+    for part in parent.split(".") if parent else ():
+        module = module._modules.get(part) if module is not None else None
+    if module is None:
         raise damaged(where, "the name of a module of task.model", name)
-    return modules[parent], last
+    return module, last
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:
