@@ -44,7 +44,8 @@ SIGN_SIZE = 1024
 SIZED_SLOTS = SIZED * BUCKETS * NODES
 PATTERN_SLOTS = ((PATTERNS - 1) * PATTERN_SIZE + PLACE_SIZE) * PATTERN_NODES
 SIGN_SLOTS = CONTEXTS * SIGN_SIZE
-SLOTS = SIZED_SLOTS + PATTERN_SLOTS + SIGN_SLOTS
+NEGATIVE_SLOTS = BUCKETS * NODES  # of the first context, where the symbol is negative: −2 to 1 is no rare range
+SLOTS = SIZED_SLOTS + PATTERN_SLOTS + SIGN_SLOTS + NEGATIVE_SLOTS
 FIRST_WEIGHT = 65536 * 12 // 100
 FASTEST, SLOWEST, SETTLED = 24, 3, 80  # learning rates of the weights, first and last, and when that is reached
 MOST_ROWS_OF_SYMBOLS = 1 << 32
@@ -186,7 +187,7 @@ def find_contexts(
 
 
 @inlined
-def find_slots(node: int, contexts: np.ndarray, signs: np.ndarray, slots: np.ndarray) -> int:
+def find_slots(node: int, negative: bool, contexts: np.ndarray, signs: np.ndarray, slots: np.ndarray) -> int:
     """Write down the slots of a decision; return how many of its contexts have one."""
     if node == SIGN:
         for place in range(CONTEXTS):
@@ -194,6 +195,8 @@ def find_slots(node: int, contexts: np.ndarray, signs: np.ndarray, slots: np.nda
         return CONTEXTS
     for place in range(SIZED if node < MANTISSA else FEWER):
         slots[place] = (place * BUCKETS + contexts[place]) * NODES + node
+    if negative:
+        slots[0] += SIZED_SLOTS + PATTERN_SLOTS + SIGN_SLOTS
     if node >= PATTERN_NODES:
         return SIZED if node < MANTISSA else FEWER
     for place in range(SIZED, CONTEXTS):
@@ -258,7 +261,7 @@ def code_symbols(
                         bit = 1 if reached > exponent else 0
                     else:
                         bit = (magnitude >> (left - 1)) & 1
-                used = find_slots(node, contexts, signs, slots)
+                used = find_slots(node, negative, contexts, signs, slots)
                 begin_slots(node, used, contexts, slots, probability, seen, priors)
                 mixed = np.int64(0)
                 for place in range(used):

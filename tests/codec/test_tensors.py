@@ -141,6 +141,8 @@ DENSE = {  # a tensor without any pattern -> what it may take above the entropy 
     "8 bits, normal": lambda random: np.clip(np.rint(random.normal(0, 20, (256, 300))), -127, 127),
     "4 bits, normal": lambda random: np.clip(np.rint(random.normal(0, 2, (256, 300))), -7, 7),
     "Laplace": lambda random: np.clip(np.rint(random.laplace(0, 6, (256, 300))), -127, 127),
+    "two values on one side of zero": lambda random: random.integers(-2, 2, (256, 300)),
+    "a range that is not symmetric": lambda random: np.clip(np.rint(random.normal(3, 4, (256, 300))), -4, 11),
     "three values": lambda random: random.integers(-1, 2, (256, 300)),
     "sparse": lambda random: np.where(random.random((256, 300)) < 0.95, 0, random.integers(-3, 4, (256, 300))),
     "very sparse": lambda random: np.where(random.random((256, 300)) < 0.998, 0, random.integers(-1, 2, (256, 300))),
@@ -162,7 +164,7 @@ def test_a_small_table_takes_its_values_and_an_index_each(count):
     random = np.random.default_rng(0)
     table = random.normal(size=count).astype(np.float32)
     values = table[random.integers(0, count, (64, 64))]
-    assert assert_same(of_values("F32", values)) <= 1.02 * 4096 * np.log2(count) / 8 + 4 * count + 24
+    assert assert_same(of_values("F32", values)) <= 1.03 * 4096 * np.log2(count) / 8 + 4 * count + 24
 
 
 def test_structure_among_neighbours_takes_fewer_bytes_than_the_entropy():
