@@ -72,9 +72,14 @@ def strides_of(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Stream(Protocol):
-    """What tensors are written to or read from."""
+    """What tensors are written to or read from.
+
+    Args:
+        tries_layouts: whether it matters in which order the numbers of a plane come.
+    """
 
     encoding: bool
+    tries_layouts: bool
 
     def number(self, value: int, bits: int) -> int:
         """A whole number of 0 to 2^bits − 1, none of which is likelier than another."""
@@ -107,6 +112,7 @@ class MixedStream:
     learned: Learned = field(default_factory=Learned)
     producers: np.ndarray = field(default_factory=lambda: NONE_KNOWN)
     cost: int = 0  # bits / 65,536
+    tries_layouts = True
 
     @classmethod
     def reading(cls, data: bytes | memoryview) -> MixedStream:

@@ -23,6 +23,7 @@ from compression_gate.errors import CodecError
 
 MOST_VALUES = 1 << 12  # of a table
 LARGEST_DIVISOR = 8  # the smallest weight may be so many steps
+TRIED_VALUES = 1 << 14
 TRIED_NUMBERS = 1 << 16  # of a larger tensor, the first rows are tried
 F32 = BY_NAME["F32"]
 
@@ -67,15 +68,23 @@ def code_tensor(stream: Stream, kind: NumberType, shape: tuple[int, ...], number
     Raises:
         CodecError: what is read is no tensor of this type and shape.
     """
+    return code_with_form(stream, kind, shape, numbers)[0]
+
+
+def code_with_form(
+    stream: Stream, kind: NumberType, shape: tuple[int, ...], numbers: Numbers | None
+) -> tuple[Numbers, str]:
+    """Write a tensor, or read one; with the name of its form."""
     plain = Plain(type=kind, shape=shape, numbers=numbers)
     if plain.size == 0:
-        return Numbers(kind, np.zeros(shape, dtype=kind.patterns))
+        return Numbers(kind, np.zeros(shape, dtype=kind.patterns)), FORM_NAMES[CONSTANT]
     form, layout = chosen(stream, plain) if stream.encoding else (0, Layout())
-    return Numbers(kind, coded(stream, plain, form, layout).reshape(shape))
+    patterns, form = coded(stream, plain, form, layout)
+    return Numbers(kind, patterns.reshape(shape)), FORM_NAMES[form]
 
 
-def coded(stream: Stream, plain: Plain, form: int, layout: Layout) -> np.ndarray:
-    """Write or read a form, its number and its layout before it; return the patterns, flat."""
+def coded(stream: Stream, plain: Plain, form: int, layout: Layout) -> tuple[np.ndarray, int]:
+    """Write or read a form, its number and its layout before it; return the patterns, flat, and which form it was."""
     form = stream.number(form, 3)
     if form >= len(FORMS):
         raise CodecError(f"form of a tensor: expected 0 to {len(FORMS) - 1}, got {form}")
@@ -87,7 +96,7 @@ def coded(stream: Stream, plain: Plain, form: int, layout: Layout) -> np.ndarray
         if number >= len(strides):
             raise CodecError(f"stride of a tensor: expected one of {len(strides)}, got number {number}")
         chosen_stride = chosen_stride if stream.encoding else strides[number]
-    return FORMS[form](stream, plain, Layout(transposed, chosen_stride))
+    return FORMS[form](stream, plain, Layout(transposed, chosen_stride)), form
 
 
 def can_transpose(shape: tuple[int, ...]) -> bool:
@@ -104,7 +113,7 @@ def chosen(stream: Stream, plain: Plain) -> tuple[int, Layout]:
     """Which form and layout take the fewest bytes."""
     forms = [(form, Layout()) for form in possible(plain)]
     form, _ = cheapest(stream, plain, forms)
-    if form == CONSTANT:
+    if form == CONSTANT or not stream.tries_layouts:
         return form, Layout()
     shapes = [(turn, turned(plain.shape, turn)) for turn in (False, True) if not turn or can_transpose(plain.shape)]
     layouts = [Layout(turn, stride) for turn, shape in shapes for stride in strides_of(shape)]
@@ -147,6 +156,9 @@ def possible(plain: Plain) -> list[int]:
         within = integers.min() >= -LARGEST_SYMBOL and integers.max() <= LARGEST_SYMBOL
         return [INTEGERS if within and plain.type.name != "U64" else BYTES]
     found = [FLOATS]
+    # Sorting a million weights of which hardly two are alike takes longer than coding them.
+    if len(np.unique(patterns[:: 1 + patterns.size // TRIED_VALUES])) > MOST_VALUES:
+        return found
     if len(distinct := np.unique(patterns)) <= min(MOST_VALUES, patterns.size):
         found.append(TABLE)
         if step_of(Numbers(plain.type, distinct)) is not None:
@@ -164,14 +176,19 @@ def code_constant(stream: Stream, plain: Plain, layout: Layout) -> np.ndarray:
         if plain.numbers is not None:
             first = int(plain.numbers.patterns.reshape(-1).view(f"<i{kind.size}")[0])
         first = code_whole(stream, first) & ((1 << 8 * kind.size) - 1)
-        check_range("constant", np.array([first & 1 if kind.name != "BOOL" else first]), 0, 1)
+        if kind.name == "BOOL":
+            check_range("constant", np.array([first]), 0, 1)
         return np.full(plain.size, first, dtype=kind.patterns)
     if plain.numbers is not None:
         first = int(plain.numbers.patterns.reshape(-1)[0])
     unused = stream.number((first & -first).bit_length() - 1 if first else 8 * kind.size - 1, 6)
     if unused >= 8 * kind.size:
         raise CodecError(f"constant: expected at most {8 * kind.size - 1} unused bits, got {unused}")
-    first = stream.number(first >> unused, 8 * kind.size - unused) << unused
+    bits = 8 * kind.size - unused
+    low = min(bits, 32)
+    first >>= unused
+    first = stream.number(first >> low, bits - low) << low | stream.number(first & ((1 << low) - 1), low)
+    first <<= unused
     return np.full(plain.size, first, dtype=kind.patterns)
 
 

@@ -1,0 +1,220 @@
+"""Files of named tensors: a safetensors file of any size to a coded one and back, piece by piece.
+
+No more is held in memory than a few pieces of 2²⁰ numbers and the tensors under 64 KiB. What was coded before a kill is
+kept beside the file that is being written, and the next run goes on behind it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+
+from compression_gate.codec.container import SCHEMA, Entry, head_bytes, opened, read_head, read_segment
+from compression_gate.codec.number_types import Numbers, type_named
+from compression_gate.codec.segments import Part, check_segments, code_small, coded_part, parts_of, read_part
+from compression_gate.codec.segments import small_tensors as small_of
+from compression_gate.codec.streams import MixedStream
+from compression_gate.errors import CodecError
+from compression_gate.progress import tracked
+from compression_gate.records.base import digest_of, replacing
+
+MOST_HEADER = 100_000_000  # what safetensors itself takes
+COPIED = 1 << 24
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A safetensors file: its tensors, and where in it each begins [bytes]."""
+
+    path: Path
+    entries: tuple[Entry, ...]
+    offsets: dict[str, int]
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
+        """Read a file's header.
+
+        Raises:
+            CodecError: there is no such file, or it is damaged.
+        """
+        try:
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                if length > MOST_HEADER:
+                    raise CodecError(f"{path}: expected a safetensors file, got a header of {length} bytes")
+                plain = json.loads(file.read(length))
+            lines = {name: one for name, one in plain.items() if name != "__metadata__"}
+            entries = tuple(Entry(name, type_named(one["dtype"]), tuple(one["shape"])) for name, one in lines.items())
+            offsets = {name: 8 + length + one["data_offsets"][0] for name, one in lines.items()}
+        except OSError as error:
+            raise CodecError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise CodecError(f"{path}: expected a safetensors file: {error!r}") from error
+        size = path.stat().st_size
+        for entry in entries:
+            if offsets[entry.name] + entry.size * entry.type.size > size:
+                raise CodecError(f"{path}: {entry.name}: expected its numbers in {size} bytes: the file was cut short")
+        return cls(path=path, entries=entries, offsets=offsets)
+
+    def patterns(self, entry: Entry, start: int, size: int) -> np.ndarray:
+        """Read so many numbers of a tensor, from the ``start``-th on, by their bits."""
+        with self.path.open("rb") as file:
+            file.seek(self.offsets[entry.name] + start * entry.type.size)
+            return np.frombuffer(file.read(size * entry.type.size), dtype=entry.type.patterns).copy()
+
+
+def encode_tensors(source: Path, path: Path, *, fast: bool = False, workers: int = 1) -> int:
+    """Write a coded file of all tensors of a safetensors file; return its bytes.
+
+    Args:
+        fast: the fast profile.
+        workers: threads that code pieces beside each other.
+
+    Raises:
+        CodecError: the source is damaged, or holds numbers of a type that no coded file holds.
+    """
+    tensors = Source.of(source)
+    parts = parts_of(tensors.entries)
+
+    def coded(part: Part) -> bytes:
+        return coded_part(part, tensors.patterns(part.entry, part.start, part.size), fast=fast)
+
+    with unfinished(path, tensors, fast) as (journal, frames, body):
+        for segment in tracked(side_by_side(coded, parts[len(frames) :], workers), len(parts), "coded pieces"):
+            body.write(segment)
+            body.flush()
+            frames.append((len(segment), zlib.crc32(segment)))
+            journal.write(f"{json.dumps(frames[-1])}\n")
+            journal.flush()
+        stream = MixedStream()
+        code_small(stream, tensors.entries, [small_numbers(tensors, entry) for entry in tensors.entries])
+        head = head_bytes(
+            signature=None, directory=tensors.entries, graph=None, frames=frames, pool=stream.finish(), fast=fast
+        )
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.write(head)
+            body.seek(0)
+            shutil.copyfileobj(body, file, COPIED)
+    return path.stat().st_size
+
+
+def small_numbers(source: Source, entry: Entry) -> Numbers:
+    """A small tensor's numbers; none of a large one."""
+    size = 0 if entry.large else entry.size
+    patterns = source.patterns(entry, 0, size)
+    return Numbers(entry.type, patterns if entry.large else patterns.reshape(entry.shape))
+
+
+@contextmanager
+def unfinished(path: Path, source: Source, fast: bool) -> Iterator[tuple[Any, list[tuple[int, int]], BinaryIO]]:
+    """What an earlier run coded of the same file, to be added to; both files go when the block ends well.
+
+    Yields the journal, length and checksum of the segments that are whole, and the segments, open at their end.
+    """
+    status = source.path.stat()
+    key = digest_of([str(source.path.resolve()), status.st_size, status.st_mtime_ns, fast, SCHEMA])
+    journal_path, body_path = path.with_name(f".{path.name}.journal"), path.with_name(f".{path.name}.segments")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = whole_frames(journal_path, body_path, key)
+    kept = sum(length for length, _ in frames)
+    with journal_path.open("w", encoding="utf-8") as journal, body_path.open("a+b") as body:
+        journal.write(f"{json.dumps(key)}\n" + "".join(f"{json.dumps(frame)}\n" for frame in frames))
+        journal.flush()
+        body.truncate(kept)
+        body.seek(0, os.SEEK_END)
+        yield journal, frames, body
+    journal_path.unlink()
+    body_path.unlink()
+
+
+def whole_frames(journal: Path, body: Path, key: str) -> list[tuple[int, int]]:
+    """Length and checksum of each segment that an earlier run wrote whole; none if it was of another file."""
+    if not journal.exists() or not body.exists():
+        return []
+    lines = journal.read_text(encoding="utf-8").splitlines()
+    if not lines or lines[0] != json.dumps(key):
+        return []
+    frames: list[tuple[int, int]] = []
+    with body.open("rb") as file:
+        for line in lines[1:]:
+            try:
+                length, checksum = json.loads(line)
+            except ValueError:  # the line was cut short
+                break
+            data = file.read(length)
+            if len(data) < length or zlib.crc32(data) != checksum:
+                break
+            frames.append((length, checksum))
+    return frames
+
+
+def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Results in order, a few of them made ahead in threads: compiled code lets go of the interpreter's lock."""
+    if workers == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def decode_tensors(source: Path | str | bytes | BinaryIO, path: Path, *, workers: int = 1) -> None:
+    """Write the safetensors file of a coded file's tensors.
+
+    Raises:
+        CodecError: the file is damaged or hostile, or one of a model: that needs its factory.
+    """
+    with opened(source) as (file, name):
+        head = read_head(file, name)
+        if head.directory is None:
+            raise CodecError(f"{name}: expected a file of named tensors, got a model's: decode it in its suite")
+        parts = parts_of(head.directory)
+        check_segments(head, parts, name)
+        header, offsets = header_of(head.directory)
+        with replacing(path) as temporary, temporary.open("wb") as out:
+            out.write(header)
+            for stored in small_of(MixedStream.reading(head.pool), head.directory):
+                out.seek(offsets[stored.entry.name])
+                out.write(stored.numbers.patterns.tobytes())
+            # Segments are read by one thread, one after the other, and decoded by several.
+            segments = ((part, read_segment(file, head.segments[part.number], name, part.number)) for part in parts)
+
+            def read(pair: tuple[Part, bytes]) -> tuple[Part, np.ndarray]:
+                return pair[0], read_part(pair[1], pair[0], fast=head.fast)[0]
+
+            for part, patterns in tracked(side_by_side(read, segments, workers), len(parts), "decoded pieces"):
+                out.seek(offsets[part.entry.name] + part.start * part.entry.type.size)
+                out.write(patterns.tobytes())
+            out.truncate(len(header) + sum(entry.size * entry.type.size for entry in head.directory))
+
+
+def header_of(entries: Sequence[Entry]) -> tuple[bytes, dict[str, int]]:
+    """A safetensors header over tensors one behind the other, and where in the file each begins [bytes]."""
+    plain: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    starts, position = {}, 0
+    for entry in entries:
+        end = position + entry.size * entry.type.size
+        plain[entry.name] = {"dtype": entry.type.name, "shape": entry.shape, "data_offsets": [position, end]}
+        starts[entry.name], position = position, end
+    text = json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    header = len(text).to_bytes(8, "little") + text
+    return header, {name: len(header) + start for name, start in starts.items()}
