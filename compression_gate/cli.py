@@ -43,6 +43,13 @@ class Policy(StrEnum):
     release = "release"
 
 
+class Profile(StrEnum):
+    """How a coded file's large tensors are coded."""
+
+    small = "small"
+    fast = "fast"
+
+
 PolicyOption = Annotated[Policy, typer.Option("--policy", help="What blocks: a pull request's rules, or a release's.")]
 
 
@@ -284,6 +291,59 @@ def sensitivity(
         tell(table, "", as_json=True)
     else:
         show(table)
+
+
+@app.command()
+def encode(
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="A .safetensors or .onnx file, or a model's folder; else the candidate."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write.")] = None,
+    suite: Suite = HERE,
+    profile: Annotated[Profile, typer.Option(help="Fewest bytes, or fast to decode.")] = Profile.small,
+    embed_graph: Annotated[
+        bool, typer.Option("--embed-graph", help="Of a model: with its exported graph, to be run without its code.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+) -> None:
+    """Write a coded file, model.cgz: every zero, shared value and small integer becomes bytes that are not there."""
+    from compression_gate.stages import encode as stage_encode
+
+    request = stage_encode.Request(
+        source=source, output=output, fast=profile is Profile.fast, embed_graph=embed_graph, workers=workers
+    )
+    written = stage_encode.run(suite, request)
+    typer.echo(f"wrote {written}: {written.stat().st_size:,} bytes")
+
+
+@app.command()
+def decode(
+    file: Annotated[Path, typer.Argument(help="A coded file.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file or folder to write.")] = None,
+    suite: Suite = HERE,
+    workers: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+) -> None:
+    """Write what a coded file was made from: tensors, an ONNX graph, or a model's folder."""
+    from compression_gate.stages import decode as stage_decode
+
+    written = stage_decode.run(suite, stage_decode.Request(file=file, output=output, workers=workers))
+    typer.echo(f"wrote {written}")
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A coded file.")], suite: Suite = HERE, json: Json = False
+) -> None:
+    """Say where the bytes of a coded file are: each tensor's form, bytes and entropy."""
+    from compression_gate.reporters.coded import show
+    from compression_gate.stages import inspect as stage_inspect
+
+    found = stage_inspect.run(suite, file)
+    if json:
+        tell(found, "", as_json=True)
+    else:
+        show(found)
 
 
 @app.command()

@@ -86,8 +86,8 @@ def code_with_form(
 def coded(stream: Stream, plain: Plain, form: int, layout: Layout) -> tuple[np.ndarray, int]:
     """Write or read a form, its number and its layout before it; return the patterns, flat, and which form it was."""
     form = stream.number(form, 3)
-    if form >= len(FORMS):
-        raise CodecError(f"form of a tensor: expected 0 to {len(FORMS) - 1}, got {form}")
+    if form >= len(FORMS) or (form == RAW and plain.type.name == "BOOL"):
+        raise CodecError(f"form of a tensor of {plain.type.name}: expected 0 to {len(FORMS) - 1}, got {form}")
     transposed = bool(stream.number(layout.transposed, 1)) if can_transpose(plain.shape) else False
     strides, chosen_stride = strides_of(turned(plain.shape, transposed)), layout.stride
     if len(strides) > 1:
@@ -113,7 +113,7 @@ def chosen(stream: Stream, plain: Plain) -> tuple[int, Layout]:
     """Which form and layout take the fewest bytes."""
     forms = [(form, Layout()) for form in possible(plain)]
     form, _ = cheapest(stream, plain, forms)
-    if form == CONSTANT or not stream.tries_layouts:
+    if form in (CONSTANT, RAW) or not stream.tries_layouts:
         return form, Layout()
     shapes = [(turn, turned(plain.shape, turn)) for turn in (False, True) if not turn or can_transpose(plain.shape)]
     layouts = [Layout(turn, stride) for turn, shape in shapes for stride in strides_of(shape)]
@@ -151,11 +151,12 @@ def possible(plain: Plain) -> list[int]:
     patterns = plain.numbers.patterns.reshape(-1)
     if (patterns == patterns[0]).all():
         return [CONSTANT]
+    raw = [RAW] if plain.type.name != "BOOL" else []  # a byte that is no truth value must not come out of it
     if not plain.type.exponent:
         integers = integers_of(plain.numbers)
         within = integers.min() >= -LARGEST_SYMBOL and integers.max() <= LARGEST_SYMBOL
-        return [INTEGERS if within and plain.type.name != "U64" else BYTES]
-    found = [FLOATS]
+        return [INTEGERS if within and plain.type.name != "U64" else BYTES, *raw]
+    found = [FLOATS, *raw]
     # Sorting a million weights of which hardly two are alike takes longer than coding them.
     if len(np.unique(patterns[:: 1 + patterns.size // TRIED_VALUES])) > MOST_VALUES:
         return found
@@ -281,9 +282,21 @@ def code_bytes(stream: Stream, plain: Plain, layout: Layout) -> np.ndarray:
     return np.ascontiguousarray(found.astype(np.uint8)).view(plain.type.patterns).reshape(-1)
 
 
-FORMS: tuple[Form, ...] = (code_constant, code_integers, code_steps, code_table, code_floats, code_bytes)
-CONSTANT, INTEGERS, STEPS, TABLE, FLOATS, BYTES = range(len(FORMS))
-FORM_NAMES = ("constant", "integers", "steps", "table", "floats", "bytes")
+def code_raw(stream: Stream, plain: Plain, layout: Layout) -> np.ndarray:
+    """The bits of each number as they are, the upper half of eight bytes first: where nothing can be foretold."""
+    kind = plain.type
+    patterns = np.zeros(plain.size, dtype=np.uint64)
+    if plain.numbers is not None:
+        patterns = plain.numbers.patterns.reshape(-1).astype(np.uint64)
+    if kind.size < 8:
+        return stream.numbers(patterns, 8 * kind.size).astype(kind.patterns)
+    upper = stream.numbers(patterns >> np.uint64(32), 32)
+    return upper << np.uint64(32) | stream.numbers(patterns & np.uint64(0xFFFFFFFF), 32)
+
+
+FORMS: tuple[Form, ...] = (code_constant, code_integers, code_steps, code_table, code_floats, code_bytes, code_raw)
+CONSTANT, INTEGERS, STEPS, TABLE, FLOATS, BYTES, RAW = range(len(FORMS))
+FORM_NAMES = ("constant", "integers", "steps", "table", "floats", "bytes", "raw")
 
 
 def code_symbols(stream: Stream, shape: tuple[int, ...], symbols: np.ndarray | None, layout: Layout) -> np.ndarray:
