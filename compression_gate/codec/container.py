@@ -31,7 +31,7 @@ SEGMENT_NUMBERS = 1 << 20
 PER_BYTE = 1 << 18  # numbers that a byte of a file may stand for: what the likeliest symbol costs, and more
 LARGEST = 1 << 40  # size of an axis, and numbers of a tensor
 MOST_TEXT = 1 << 28  # bytes of a directory or a graph once it is unpacked
-MOST_RATIO = 2000  # and so many times what it takes in the file
+DIRECTORY_RATIO, GRAPH_RATIO = 100, 2000  # and so many times what it takes in the file, beside a mebibyte
 LONGEST_HEADER = 5 + 10 + 4
 PART = 1 << 20
 
@@ -252,9 +252,17 @@ def read_segment(file: BinaryIO, segment: Segment, name: str, number: int) -> by
 
 
 def packed_directory(entries: Sequence[Entry]) -> bytes:
-    """The names, types and shapes of tensors as JSON, deflated."""
+    """The names, types and shapes of tensors as JSON, deflated.
+
+    Raises:
+        CodecError: it would be larger than a reader takes.
+    """
     plain = [[entry.name, entry.type.name, list(entry.shape)] for entry in entries]
-    return zlib.compress(json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode(), 9)
+    text = json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode()
+    packed = zlib.compress(text, 9)
+    if len(text) > (limit := limit_of(packed, DIRECTORY_RATIO)):
+        raise CodecError(f"directory: expected at most {limit} bytes, got {len(text)}: give the tensors shorter names")
+    return packed
 
 
 def directory_of(packed: bytes, name: str, total: int) -> tuple[Entry, ...]:
@@ -266,9 +274,10 @@ def directory_of(packed: bytes, name: str, total: int) -> tuple[Entry, ...]:
     where = f"{name}: directory"
     try:
         opened = zlib.decompressobj()
-        text = opened.decompress(packed, limit_of(packed))
+        limit = limit_of(packed, DIRECTORY_RATIO)
+        text = opened.decompress(packed, limit)
         if not opened.eof or opened.unused_data:
-            raise CodecError(f"{where}: expected at most {limit_of(packed)} bytes and no more behind them")
+            raise CodecError(f"{where}: expected at most {limit} bytes and no more behind them")
         plain = json.loads(text.decode())
     except (zlib.error, ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
         raise CodecError(f"{where}: expected deflated JSON: {error}") from error
@@ -301,9 +310,9 @@ def is_text(name: str) -> bool:
     return True
 
 
-def limit_of(packed: bytes) -> int:
+def limit_of(packed: bytes, ratio: int) -> int:
     """How large something packed may become."""
-    return min(MOST_TEXT, MOST_RATIO * len(packed) + PART)
+    return min(MOST_TEXT, ratio * len(packed) + PART)
 
 
 def packed_graph(graph: bytes) -> bytes:
@@ -319,11 +328,12 @@ def unpacked_graph(packed: bytes, name: str) -> bytes:
     """
     try:
         opened = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MOST_TEXT)
-        graph = opened.decompress(packed, limit_of(packed))
+        limit = limit_of(packed, GRAPH_RATIO)
+        graph = opened.decompress(packed, limit)
     except lzma.LZMAError as error:
         raise CodecError(f"{name}: graph: expected an xz stream: {error}") from error
     if not opened.eof or opened.unused_data:
-        raise CodecError(f"{name}: graph: expected at most {limit_of(packed)} bytes and no more behind them")
+        raise CodecError(f"{name}: graph: expected at most {limit} bytes and no more behind them")
     return graph
 
 

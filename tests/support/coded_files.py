@@ -39,17 +39,20 @@ def decoded(data: bytes, like: Numbers) -> Numbers:
     return found
 
 
-def sealed(body: bytes, flags: int, *, schema: int = 1, magic: bytes = b"CGZ", missing: int = 0) -> bytes:
+def sealed(
+    body: bytes, flags: int, *, schema: int = 1, magic: bytes = b"CGZ", missing: int = 0, behind: bytes = b""
+) -> bytes:
     """A file around the bytes behind its checksum, with a length and a checksum that are right.
 
     Args:
         missing: by how much the length is to be too small.
+        behind: what the checksum does not cover.
     """
     beginning = magic + bytes([schema, flags])
-    fixed = len(beginning) + 4 + len(body)
+    fixed = len(beginning) + 4 + len(body) + len(behind)
     length = next(size for size in range(1, 10) if len(varint(fixed + size)) == size)
     beginning += varint(fixed + length - missing)
-    return beginning + zlib.crc32(body, zlib.crc32(beginning)).to_bytes(4, "little") + body
+    return beginning + zlib.crc32(body, zlib.crc32(beginning)).to_bytes(4, "little") + body + behind
 
 
 def of_model(signature: int, pool: bytes, segments: Sequence[bytes] = (), *, fast: bool = False) -> bytes:

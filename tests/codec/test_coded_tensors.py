@@ -1,0 +1,159 @@
+"""Files of named tensors: piece by piece, in threads, and on behind a kill."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from compression_gate.codec import coded_tensors, container
+from compression_gate.codec.coded_tensors import decode_tensors, encode_tensors
+from compression_gate.errors import CodecError
+
+
+def mixed(seed=0):
+    random = torch.Generator().manual_seed(seed)
+    weights = torch.randn(600, 300, generator=random)
+    return {
+        "weights": weights,
+        "half": weights.to(torch.bfloat16),
+        "integers": (weights * 20).round().to(torch.int8),
+        "few": (weights * 2).round() * 0.125,
+        "scale": torch.rand(600, generator=random),
+        "empty": torch.zeros(0, 4),
+        "one": torch.tensor(3.5),
+        "flags": weights[:5] > 0,
+    }
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A file whose tensors are cut into many pieces."""
+    monkeypatch.setattr(container, "SEGMENT_NUMBERS", 1 << 14)
+    save_file(mixed(), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("fast", [False, True], ids=["small", "fast"])
+def test_tensors_come_back_and_threads_change_no_byte(source, tmp_path, fast, workers):
+    size = encode_tensors(source, tmp_path / "a.cgz", fast=fast, workers=workers)
+    assert size == (tmp_path / "a.cgz").stat().st_size < 0.8 * source.stat().st_size
+    encode_tensors(source, tmp_path / "b.cgz", fast=fast)
+    assert (tmp_path / "a.cgz").read_bytes() == (tmp_path / "b.cgz").read_bytes()
+    decode_tensors(tmp_path / "a.cgz", tmp_path / "again.safetensors", workers=workers)
+    again, before = load_file(tmp_path / "again.safetensors"), mixed()
+    assert list(again) == list(load_file(source))
+    for name, tensor in before.items():
+        assert again[name].dtype == tensor.dtype
+        assert torch.equal(again[name], tensor), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.cgz", "again.safetensors", "b.cgz", "model.safetensors",
+    ]  # fmt: skip
+
+
+def interrupted_after(pieces, monkeypatch):
+    real, done = coded_tensors.coded_part, []
+
+    def coded(part, patterns, *, fast):
+        if len(done) == pieces:
+            raise KeyboardInterrupt
+        done.append(part)
+        return real(part, patterns, fast=fast)
+
+    monkeypatch.setattr(coded_tensors, "coded_part", coded)
+    return done
+
+
+@pytest.mark.parametrize("damage", [None, "journal", "segments"])
+def test_what_was_coded_before_an_interruption_is_not_coded_again(source, tmp_path, monkeypatch, damage):
+    encode_tensors(source, tmp_path / "whole.cgz")
+    out = tmp_path / "model.cgz"
+    with monkeypatch.context() as patch:
+        interrupted_after(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            encode_tensors(source, out)
+    assert not out.exists()
+    kept = 5
+    if damage is not None:
+        path = tmp_path / f".model.cgz.{damage}"
+        path.write_bytes(path.read_bytes()[:-3])
+        kept = 4
+    with monkeypatch.context() as patch:
+        done = interrupted_after(10**6, patch)
+        encode_tensors(source, out)
+    assert out.read_bytes() == (tmp_path / "whole.cgz").read_bytes()
+    assert len(done) == len(coded_tensors.parts_of(coded_tensors.Source.of(source).entries)) - kept
+    assert not list(tmp_path.glob(".model*"))
+
+
+def test_what_was_coded_of_another_file_is_left(source, tmp_path, monkeypatch):
+    out = tmp_path / "model.cgz"
+    with monkeypatch.context() as patch:
+        interrupted_after(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            encode_tensors(source, out)
+    save_file(mixed(1), source)
+    os.utime(source, ns=(1, 1))
+    encode_tensors(source, out)
+    decode_tensors(out, tmp_path / "again.safetensors")
+    assert torch.equal(load_file(tmp_path / "again.safetensors")["weights"], mixed(1)["weights"])
+
+
+CODE = "import sys; from pathlib import Path; from compression_gate.codec.coded_tensors import encode_tensors as e; e(*map(Path, sys.argv[1:]))"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process by a signal")
+def test_a_killed_encoder_is_taken_up_where_it_was(tmp_path):
+    save_file({"weights": torch.randn(3000, 1000, generator=torch.Generator().manual_seed(0))}, tmp_path / "x.safetensors")
+    words = [sys.executable, "-c", CODE, str(tmp_path / "x.safetensors"), str(tmp_path / "x.cgz")]
+    process = subprocess.Popen(words)
+    journal = tmp_path / ".x.cgz.journal"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not (journal.exists() and len(journal.read_text().splitlines()) > 1):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "x.cgz").exists()
+    subprocess.run(words, check=True)
+    decode_tensors(tmp_path / "x.cgz", tmp_path / "y.safetensors")
+    assert torch.equal(load_file(tmp_path / "y.safetensors")["weights"], load_file(tmp_path / "x.safetensors")["weights"])
+
+
+# Files that are no safetensors file, and what is said of them.
+BAD_SOURCES = {
+    "empty": (b"", "expected a safetensors file"),
+    "header of terabytes": (b"\xff" * 8 + b"{}", "got a header of"),
+    "no json": (b"\x02" + bytes(7) + b"xx", "expected a safetensors file"),
+    "numbers missing": (
+        (text := b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}') and len(text).to_bytes(8, "little") + text,
+        "a: expected its numbers",
+    ),
+    "unknown type": (
+        (odd := b'{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}') and len(odd).to_bytes(8, "little") + odd + bytes(8),
+        "number type: expected one of",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_SOURCES)
+def test_a_bad_source_is_refused(tmp_path, case):
+    data, expected = BAD_SOURCES[case]
+    (tmp_path / "x.safetensors").write_bytes(data)
+    with pytest.raises(CodecError, match=expected):
+        encode_tensors(tmp_path / "x.safetensors", tmp_path / "x.cgz")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_a_damaged_piece_is_found_and_nothing_is_written(source, tmp_path):
+    encode_tensors(source, tmp_path / "a.cgz")
+    data = bytearray((tmp_path / "a.cgz").read_bytes())
+    data[-10] ^= 4
+    with pytest.raises(CodecError, match=r"segment \d+: checksum"):
+        decode_tensors(bytes(data), tmp_path / "again.safetensors")
+    assert not (tmp_path / "again.safetensors").exists()
