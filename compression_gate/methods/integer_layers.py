@@ -82,7 +82,8 @@ def why_not(module: nn.Module, inputs: set[str]) -> str | None:
         wanted = "weight_only_quantization" + (
             " and dynamic_quantization" if "dynamic" in kind.input_kinds and "dynamic" not in inputs else ""
         )
-        return f"{type(module).__name__}: its inputs have no integer form here: {wanted} can treat it"
+        because = f" ({kind.why_no_others})" if kind.why_no_others else ""
+        return f"{type(module).__name__}: its inputs have no integer form here{because}: {wanted} can treat it"
     if module._forward_hooks or module._forward_pre_hooks:
         return "has hooks that an integer layer would lose"
     if strange := [weight.dtype for _, weight in module.named_parameters() if weight.dtype != torch.float32]:

@@ -58,6 +58,7 @@ class QuantizedLayer(nn.Module):
 
     float_type: ClassVar[type[nn.Module]]
     input_kinds: ClassVar[tuple[str, ...]] = INPUT_KINDS
+    why_no_others: ClassVar[str | None] = None  # why these kinds only, where that is not plain
     input_scale: Tensor
     input_zero_point: Tensor
     output_low: Tensor
