@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import logging
-import shutil
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,10 +21,11 @@ from compression_gate.methods.base import Context, Effect, Method, Notes
 from compression_gate.methods.distillation import Distillation
 from compression_gate.methods.options import not_one_of, refuse
 from compression_gate.methods.teachers import beside, note_layers, note_training
+from compression_gate.modules.finished_steps import FinishedParts
 from compression_gate.modules.fused import Average, Fused
-from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
-from compression_gate.records.base import digest_of, replacing_folder, write_text
+from compression_gate.records.base import Record, digest_of, finite
+from compression_gate.records.metrics import CurvePoint
 from compression_gate.records.params import Step
 from compression_gate.tasks.task import Task
 from compression_gate.tasks.training import Epoch
@@ -34,7 +34,7 @@ log = logging.getLogger("compression_gate")
 Mode = Literal["fused", "distilled"]
 Student = Literal["first", "smallest"]
 MOST_MEMBERS = 16
-NOTES_FILE = "notes.json"
+LOSSES = ("loss", "validation_loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,11 +167,8 @@ class Ensemble:
         if self.average == "probabilities" and kind != "classification":
             raise CompressionError(f"ensemble: average probabilities needs classes, task.kind is {kind}: take logits")
         contexts = [self.member_context(context, index) for index in range(len(self.members))]
-        folders = [member_folder(own, model, self, index) for index, own in enumerate(contexts)]
-        members = [
-            self.kept_member(index, model, own, folder)
-            for index, (own, folder) in enumerate(zip(contexts, folders, strict=True))
-        ]
+        finished = None if context.checkpoint is None else finished_beside(context.checkpoint)
+        members = [self.kept_member(index, model, own, finished) for index, own in enumerate(contexts)]
         check_different(members)
         sizes = [sum(weight.numel() for weight in member.parameters()) for member in members]
         context.notes.remarks.append(
@@ -183,13 +180,15 @@ class Ensemble:
         if self.mode == "fused":
             for index, own in enumerate(contexts):
                 note_layers(context.notes, f"members.{index}.", own.notes)
-            forget(folders)
+            if finished is not None:
+                finished.clear()
             return fused
         place = 0 if self.student == "first" else sizes.index(min(sizes))
         context.notes.remarks.append(f"the student is member {place}")
         context.notes.uncovered.update(contexts[place].notes.uncovered)
         student = self.lesson.apply(members[place], dataclasses.replace(context, reference=fused))
-        forget(folders)
+        if finished is not None:
+            finished.clear()
         return student
 
     def member_context(self, context: Context, index: int) -> Context:
@@ -199,18 +198,21 @@ class Ensemble:
             context, train=train, notes=Notes(), checkpoint=beside(context.checkpoint, f"member-{index}")
         )
 
-    def kept_member(self, index: int, model: nn.Module, context: Context, folder: Path | None) -> nn.Module:
-        """Return a finished member from its folder, or make it and keep it there until all are done."""
+    def kept_member(
+        self, index: int, model: nn.Module, context: Context, finished: FinishedParts[MemberNotes] | None
+    ) -> nn.Module:
+        """Return a finished member, or make it and keep it until all are done."""
+        if finished is None:
+            return self.member(index, model, context)
         factory = chain.factory_of(self.methods[index], model, context.task)
-        if folder is not None and (folder / NOTES_FILE).exists():
+        key = member_key(context, model, self.methods[index])
+        if (done := finished.read(key, factory)) is not None:
             log.info("ensemble: member %d was finished before", index)
-            read_notes(folder / NOTES_FILE, context.notes)
-            return load_model(factory, folder)
+            member, notes = done
+            notes.take_back(context.notes)
+            return member
         member = self.member(index, model, context)
-        if folder is not None:
-            with replacing_folder(folder) as temporary:
-                save_model(member, factory, temporary)
-                write_text(temporary / NOTES_FILE, json.dumps(dataclasses.asdict(context.notes)))
+        finished.write(key, member, factory, MemberNotes.of(context.notes))
         return member
 
     def member(self, index: int, model: nn.Module, context: Context) -> nn.Module:
@@ -223,30 +225,51 @@ class Ensemble:
         return current
 
 
-def member_folder(context: Context, model: nn.Module, options: Ensemble, index: int) -> Path | None:
-    """Return where a finished member waits for the others, by all that it follows from; None without checkpoints."""
-    if context.checkpoint is None:
-        return None
-    recipe = chain.recipe_of(options.methods[index]).digest
+class MemberNotes(Record):
+    """What a finished member had noted."""
+
+    covered: tuple[str, ...]
+    uncovered: dict[str, str]
+    remarks: tuple[str, ...]
+    curves: dict[str, tuple[CurvePoint, ...]]
+
+    @classmethod
+    def of(cls, notes: Notes) -> MemberNotes:
+        """Write notes down; figures of a curve that are not finite are none."""
+        curves = {label: tuple(point_of(row) for row in curve) for label, curve in notes.curves.items()}
+        return cls(covered=tuple(notes.covered), uncovered=notes.uncovered, remarks=tuple(notes.remarks), curves=curves)
+
+    def take_back(self, notes: Notes) -> None:
+        """Note it all again."""
+        notes.covered.extend(self.covered)
+        notes.uncovered.update(self.uncovered)
+        notes.remarks.extend(self.remarks)
+        for label, curve in self.curves.items():
+            notes.add_curve(label, [epoch_of(point) for point in curve])
+
+
+def point_of(row: Epoch) -> CurvePoint:
+    """Return a row of a curve as files hold it: what is not finite has no figure."""
+    losses = {name: finite(getattr(row, name)) for name in LOSSES}
+    return CurvePoint.model_validate({**dataclasses.asdict(row), **losses})
+
+
+def epoch_of(point: CurvePoint) -> Epoch:
+    """Return a row of a curve as training gave it."""
+    losses = {name: math.nan if (loss := getattr(point, name)) is None else loss for name in LOSSES}
+    return Epoch(**{**point.model_dump(), **losses})
+
+
+def finished_beside(checkpoint: Path) -> FinishedParts[MemberNotes]:
+    """Return where finished members wait for the others."""
+    return FinishedParts(checkpoint.with_name(f"{checkpoint.stem}-members"), MemberNotes, "ensemble: a member")
+
+
+def member_key(context: Context, model: nn.Module, methods: Sequence[Method]) -> str:
+    """Return a digest of all that a member follows from."""
+    recipe = chain.recipe_of(methods).digest
     parts = [recipe, state_digest(model), state_digest(context.reference), context.train.model_dump(mode="json")]
-    return context.checkpoint.with_suffix("") / digest_of(parts)[:16]
-
-
-def forget(folders: Sequence[Path | None]) -> None:
-    """Remove what finished members waited in."""
-    for folder in folders:
-        if folder is not None:
-            shutil.rmtree(folder.parent, ignore_errors=True)
-
-
-def read_notes(path: Path, notes: Notes) -> None:
-    """Take back what a finished member had noted."""
-    values = json.loads(path.read_text(encoding="utf-8"))
-    notes.covered.extend(values["covered"])
-    notes.uncovered.update(values["uncovered"])
-    notes.remarks.extend(values["remarks"])
-    for label, curve in values["curves"].items():
-        notes.add_curve(label, [Epoch(**row) for row in curve])
+    return digest_of(parts)[:16]
 
 
 def check_different(members: Sequence[nn.Module]) -> None:

@@ -1,0 +1,54 @@
+"""Finished parts are read back by their own key alone, and one that is damaged is taken anew."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from compression_gate.modules.finished_steps import FinishedParts
+from compression_gate.records.base import Record
+
+
+class Told(Record):
+    text: str
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return FinishedParts(tmp_path / "parts", Told, "a part")
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 2)).eval()
+
+
+def test_a_part_is_read_back_by_its_key(parts):
+    made = model()
+    parts.write("one", made, nn.Sequential(nn.Linear(3, 2)), Told(text="done"))
+    found, record = parts.read("one", nn.Sequential(nn.Linear(3, 2)))
+    assert torch.equal(found[0].weight, made[0].weight)
+    assert record == Told(text="done")
+    assert parts.read("other", nn.Sequential(nn.Linear(3, 2))) is None
+
+
+DAMAGES = [("model.safetensors", b""), ("step.json", b"{}"), ("step.json", b"\xff")]
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGES)
+def test_a_damaged_part_is_none_and_named(parts, caplog, name, content):
+    parts.write("one", model(), nn.Sequential(nn.Linear(3, 2)), Told(text="done"))
+    (parts.folder / "one" / name).write_bytes(content)
+    with caplog.at_level(logging.WARNING, "compression_gate"):
+        assert parts.read("one", nn.Sequential(nn.Linear(3, 2))) is None
+    assert "a part that was finished before cannot be read again" in caplog.text
+
+
+def test_nothing_is_left_behind_the_whole(parts):
+    parts.write("one", model(), nn.Sequential(nn.Linear(3, 2)), Told(text="done"))
+    parts.clear()
+    parts.clear()
+    assert not parts.folder.exists()
