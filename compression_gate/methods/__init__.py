@@ -41,6 +41,10 @@ METHODS: dict[str, Plugin] = {
         target="compression_gate.methods.weight_sharing:WeightSharing",
         summary="few distinct weights a layer, found by k-means",
     ),
+    "rate_aware_training": Plugin(
+        target="compression_gate.methods.rate_aware_training:RateAwareTraining",
+        summary="integer weights trained with the price of their bits in the coded file inside the loss",
+    ),
     "low_rank": Plugin(
         target="compression_gate.methods.low_rank:LowRank",
         summary="one wide layer becomes two or three thin ones, by SVD, Tucker or CP",

@@ -36,6 +36,7 @@ OPTIONS = {
     },
     "weight_sharing": {"bits": 3},
     "quantization_aware_training": {"epochs": 1},
+    "rate_aware_training": {"strength": 1.0, "epochs": 1},
     "low_rank": {"rank": 3},
     "sparsity_training": {"epochs": 1},
 }
@@ -50,6 +51,7 @@ BAD_OPTIONS = {
     "dynamic_quantization": ("granularity", "per_group"),
     "quantization_aware_training": ("bits", 16),
     "weight_sharing": ("bits", 0),
+    "rate_aware_training": ("levels", 0),
     "low_rank": ("rank", 0),
     "sparsity_training": ("strength", -1.0),
     "batchnorm_folding": ("tolerance", -1.0),

@@ -1,0 +1,197 @@
+"""Weights that are whole multiples of a learned step while they are trained, with a price on every level.
+
+The layers stay torch's: what is computed with a weight, wherever in the model, is computed with the rounded one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from compression_gate.methods.bit_prices import prices_of
+from compression_gate.methods.options import inside
+from compression_gate.modules.learned_steps import LearnedStep, refreshed
+from compression_gate.modules.quantized_layer import QuantizedLayer
+from compression_gate.modules.quantized_weights import SMALLEST_RANGE
+from compression_gate.modules.surgery import owners, unknown_weights, weights
+
+VECTOR_LEVELS = 63  # of biases and norms, which are few: their step is finer
+SMALLEST_VECTOR = 0.1  # what their levels span at least: a bias may grow from zero
+MANTISSA_BITS = 4  # of a step as it is stored, behind the leading one
+SHARES = tuple(
+    share / 50 for share in range(2, 51)
+)  # of the largest weight, tried as what the highest level stands for
+
+
+class PricedWeight(nn.Module):
+    """A parametrization: an integer of -levels to levels times one learned step for the whole tensor.
+
+    Weights that are zero at the start, which earlier steps pruned, stay zero; biases need not. Once frozen, zeros stay zero, what is
+    none keeps a level of at least one, and the step is what is stored of it.
+    """
+
+    live: Tensor
+    first: Tensor
+    further: Tensor
+    frozen: Tensor
+
+    def __init__(self, weight: Tensor, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.step = LearnedStep(first_step(weight, levels), rounded_each=weight.numel(), levels=levels)
+        pruned = weight.detach() == 0 if weight.dim() > 1 else torch.zeros_like(weight, dtype=torch.bool)
+        self.register_buffer("live", ~pruned)
+        self.register_buffer("first", torch.zeros_like(weight.detach()))
+        self.register_buffer("further", torch.zeros(()))
+        self.register_buffer("frozen", torch.zeros((), dtype=torch.bool))
+        self.bits = 0.0
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weights that the integers stand for; gradients pass the rounding, and stop where it cuts.
+
+        Source: Y. Bengio et al., Estimating or Propagating Gradients Through Stochastic Neurons, 2013
+        (straight-through estimator); Esser et al. 2020, eq. 1 to 5.
+        """
+        step = self.step()
+        if bool(self.frozen):
+            step = step + (coarse(step.detach()) - step.detach())
+        scaled = (weight / step).clamp(-self.levels, self.levels)
+        return (scaled + (self.integers_of(scaled.detach()) - scaled).detach()) * step * self.live
+
+    def integers_of(self, scaled: Tensor) -> Tensor:
+        """Round weights that are measured in steps."""
+        nearest = scaled.round()
+        if bool(self.frozen):
+            nearest = scaled.sign() * nearest.abs().clamp_min(1)
+        return nearest.masked_fill(~self.live, 0) + 0.0  # no -0
+
+    @torch.no_grad()
+    def scaled(self, weight: Tensor) -> Tensor:
+        """Return the weights in steps, cut at the highest level."""
+        step = coarse(self.step()) if bool(self.frozen) else self.step()
+        return (weight * self.live / step).clamp(-self.levels, self.levels)
+
+    @torch.no_grad()
+    def final(self, weight: Tensor) -> Tensor:
+        """Return integers times the step as it is stored: exact in float32, since it has few binary digits."""
+        return self.integers_of(self.scaled(weight)) * coarse(self.step())
+
+    def price(self, weight: Tensor) -> Tensor:
+        """Return a number whose slope is that of the bits over the weight, piece by piece between two integers.
+
+        The step has no part in it: it would grow for the sake of zeros, which save nothing by lying nearer to zero.
+        """
+        size = weight.abs() / self.step().detach()
+        slope = torch.where(size < 1, self.first, self.further) * self.live * (size < self.levels)
+        return (slope * size).sum()
+
+    @torch.no_grad()
+    def reprice(self, weight: Tensor) -> None:
+        """Count anew what levels cost."""
+        prices = prices_of(self.integers_of(self.scaled(weight)))
+        self.bits = prices.total
+        self.first.copy_(prices.first if not bool(self.frozen) else torch.zeros_like(prices.first))
+        self.further.copy_(prices.further)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Priced:
+    """One parameter that is trained as integers: its name, where it is, and its rounding."""
+
+    name: str
+    layer: Any
+    attribute: str
+    rounding: PricedWeight
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """What training moves behind the integers."""
+        latent: nn.Parameter = self.layer.parametrizations[self.attribute].original
+        return latent
+
+
+def first_step(weight: Tensor, levels: int) -> Tensor:
+    """Return the step of the least squared rounding error, of those tried."""
+    values = weight.detach().flatten().float()
+    largest = values.abs().max().clamp_min(SMALLEST_RANGE * levels if weight.dim() > 1 else SMALLEST_VECTOR)
+    steps = torch.stack([largest * share / levels for share in SHARES])
+    errors = [(((values / step).round().clamp(-levels, levels) * step - values).square()).sum() for step in steps]
+    return steps[int(torch.stack(errors).argmin())].reshape(())
+
+
+def coarse(step: Tensor) -> Tensor:
+    """Round a step to MANTISSA_BITS binary digits behind the leading one."""
+    mantissa, exponent = torch.frexp(step)
+    scale = 2.0 ** (MANTISSA_BITS + 1)
+    return torch.ldexp((mantissa * scale).round() / scale, exponent)
+
+
+def found(model: nn.Module, ignore: tuple[str, ...]) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
+    """Return the parameters that can be integers, each once; and reasons for the others, by name."""
+    treated: dict[str, nn.Parameter] = {}
+    reasons: dict[str, str] = {
+        name: "holds integers already" for name, module in model.named_modules() if isinstance(module, QuantizedLayer)
+    }
+    matrices, unknown = weights(model), unknown_weights(model)
+    for name, parameter in model.named_parameters():
+        if any(inside(one, ignore) for one in owners(model, parameter)):
+            reasons[name] = "it is in `ignore`"
+        elif name in unknown:
+            reasons[name] = unknown[name]
+        elif not parameter.requires_grad:
+            reasons[name] = "frozen"
+        elif parameter.dtype != torch.float32:
+            reasons[name] = f"of {parameter.dtype}, not float32"
+        elif name in matrices or parameter.dim() == 1 or "bias" in name.rpartition(".")[2]:
+            treated[name] = parameter
+        else:
+            reasons[name] = f"has {parameter.dim()} axes and belongs to no layer of a known type"
+    return treated, reasons
+
+
+def rounded_while_trained(model: nn.Module, treated: dict[str, nn.Parameter], levels: int) -> list[Priced]:
+    """Have layers compute with integers times a step from now on; a weight that layers share has one rounding."""
+    holders = dict(model.named_modules(remove_duplicate=False))
+    matrices = weights(model)
+    names = {id(parameter): name for name, parameter in treated.items()}
+    made: dict[str, Priced] = {}
+    seen: set[tuple[int, str]] = set()
+    for full, parameter in list(model.named_parameters(remove_duplicate=False)):
+        owner, _, attribute = full.rpartition(".")
+        layer = holders[owner]
+        if id(parameter) not in names or (id(layer), attribute) in seen:
+            continue
+        seen.add((id(layer), attribute))
+        name = names[id(parameter)]
+        fine = name not in matrices
+        rounding = made[name].rounding if name in made else PricedWeight(parameter, VECTOR_LEVELS if fine else levels)
+        parametrize.register_parametrization(layer, attribute, rounding, unsafe=True)
+        if isinstance(layer, nn.RNNBase) and not hasattr(layer, "refreshes"):
+            layer.refreshes = layer.register_forward_pre_hook(refreshed)  # type: ignore[assignment]
+        made.setdefault(name, Priced(name=name, layer=layer, attribute=attribute, rounding=rounding))
+    return list(made.values())
+
+
+@torch.no_grad()
+def filled(shell: nn.Module, student: nn.Module, priced: list[Priced]) -> nn.Module:
+    """Return a copy of the plain model with what the student has learned, integers times steps."""
+    model = copy.deepcopy(shell)
+    state = student.state_dict()
+    finished = {one.name: one.rounding.final(one.weight) for one in priced}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if name in finished:
+            value.copy_(finished[name])
+        elif name in state:
+            value.copy_(state[name])
+    return model.eval()
+
+
+def matrices_of(priced: list[Priced]) -> Iterator[Priced]:
+    """Those with rows and columns: what a byte target takes weights from."""
+    return (one for one in priced if one.weight.dim() > 1)

@@ -1,0 +1,187 @@
+"""How dear a bit is while training goes on: a ramp to a given price, or whatever price leads to a given size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compression_gate.codec.coded_model import entries_of, numbers_of, own_tensors
+from compression_gate.codec.segments import code_small, coded_segments
+from compression_gate.codec.streams import MixedStream
+from compression_gate.methods.priced_weights import Priced, filled
+
+REPRICE_EVERY = 50  # steps: counting all places anew takes about two steps' time
+CONTROLS = 20  # how often the real coder is asked until the zeros are frozen, for a target
+COMPARISONS = 4  # the same without one, to compare the estimate with
+RAMP_SHARE = 0.5  # of the training: the price is full from there on
+STEERED_SHARE = 0.8  # of the time until the zeros are frozen: then the target is to be reached
+FIRST_STRENGTH = 0.5  # where the search for a price begins
+GAIN, MOST_CHANGE = 1.5, 0.8  # of the price's logarithm, for each size's logarithm off; at one time at most
+LARGEST_JUMP = 1.3  # of an estimate between two counts; beyond it the old prices stay
+CUT_LOW, CUT_HIGH, CUT_TRIALS, CLOSE = 0.08, 3.0, 12, 0.002  # cuts are tried in steps; 0.5 is plain rounding
+
+
+def coded_bytes(model: nn.Module) -> int:
+    """Return what the coded file would take for a model's tensors [bytes], by the coder itself."""
+    entries, numbers = entries_of(model), [numbers_of(tensor) for _, tensor in own_tensors(model)]
+    stream = MixedStream()
+    code_small(stream, entries, numbers)
+    return len(stream.finish()) + sum(map(len, coded_segments(entries, numbers, fast=False)))
+
+
+@dataclass
+class RateControl:
+    """Called after each step: counts prices, asks the coder, sets the strength, freezes the zeros.
+
+    Args:
+        priced: the parameters with a price.
+        shell: the plain model that takes up what is learned.
+        steps: of the whole training.
+        frozen_from: the step from which zeros stay zeros.
+        strength: the full price in units of :attr:`unit`; None with a target.
+        target: bytes of the coded tensors; None with a strength.
+        unit: loss for each bit at strength 1.
+        removable: biases, by name, of layers whose empty rows may leave, with the name of the weight.
+    """
+
+    priced: list[Priced]
+    shell: nn.Module
+    steps: int
+    frozen_from: int
+    strength: float | None
+    target: int | None
+    unit: float
+    measure: Callable[[nn.Module], int] = coded_bytes
+    removable: dict[str, str] = field(default_factory=dict)
+    step: int = 0
+    now: float = 0.0
+    planned_from: float = 0.0
+    seen: list[tuple[int, float, int]] = field(default_factory=list)  # step, estimate and real size [bytes]
+
+    def __post_init__(self) -> None:
+        self.now = self.strength if self.strength is not None else FIRST_STRENGTH
+        for one in self.priced:
+            one.rounding.reprice(one.weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continued training must know."""
+        bits = [one.rounding.bits for one in self.priced]
+        return {"step": self.step, "now": self.now, "planned": self.planned_from, "seen": self.seen, "bits": bits}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take it back."""
+        self.step, self.now, self.planned_from = state["step"], state["now"], state["planned"]
+        self.seen = [(int(step), float(guess), int(real)) for step, guess, real in state["seen"]]
+        for one, bits in zip(self.priced, state["bits"], strict=True):
+            one.rounding.bits = bits
+
+    @property
+    def every(self) -> int:
+        """Steps between two sizes from the coder."""
+        return max(1, self.frozen_from // (CONTROLS if self.target is not None else COMPARISONS))
+
+    def cost(self) -> Tensor:
+        """Return the price of all bits, in units of the loss; its slope is what counts."""
+        ramp = 1.0 if self.target is not None else min(1.0, self.step / max(1.0, RAMP_SHARE * self.steps)) ** 2
+        total = torch.stack([one.rounding.price(one.weight) for one in self.priced]).sum()
+        return self.unit * self.now * ramp * total
+
+    @torch.no_grad()
+    def __call__(self, student: nn.Module) -> None:
+        """Follow one step of the optimizer."""
+        self.step += 1
+        if self.step < self.frozen_from:
+            if self.step % REPRICE_EVERY == 0:
+                self.reprice()
+            if self.step % self.every == 0:
+                self.compare(student)
+        elif self.step == self.frozen_from:
+            self.freeze(student)
+
+    def reprice(self) -> None:
+        """Count prices anew; those of a tensor whose estimate jumps stay for once."""
+        for one in self.priced:
+            rounding = one.rounding
+            before, first, further = rounding.bits, rounding.first.clone(), rounding.further.clone()
+            rounding.reprice(one.weight)
+            if rounding.bits > LARGEST_JUMP * before:
+                rounding.first.copy_(first)
+                rounding.further.copy_(further)
+
+    def compare(self, student: nn.Module) -> None:
+        """Ask the coder; with a target, make bits dearer where the model is larger than planned."""
+        real = self.measure(filled(self.shell, student, self.priced))
+        self.seen.append((self.step, sum(one.rounding.bits for one in self.priced) / 8, real))
+        if self.target is None:
+            return
+        if len(self.seen) == 1:
+            self.planned_from = math.log(max(real, self.target))
+        done = min(1.0, (self.step - self.every) / max(1.0, STEERED_SHARE * self.frozen_from - self.every))
+        planned = self.planned_from + (math.log(self.target) - self.planned_from) * done
+        change = GAIN * (math.log(real) - planned)
+        self.now *= math.exp(min(max(change, -MOST_CHANGE), MOST_CHANGE))
+
+    def freeze(self, student: nn.Module) -> None:
+        """Fix which weights are zero: those that round to it, or with a target, those that lead to its size."""
+        cut = 0.5 if self.target is None else self.cut_for_target(student)
+        for one in self.priced:
+            one.rounding.live.copy_(self.kept(one, cut))
+        for bias, weight in self.removable.items():
+            self.silence(bias, weight)
+        for one in self.priced:
+            one.rounding.frozen.fill_(True)
+            one.rounding.reprice(one.weight)
+
+    @staticmethod
+    def kept(one: Priced, cut: float) -> Tensor:
+        """Return what stays when weights under ``cut`` steps become zero; single numbers round as ever."""
+        return one.rounding.scaled(one.weight).abs() >= (cut if one.weight.dim() > 1 else 0.5)
+
+    def cut_for_target(self, student: nn.Module) -> float:
+        """Return the cut with which the coder says the target, by bisection."""
+        assert self.target is not None
+        rounding = [one.rounding for one in self.priced]
+        before = [one.live.clone() for one in rounding]
+        low, high, cut = CUT_LOW, CUT_HIGH, 0.5
+        for _ in range(CUT_TRIALS):
+            cut = math.sqrt(low * high)
+            for one, live in zip(self.priced, before, strict=True):
+                one.rounding.live.copy_(live)
+                one.rounding.live.copy_(self.kept(one, cut))
+                one.rounding.frozen.fill_(True)
+            real = self.measure(filled(self.shell, student, self.priced))
+            for one, live in zip(rounding, before, strict=True):
+                one.frozen.fill_(False)
+                one.live.copy_(live)
+            if abs(real / self.target - 1) <= CLOSE:
+                break
+            low, high = (cut, high) if real > self.target else (low, cut)
+        return cut
+
+    def silence(self, bias: str, weight: str) -> None:
+        """Set to zero the biases of rows without any weight: what they add is constant, and training makes up for it."""
+        by_name = {one.name: one for one in self.priced}
+        if bias in by_name and weight in by_name:
+            rows = by_name[weight].rounding.live.flatten(1).any(1)
+            by_name[bias].rounding.live.logical_and_(rows)
+
+    def summary(self, final: int) -> list[str]:
+        """Say in sentences how the estimate kept up with the coder, and where the size ended."""
+        lines = [f"coded tensors: {final:,} bytes at strength {self.now:.3g}, by the coder"]
+        if self.seen:
+            off = [guess / real - 1 for _, guess, real in self.seen if real]
+            lines.append(
+                f"the estimate that steered training was {min(off):+.0%} to {max(off):+.0%} off the coder's bytes "
+                f"({len(off)} comparisons)"
+            )
+        if self.target is not None and abs(final / self.target - 1) > 0.02:
+            lines.append(
+                f"target_bytes {self.target:,} was missed by {final / self.target - 1:+.1%}: train longer, or see which "
+                "tensors are left in float"
+            )
+        return lines
