@@ -104,12 +104,19 @@ def test_what_was_coded_of_another_file_is_left(source, tmp_path, monkeypatch):
     assert torch.equal(load_file(tmp_path / "again.safetensors")["weights"], mixed(1)["weights"])
 
 
-CODE = "import sys; from pathlib import Path; from compression_gate.codec.coded_tensors import encode_tensors as e; e(*map(Path, sys.argv[1:]))"
+CODE = """
+import sys
+from pathlib import Path
+from compression_gate.codec.coded_tensors import encode_tensors
+encode_tensors(*map(Path, sys.argv[1:]))
+"""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process by a signal")
 def test_a_killed_encoder_is_taken_up_where_it_was(tmp_path):
-    save_file({"weights": torch.randn(3000, 1000, generator=torch.Generator().manual_seed(0))}, tmp_path / "x.safetensors")
+    save_file(
+        {"weights": torch.randn(3000, 1000, generator=torch.Generator().manual_seed(0))}, tmp_path / "x.safetensors"
+    )
     words = [sys.executable, "-c", CODE, str(tmp_path / "x.safetensors"), str(tmp_path / "x.cgz")]
     process = subprocess.Popen(words)
     journal = tmp_path / ".x.cgz.journal"
@@ -122,23 +129,29 @@ def test_a_killed_encoder_is_taken_up_where_it_was(tmp_path):
     assert not (tmp_path / "x.cgz").exists()
     subprocess.run(words, check=True)
     decode_tensors(tmp_path / "x.cgz", tmp_path / "y.safetensors")
-    assert torch.equal(load_file(tmp_path / "y.safetensors")["weights"], load_file(tmp_path / "x.safetensors")["weights"])
+    assert torch.equal(
+        load_file(tmp_path / "y.safetensors")["weights"], load_file(tmp_path / "x.safetensors")["weights"]
+    )
+
+
+def with_header(text, numbers=b""):
+    return len(text).to_bytes(8, "little") + text + numbers
 
 
 # Files that are no safetensors file, and what is said of them.
 BAD_SOURCES = {
     "empty": (b"", "expected a safetensors file"),
     "header of terabytes": (b"\xff" * 8 + b"{}", "got a header of"),
-    "no json": (b"\x02" + bytes(7) + b"xx", "expected a safetensors file"),
+    "no json": (with_header(b"xx"), "expected a safetensors file"),
     "numbers missing": (
-        (text := b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}') and len(text).to_bytes(8, "little") + text,
+        with_header(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
         "a: expected its numbers",
     ),
     "unknown type": (
-        (odd := b'{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}') and len(odd).to_bytes(8, "little") + odd + bytes(8),
+        with_header(b'{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}', bytes(8)),
         "number type: expected one of",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_SOURCES)
