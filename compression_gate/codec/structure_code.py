@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -59,9 +60,10 @@ def code_structure(
         whole = Structure(layers=layers, attributes=code_attributes(stream, factory_model, given.attributes))
         model = rebuilt(factory_model, whole, largest=largest)
         shapes = code_shapes(stream, model, given.shapes)
-        untied = Structure(layers=layers, attributes=whole.attributes, shapes=shapes, ties=ties(model))
-        groups = code_ties(stream, rebuilt(factory_model, untied, largest=largest), given.ties if structure else None)
-        found = untied.model_copy(update={"ties": groups})
+        kept = kept_ties(factory_model, [*layers, *shapes])
+        unsaid = Structure(layers=layers, attributes=whole.attributes, shapes=shapes, ties=kept)
+        groups = code_ties(stream, rebuilt(factory_model, unsaid, largest=largest), given.ties if structure else None)
+        found = unsaid.model_copy(update={"ties": groups})
         return found, rebuilt(factory_model, found, largest=largest)
     except CompressionError as error:
         raise CodecError(f"structure: {error}") from error
@@ -230,6 +232,16 @@ def code_shapes(stream: Stream, model: nn.Module, shapes: Mapping[str, tuple[int
         count = code_count(stream, len(shape), LONGEST_SIZES)
         found[name] = tuple(bounded(code_whole(stream, shape[i] if shape else 0)) for i in range(count))
     return found
+
+
+def kept_ties(factory_model: nn.Module, changed: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """What is left of the factory's ties where modules were replaced and tensors got other shapes."""
+    gone = set(changed)
+    groups = [
+        tuple(name for name in group if not gone.intersection(accumulate(name.split("."), "{}.{}".format)))
+        for group in ties(factory_model)
+    ]
+    return tuple(group for group in groups if len(group) > 1)
 
 
 def code_ties(
