@@ -86,6 +86,18 @@ ORDER_RULES = (
         mend="train before the weights are shared, or give the sharing step epochs of its own",
     ),
     OrderRule(
+        earlier=lambda method: name_of(method) == "weight_sharing",
+        later=lambda method: name_of(method) == "rate_aware_training",
+        reason="it trains each weight by itself towards steps of its own, which would undo the sharing",
+        mend="leave the sharing out: its integers are few values already",
+    ),
+    OrderRule(
+        earlier=lambda method: name_of(method) == "rate_aware_training",
+        later=lambda method: name_of(method) in ("weight_sharing", WEIGHTS),
+        reason="the weights are few integers times a step then: other steps or values would add error and bytes",
+        mend="leave it out",
+    ),
+    OrderRule(
         earlier=lambda method: method.effect == "fewer_values",
         later=lambda method: name_of(method) in ("low_rank", "batchnorm_folding"),
         reason="it multiplies weights with each other, which would undo the sharing",

@@ -32,8 +32,8 @@ SHARES = tuple(
 class PricedWeight(nn.Module):
     """A parametrization: an integer of -levels to levels times one learned step for the whole tensor.
 
-    Weights that are zero at the start, which earlier steps pruned, stay zero; biases need not. Once frozen, zeros stay zero, what is
-    none keeps a level of at least one, and the step is what is stored of it.
+    Weights that are zero at the start, which earlier steps pruned, stay zero; biases need not. Once frozen, zeros
+    stay zero, what is none keeps a level of at least one, and the step is what is stored of it.
     """
 
     live: Tensor
@@ -173,7 +173,7 @@ def rounded_while_trained(model: nn.Module, treated: dict[str, nn.Parameter], le
         rounding = made[name].rounding if name in made else PricedWeight(parameter, VECTOR_LEVELS if fine else levels)
         parametrize.register_parametrization(layer, attribute, rounding, unsafe=True)
         if isinstance(layer, nn.RNNBase) and not hasattr(layer, "refreshes"):
-            layer.refreshes = layer.register_forward_pre_hook(refreshed)  # type: ignore[assignment]
+            layer.refreshes = layer.register_forward_pre_hook(refreshed)
         made.setdefault(name, Priced(name=name, layer=layer, attribute=attribute, rounding=rounding))
     return list(made.values())
 

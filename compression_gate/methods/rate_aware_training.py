@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -121,7 +121,10 @@ class RateAwareTraining:
 
     def train(self, student: nn.Module, control: RateControl, model: nn.Module, context: Context) -> None:
         """Train weights and steps in place."""
-        changes = {"epochs": self.epochs, "learning_rate": self.learning_rate or context.train.learning_rate}
+        changes: dict[str, Any] = {
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate or context.train.learning_rate,
+        }
         if context.train.schedule == "constant":
             changes["schedule"] = "cosine"  # the learning rate has to be low while zeros are frozen
         fitting = Fitting(

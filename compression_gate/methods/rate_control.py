@@ -155,16 +155,16 @@ class RateControl:
                 one.rounding.live.copy_(self.kept(one, cut))
                 one.rounding.frozen.fill_(True)
             real = self.measure(filled(self.shell, student, self.priced))
-            for one, live in zip(rounding, before, strict=True):
-                one.frozen.fill_(False)
-                one.live.copy_(live)
+            for kept, live in zip(rounding, before, strict=True):
+                kept.frozen.fill_(False)
+                kept.live.copy_(live)
             if abs(real / self.target - 1) <= CLOSE:
                 break
             low, high = (cut, high) if real > self.target else (low, cut)
         return cut
 
     def silence(self, bias: str, weight: str) -> None:
-        """Set to zero the biases of rows without any weight: what they add is constant, and training makes up for it."""
+        """Set to zero the biases of rows without any weight: they add a constant, which training makes up for."""
         by_name = {one.name: one for one in self.priced}
         if bias in by_name and weight in by_name:
             rows = by_name[weight].rounding.live.flatten(1).any(1)
@@ -181,7 +181,7 @@ class RateControl:
             )
         if self.target is not None and abs(final / self.target - 1) > 0.02:
             lines.append(
-                f"target_bytes {self.target:,} was missed by {final / self.target - 1:+.1%}: train longer, or see which "
-                "tensors are left in float"
+                f"target_bytes {self.target:,} was missed by {final / self.target - 1:+.1%}: "
+                "train longer, or see which tensors are left in float"
             )
         return lines

@@ -1,0 +1,285 @@
+"""Training with a price on every bit: what the coder says of the result, not what was estimated."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from compression_gate.codec.coded_model import decode_model, encode_model
+from compression_gate.errors import CompressionError, ParamsError
+from compression_gate.methods.bit_prices import prices_of
+from compression_gate.methods.chain import built
+from compression_gate.methods.magnitude_pruning import MagnitudePruning
+from compression_gate.methods.priced_weights import VECTOR_LEVELS, PricedWeight, coarse
+from compression_gate.methods.rate_aware_training import RateAwareTraining
+from compression_gate.methods.rate_control import coded_bytes
+from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.surgery import state_digest, ties, weights
+from compression_gate.records.params import Step
+from compression_gate.tasks import training
+from compression_gate.tasks.calling import named
+
+KINDS = ("mlp", "lenet", "resnet", "mobilenet", "tokens", "transformer", "recurrent", "gru", "bidirectional", "tied")
+RATE = 0.01
+
+
+def integers(weight: torch.Tensor) -> torch.Tensor | None:
+    """The weight as multiples of its smallest size, or None if it is none."""
+    sizes = weight.detach().abs()[weight != 0]
+    for divisor in range(1, 5):
+        step = sizes.min() / divisor
+        if torch.equal((weight / step).round() * step, weight):
+            return (weight / step).round()
+    return None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_becomes_integers_and_still_answers(tiny, tmp_path, kind):
+    suite = tiny(kind)
+    method = RateAwareTraining(strength=0.3, epochs=4, learning_rate=RATE)
+    context = suite.context()
+    made = method.apply(suite.reference, context)
+    assert suite.accuracy(made) >= suite.accuracy(suite.reference) - 0.1
+    assert not any("parametrizations" in name for name, _ in made.named_modules())
+    assert not any(module._forward_pre_hooks for module in made.modules())
+    for weight in weights(made).values():
+        assert len(weight.unique()) <= 2 * method.levels + 1
+        assert integers(weight) is not None
+    size = encode_model(made, suite.factory, tmp_path / "model.cgz")
+    decoded = decode_model(suite.factory, tmp_path / "model.cgz")
+    assert torch.equal(suite.outputs(decoded), suite.outputs(made))
+    assert size <= coded_bytes(made) + 64
+    save_model(made, suite.factory, tmp_path / "saved")
+    assert torch.equal(suite.outputs(load_model(suite.factory, tmp_path / "saved")), suite.outputs(made))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "lenet", "recurrent"])
+def test_the_dearer_a_bit_the_smaller_the_file(tiny, tmp_path, kind):
+    suite = tiny(kind)
+    sizes = [
+        encode_model(
+            suite.apply(RateAwareTraining(strength=strength, epochs=4, learning_rate=RATE)),
+            suite.factory,
+            tmp_path / f"{strength}.cgz",
+        )
+        for strength in (0.1, 1.0, 4.0)
+    ]
+    assert sizes[0] > 1.1 * sizes[1] > 1.1 * 1.1 * sizes[2]
+
+
+def test_the_price_makes_the_file_smaller_than_the_same_training_without_it(tiny):
+    suite = tiny("mlp")
+    priced, free = (
+        suite.apply(RateAwareTraining(strength=strength, epochs=4, learning_rate=RATE)) for strength in (1.0, 1e-9)
+    )
+    assert coded_bytes(priced) < 0.7 * coded_bytes(free)
+    assert suite.accuracy(priced) >= suite.accuracy(free) - 0.05
+
+
+@pytest.mark.parametrize(("kind", "target"), [("mlp", 500), ("mlp", 300), ("lenet", 350), ("gru", 600)])
+def test_a_target_is_met(tiny, kind, target):
+    suite, context = tiny(kind), tiny(kind).context()
+    made = RateAwareTraining(target_bytes=target, epochs=8, learning_rate=RATE).apply(suite.reference, context)
+    missed = [remark for remark in context.notes.remarks if "missed" in remark]
+    assert coded_bytes(made) == pytest.approx(target, rel=0.02), context.notes.remarks
+    assert not missed
+
+
+def test_a_target_that_cannot_be_met_is_told(tiny):
+    """Norms' statistics alone take more than that."""
+    suite = tiny("resnet")
+    context = suite.context()
+    made = RateAwareTraining(target_bytes=20, epochs=1).apply(suite.reference, context)
+    assert coded_bytes(made) > 20
+    assert any("target_bytes 20 was missed by +" in remark for remark in context.notes.remarks)
+
+
+def test_units_without_weights_leave_and_are_named(tiny):
+    suite = tiny("mlp")
+    with torch.no_grad():
+        suite.reference.first.weight[3:9] = 0
+        suite.reference.first.bias[3:9] = -0.1
+        suite.reference.head.weight[:, 5:8] = 0
+    context = suite.context()
+    made = RateAwareTraining(strength=0.3, epochs=2, learning_rate=RATE).apply(suite.reference, context)
+    assert made.first.out_features <= 32 - 6
+    assert made.second.in_features == made.first.out_features
+    assert made.second.out_features <= 24 - 3
+    assert any("of first" in remark and "of second" in remark for remark in context.notes.remarks)
+
+
+def test_pruned_weights_stay_zero_and_ignored_layers_stay(tiny):
+    suite = tiny("lenet")
+    pruned = suite.apply(MagnitudePruning(sparsity=0.6))
+    context = suite.context()
+    made = RateAwareTraining(strength=1e-6, epochs=2, ignore=("hidden",)).apply(pruned, context)
+    assert (made.second.weight[pruned.second.weight == 0] == 0).all()
+    assert context.notes.uncovered["hidden.weight"] == "it is in `ignore`"
+    assert len(made.hidden.weight.unique()) > 100
+    assert "second.weight" in context.notes.covered
+
+
+def test_a_shared_weight_stays_shared(tiny):
+    suite = tiny("tied")
+    made = suite.apply(RateAwareTraining(strength=0.3, epochs=2))
+    assert ties(made) == ties(suite.reference)
+    assert made.again.weight is made.middle.weight
+
+
+@pytest.mark.parametrize("options", [{"strength": 0.5}, {"target_bytes": 500}])
+def test_a_killed_training_is_continued_to_the_same_end(tiny, tmp_path, monkeypatch, options):
+    suite, method = tiny("mlp"), RateAwareTraining(epochs=3, learning_rate=RATE, **options)
+    whole = suite.apply(method)
+    saved, count = training.save_checkpoint, []
+
+    def killed(*args):
+        saved(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        suite.apply(method, checkpoint=tmp_path / "state.pt")
+    monkeypatch.setattr(training, "save_checkpoint", lambda *args: count.append(saved(*args)))
+    again = suite.apply(method, checkpoint=tmp_path / "state.pt")
+    assert len(count) == 2, "the first epoch was trained again"
+    assert state_digest(again) == state_digest(whole)
+
+
+def test_the_teacher_is_asked_unless_alpha_is_zero(tiny):
+    suite = tiny("mlp")
+    taught, alone = suite.context(), suite.context()
+    first = RateAwareTraining(strength=0.3, epochs=1).apply(suite.reference, taught)
+    second = RateAwareTraining(strength=0.3, epochs=1, alpha=0.0).apply(suite.reference, alone)
+    assert state_digest(first) != state_digest(second)
+    assert any("teacher" in remark for remark in taught.notes.remarks)
+    assert not any("teacher" in remark for remark in alone.notes.remarks)
+
+
+def test_the_estimate_is_compared_with_the_coder_and_told(tiny):
+    suite = tiny("mlp")
+    context = suite.context()
+    made = RateAwareTraining(strength=0.5, epochs=3).apply(suite.reference, context)
+    assert any("comparisons)" in remark for remark in context.notes.remarks)
+    assert any(f"{coded_bytes(made):,} bytes" in remark for remark in context.notes.remarks)
+
+
+def test_the_file_runs_in_a_runtime_as_any_float_model(tiny, tmp_path):
+    from compression_gate.runtimes.onnx_runtime import OnnxRuntime
+
+    suite = tiny("lenet")
+    made = suite.apply(RateAwareTraining(strength=0.5, epochs=2))
+    OnnxRuntime().export(made, suite.task.example_inputs(1), tmp_path / "model.onnx", {})
+    inputs = {key: value.numpy() for key, value in named(suite.task.example_inputs(32, "test")).items()}
+    answers = torch.from_numpy(OnnxRuntime().load(tmp_path / "model.onnx", 1)(inputs))
+    torch.testing.assert_close(answers, suite.outputs(made), rtol=1e-4, atol=1e-4)
+
+
+BAD = [
+    ({}, r"^strength: expected exactly one of strength, target_bytes, got none"),
+    ({"strength": 1.0, "target_bytes": 100}, r"^strength: expected exactly one .*got strength and target_bytes"),
+    ({"strength": -1.0}, r"^strength: .*-1\.0"),
+    ({"target_bytes": 0}, r"^target_bytes: .*0"),
+    ({"strength": 1.0, "freeze": 1.0}, r"^freeze: .*1\.0"),
+    ({"strength": 1.0, "levels": 128}, r"^levels: .*128"),
+    ({"strength": 1.0, "temperature": 0.0}, r"^temperature: .*0\.0"),
+    ({"strength": 1.0, "teacher": "me"}, r"^teacher: .*'me'"),
+]
+
+
+@pytest.mark.parametrize(("options", "text"), BAD)
+def test_a_bad_option_is_named(options, text):
+    with pytest.raises(ParamsError, match=text):
+        RateAwareTraining(**options)
+
+
+ORDERS = [
+    (["weight_sharing", "rate_aware_training"], "undo the sharing"),
+    (["rate_aware_training", "weight_sharing"], "few integers times a step"),
+    (["rate_aware_training", "weight_only_quantization"], "few integers times a step"),
+    (["rate_aware_training", "distillation"], "undo the sharing"),
+    (["rate_aware_training", "batchnorm_folding"], "undo the sharing"),
+    (["static_quantization", "rate_aware_training"], "the weights are integers then"),
+]
+ORDER_OPTIONS = {"weight_sharing": {"bits": 4}, "rate_aware_training": {"strength": 1.0}}
+
+
+@pytest.mark.parametrize(("names", "reason"), ORDERS)
+def test_an_order_that_makes_no_sense_is_refused(names, reason):
+    steps = [Step(method=name, **ORDER_OPTIONS.get(name, {})) for name in names]
+    with pytest.raises(ParamsError, match=rf"1: {names[1]} cannot come after {names[0]} .*{reason}"):
+        built(steps, "steps")
+
+
+def test_pruning_and_folding_may_come_before_it():
+    names = ("batchnorm_folding", "magnitude_pruning", "rate_aware_training")
+    options = ORDER_OPTIONS | {"magnitude_pruning": {"sparsity": 0.5}}
+    assert len(built([Step(method=name, **options.get(name, {})) for name in names], "steps")) == 3
+
+
+def test_what_cannot_be_treated_is_refused_by_name(tiny):
+    suite = tiny("mlp")
+    with pytest.raises(ParamsError, match=r"ignore: .*'hed'.*'head'"):
+        suite.apply(RateAwareTraining(strength=1.0, ignore=("hed",)))
+    frozen = copy.deepcopy(suite.reference).requires_grad_(False)
+    with pytest.raises(CompressionError, match="frozen"):
+        suite.apply(RateAwareTraining(strength=1.0), frozen)
+    broken = copy.deepcopy(suite.reference)
+    broken.second.weight.data[0, 0] = float("nan")
+    with pytest.raises(CompressionError, match=r"second\.weight"):
+        suite.apply(RateAwareTraining(strength=1.0), broken)
+
+
+def test_a_place_is_dearer_in_an_empty_row_and_dearest_with_an_empty_column():
+    """Rows and columns 0 to 9 are half full, the others empty."""
+    plane = torch.zeros(40, 50)
+    plane[:10, :10] = (torch.rand(10, 10, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    first = prices_of(plane).first
+    full, row, empty = first[:10, :10].mean(), first[20:, :10].mean(), first[20:, 20:].mean()
+    assert full + 2 < row < empty
+
+
+def test_the_estimate_is_near_the_coder_for_scattered_integers():
+    random = torch.Generator().manual_seed(1)
+    density = torch.rand(120, 1, generator=random) * torch.rand(1, 150, generator=random)
+    plane = (torch.rand(120, 150, generator=random) < density * 0.4).float()
+    plane *= torch.randint(1, 3, plane.shape, generator=random) * (
+        torch.randint(0, 2, plane.shape, generator=random) * 2 - 1
+    )
+    layer = nn.Linear(150, 120, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(plane * 0.25)
+    assert prices_of(plane).total / 8 == pytest.approx(coded_bytes(layer), rel=0.1)
+
+
+def test_a_frozen_weight_keeps_its_zeros_and_its_size():
+    weight = torch.tensor([[0.02, -0.26, 0.6, 1.1]])
+    rounding = PricedWeight(weight, 2)
+    with torch.no_grad():
+        rounding.step.first.fill_(0.53)
+        rounding.live.copy_(torch.tensor([[False, True, True, True]]))
+        rounding.frozen.fill_(True)
+    step = float(coarse(torch.tensor(0.53)))
+    assert torch.equal(rounding(weight), torch.tensor([[0.0, -1, 1, 2]]) * step)
+    assert torch.equal(rounding.final(torch.tensor([[5.0, -0.01, 0.6, 9.0]])), torch.tensor([[0.0, -1, 1, 2]]) * step)
+
+
+def test_the_slope_of_the_price_is_that_of_the_bits():
+    """The first level's below a step, each further one's beyond, none where weights are cut or dead."""
+    weight = torch.tensor([[0.3, -0.3, 0.8, 2.0, 0.0]], requires_grad=True)
+    rounding = PricedWeight(weight.detach(), 3)
+    with torch.no_grad():
+        rounding.step.first.fill_(0.5)
+        rounding.first.fill_(6.0)
+        rounding.further.fill_(2.0)
+    rounding.price(weight).backward()
+    assert torch.allclose(weight.grad, torch.tensor([[12.0, -12.0, 4.0, 0.0, 0.0]]))
+    assert rounding.step.growth.grad is None
+
+
+def test_a_bias_has_finer_steps_and_may_grow_from_zero(tiny):
+    rounding = PricedWeight(torch.zeros(5), VECTOR_LEVELS)
+    assert bool(rounding.live.all())
+    assert float(rounding(torch.full((5,), 0.05)).max()) == pytest.approx(0.05, abs=0.001)
