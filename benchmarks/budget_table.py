@@ -54,6 +54,8 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
         for bits in (3, 4)
         for name, step in (("static", STATIC), ("weights alone", WEIGHTS))
     },
+    # A little over whole bits: the widest layer keeps these, and the others have room.
+    "3.1 bits a weight, static": {"budget": STATIC | {"budget": 3.1}},
 }
 
 

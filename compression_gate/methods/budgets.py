@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from compression_gate.methods.allocation import Choice, spread
 from compression_gate.methods.base import Context, Method
 from compression_gate.methods.chain import name_of
 from compression_gate.methods.integer_layers import remark_on_bits
-from compression_gate.methods.options import inside
+from compression_gate.methods.options import inside, outside
 from compression_gate.methods.sensitivity import STRENGTHS, Column, sensitivity_of
+from compression_gate.modules.quantized_weights import FEWEST_BITS, MOST_BITS, Scheme
 from compression_gate.records.sensitivity import Sensitivity
 
 BITS = (2, 3, 4, 5, 6, 8)
@@ -75,9 +76,31 @@ def bits_by_layer(method: Any, model: nn.Module, context: Context) -> dict[str, 
     return {member: found[layer] for layer, cells in rows.items() for member in cells[0].members}
 
 
-def bits_of(name: str, by_layer: Mapping[str, int], otherwise: int) -> int:
-    """Return the bits of a layer, which may be a part of one that the table knows as a whole."""
-    return next((bits for layer, bits in by_layer.items() if inside(name, (layer,))), otherwise)
+def budget_problems(budget: float | None, bits: int) -> list[str]:
+    """Say what is wrong with a budget of bits, or with bits beside one."""
+    found = [outside("budget", budget, FEWEST_BITS, MOST_BITS)]
+    if budget is not None and bits != MOST_BITS:
+        found.append(f"bits: expected none beside a budget, got {bits!r}")
+    return [problem for problem in found if problem is not None]
+
+
+def schemes(method: Any, model: nn.Module, context: Context) -> Callable[[str], Scheme]:
+    """Return how each layer's weights are held, by its name: as the options say, with the bits that a budget gives it.
+
+    Raises:
+        CompressionError: the layers cannot get down to the budget.
+    """
+    scheme = Scheme(
+        bits=method.bits, granularity=method.granularity, group_size=method.group_size, symmetric=method.symmetric
+    )
+    by_layer = {} if method.budget is None else bits_by_layer(method, model, context)
+
+    def scheme_of(name: str) -> Scheme:
+        # A layer may be a part of one that the table knows as a whole.
+        bits = next((bits for layer, bits in by_layer.items() if inside(name, (layer,))), scheme.bits)
+        return dataclasses.replace(scheme, bits=bits)
+
+    return scheme_of
 
 
 def shares_by_weight(

@@ -11,16 +11,14 @@ from torch import nn
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.integer_layers import (
     called_one_by_one,
-    finite_weights,
+    integer_form,
     refuse_none,
     remark_on_bits,
     replaced,
     treatable,
-    weight_names,
 )
 from compression_gate.methods.options import not_one_of, refuse
-from compression_gate.modules.quantized import quantized_type_of
-from compression_gate.modules.quantized_weights import Fit, Scheme, quantized_weight, scheme_problems
+from compression_gate.modules.quantized_weights import Fit, Scheme, scheme_problems
 
 Granularity = Literal["per_tensor", "per_channel"]
 
@@ -67,14 +65,8 @@ class DynamicQuantization:
         model = called_one_by_one(copy.deepcopy(model).eval(), self.ignore)
         scheme = Scheme(bits=self.bits, granularity=self.granularity, symmetric=self.symmetric)
         for name, layer in treatable(model, context, inputs=("dynamic",), ignore=self.ignore).items():
-            kind = quantized_type_of(layer)
-            assert kind is not None  # treatable() chose it
-            finite_weights("dynamic_quantization", name, layer)
-            weights = {
-                weight: quantized_weight(layer.get_parameter(weight), scheme, self.calibration)
-                for weight in weight_names(layer)
-            }
-            model = replaced(model, layer, kind.from_float(layer, weights, "dynamic"))
+            form = integer_form("dynamic_quantization", name, layer, scheme, self.calibration, "dynamic")
+            model = replaced(model, layer, form)
             context.notes.covered.append(name)
         refuse_none("dynamic_quantization", "linear layers or LSTMs", model, context)
         remark_on_bits(self.bits, context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.fx
@@ -16,8 +16,9 @@ from compression_gate.methods.options import not_one_of, refuse
 from compression_gate.modules.attention import HeadAttention
 from compression_gate.modules.opened import open_attention, own_problem, with_projections
 from compression_gate.modules.quantized import quantized_type_of
-from compression_gate.modules.quantized_layer import QuantizedLayer
+from compression_gate.modules.quantized_layer import QuantizedLayer, StaticInput
 from compression_gate.modules.quantized_recurrent import QuantizedRecurrent
+from compression_gate.modules.quantized_weights import Fit, Scheme, quantized_weight
 from compression_gate.modules.surgery import ties
 
 FUSED_NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d}
@@ -141,6 +142,29 @@ def finite_weights(method: str, name: str, layer: nn.Module) -> None:
                 f"{method}: {name or 'the model'}: expected finite weights, got NaN or infinity in {key}: "
                 "look at how it was trained"
             )
+
+
+def integer_form(
+    method: str,
+    name: str,
+    layer: nn.Module,
+    scheme: Scheme,
+    fit: Fit,
+    inputs: StaticInput | Literal["dynamic", "float"],
+) -> QuantizedLayer:
+    """Round a treatable layer's weights and return the integer layer that takes its place.
+
+    Args:
+        method, name: of the step and of the layer, for the error.
+
+    Raises:
+        CompressionError: a weight or bias is NaN or infinite.
+    """
+    kind = quantized_type_of(layer)
+    assert kind is not None  # treatable() chose it
+    finite_weights(method, name, layer)
+    rounded = {weight: quantized_weight(layer.get_parameter(weight), scheme, fit) for weight in weight_names(layer)}
+    return kind.from_float(layer, rounded, inputs)
 
 
 def remark_on_bits(bits: int, context: Context) -> None:

@@ -9,25 +9,23 @@ from typing import ClassVar, get_args
 from torch import nn
 
 from compression_gate.methods.base import Context, Effect
-from compression_gate.methods.budgets import bits_by_layer, bits_of
+from compression_gate.methods.budgets import budget_problems, schemes
 from compression_gate.methods.calibration import Calibration, observed
 from compression_gate.methods.integer_layers import (
     called_one_by_one,
     folded,
+    integer_form,
     refuse_none,
     remark_on_bits,
     replaced,
     treatable,
 )
 from compression_gate.methods.options import not_one_of, outside, refuse
-from compression_gate.modules.quantized import quantized_type_of
 from compression_gate.modules.quantized_weights import (
     FEWEST_BITS,
     MOST_BITS,
     Fit,
     Granularity,
-    Scheme,
-    quantized_weight,
     scheme_problems,
 )
 
@@ -66,10 +64,7 @@ class StaticQuantization:
 
     def __post_init__(self) -> None:
         refuse(
-            outside("budget", self.budget, FEWEST_BITS, MOST_BITS),
-            f"bits: expected none beside a budget, got {self.bits!r}"
-            if self.budget is not None and self.bits != MOST_BITS
-            else None,
+            *budget_problems(self.budget, self.bits),
             *scheme_problems(self.bits, self.granularity, self.group_size, self.symmetric),
             not_one_of("calibration", self.calibration, get_args(Calibration)),
             outside("percentile", self.percentile, 50, 100, open_="["),
@@ -86,25 +81,17 @@ class StaticQuantization:
         model = called_one_by_one(folded(copy.deepcopy(model).eval()), self.ignore)
         layers = treatable(model, context, inputs=("static",), ignore=self.ignore)
         seen = observed(model, layers, context, histograms=self.calibration != "minmax")
-        by_layer = {} if self.budget is None else bits_by_layer(self, given, context)
+        scheme_of = schemes(self, given, context)
         fit: Fit = "mse" if self.calibration == "mse" else "minmax"
         for name, layer in layers.items():
             if not seen[name].input.count:
                 context.notes.uncovered[name] = "never called with the calibration data"
                 continue
-            scheme = Scheme(
-                bits=bits_of(name, by_layer, self.bits),
-                granularity=self.granularity,
-                group_size=self.group_size,
-                symmetric=self.symmetric,
-            )
-            kind = quantized_type_of(layer)
-            assert kind is not None  # treatable() chose it
             ranges = seen[name].static(
                 f"static_quantization: {name}", self.calibration, self.percentile, self.activation_bits
             )
-            weight = quantized_weight(layer.get_parameter("weight"), scheme, fit)
-            model = replaced(model, layer, kind.from_float(layer, {"weight": weight}, ranges))
+            form = integer_form("static_quantization", name, layer, scheme_of(name), fit, ranges)
+            model = replaced(model, layer, form)
             context.notes.covered.append(name)
         refuse_none("static_quantization", "linear or convolution layers", model, context)
         remark_on_bits(self.bits, context)

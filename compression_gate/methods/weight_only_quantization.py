@@ -9,27 +9,17 @@ from typing import ClassVar, get_args
 from torch import nn
 
 from compression_gate.methods.base import Context, Effect
-from compression_gate.methods.budgets import bits_by_layer, bits_of
+from compression_gate.methods.budgets import budget_problems, schemes
 from compression_gate.methods.integer_layers import (
     called_one_by_one,
-    finite_weights,
+    integer_form,
     refuse_none,
     remark_on_bits,
     replaced,
     treatable,
-    weight_names,
 )
-from compression_gate.methods.options import not_one_of, outside, refuse
-from compression_gate.modules.quantized import quantized_type_of
-from compression_gate.modules.quantized_weights import (
-    FEWEST_BITS,
-    MOST_BITS,
-    Fit,
-    Granularity,
-    Scheme,
-    quantized_weight,
-    scheme_problems,
-)
+from compression_gate.methods.options import not_one_of, refuse
+from compression_gate.modules.quantized_weights import Fit, Granularity, scheme_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +55,7 @@ class WeightOnlyQuantization:
 
     def __post_init__(self) -> None:
         refuse(
-            outside("budget", self.budget, FEWEST_BITS, MOST_BITS),
-            f"bits: expected none beside a budget, got {self.bits!r}"
-            if self.budget is not None and self.bits != MOST_BITS
-            else None,
+            *budget_problems(self.budget, self.bits),
             *scheme_problems(self.bits, self.granularity, self.group_size, self.symmetric),
             not_one_of("calibration", self.calibration, get_args(Fit)),
         )
@@ -81,22 +68,10 @@ class WeightOnlyQuantization:
         """
         given = model
         model = called_one_by_one(copy.deepcopy(model).eval(), self.ignore)
-        by_layer = {} if self.budget is None else bits_by_layer(self, given, context)
+        scheme_of = schemes(self, given, context)
         for name, layer in treatable(model, context, inputs=("float",), ignore=self.ignore).items():
-            scheme = Scheme(
-                bits=bits_of(name, by_layer, self.bits),
-                granularity=self.granularity,
-                group_size=self.group_size,
-                symmetric=self.symmetric,
-            )
-            kind = quantized_type_of(layer)
-            assert kind is not None  # treatable() chose it
-            finite_weights("weight_only_quantization", name, layer)
-            weights = {
-                weight: quantized_weight(layer.get_parameter(weight), scheme, self.calibration)
-                for weight in weight_names(layer)
-            }
-            model = replaced(model, layer, kind.from_float(layer, weights, "float"))
+            form = integer_form("weight_only_quantization", name, layer, scheme_of(name), self.calibration, "float")
+            model = replaced(model, layer, form)
             context.notes.covered.append(name)
         refuse_none("weight_only_quantization", "linear, convolution, embedding or recurrent layers", model, context)
         remark_on_bits(self.bits, context)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
 from compression_gate.errors import CompressionError, ParamsError
+from compression_gate.methods import budgets
+from compression_gate.methods.base import Context
 from compression_gate.methods.budgets import BITS, TIE, losses_of
 from compression_gate.methods.chain import method_of
 from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.modules.surgery import state_digest, weights
-from compression_gate.records.params import Step
+from compression_gate.records.params import Step, TrainParams
 from compression_gate.records.sensitivity import Sensitivity
 
 KINDS = ("mlp", "lenet", "resnet", "mobilenet", "tokens", "transformer", "recurrent", "gru", "bidirectional", "tied")
@@ -90,6 +93,31 @@ def test_a_budget_that_all_layers_can_have_gives_all_of_it(tiny, name):
     suite = tiny("lenet")
     whole = suite.apply(method_of(Step(method=name, budget=8)))
     assert {layer.bits for layer in whole.modules() if isinstance(layer, QuantizedLayer)} == {8}
+
+
+WIDE = [  # budget, bits of a layer with nearly all weights, of a small one: never two bits for the wide one at three
+    (3, 3, 3),
+    (3.1, 3, 8),
+    (5, 5, 5),
+    (2.9, 2, 8),
+]
+
+
+@pytest.mark.parametrize(("budget", "wide", "narrow"), WIDE)
+def test_a_layer_with_nearly_all_weights_gets_the_whole_bits_under_the_mean(monkeypatch, budget, wide, narrow):
+    model = nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 1))
+    row = Sensitivity(layer="0", members=("0",), method="m", option="bits", strength=2, outputs_moved=0.0)
+    cells = {
+        name: [
+            row.model_copy(update={"members": (name,), "strength": bits, "loss_rise": worth / 4**bits})
+            for bits in budgets.BITS
+        ]
+        for name, worth in (("0", 10.0), ("1", 1.0))
+    }
+    monkeypatch.setattr(budgets, "measured", lambda *arguments: cells)
+    method = method_of(Step(method="weight_only_quantization", budget=budget))
+    context = Context(task=None, reference=model, train=TrainParams())
+    assert budgets.bits_by_layer(method, model, context) == {"0": wide, "1": narrow}
 
 
 def test_what_is_ignored_stays_and_is_no_part_of_the_total(tiny):
