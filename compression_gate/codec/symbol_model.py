@@ -15,6 +15,7 @@ mixing); the contexts are ours.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -45,6 +46,7 @@ SIZED_SLOTS = SIZED * BUCKETS * NODES
 PATTERN_SLOTS = ((PATTERNS - 1) * PATTERN_SIZE + PLACE_SIZE) * PATTERN_NODES
 SIGN_SLOTS = CONTEXTS * SIGN_SIZE
 NEGATIVE_SLOTS = BUCKETS * NODES  # of the first context, where the symbol is negative: −2 to 1 is no rare range
+SIGN_SLOTS_BEGIN = SIZED_SLOTS + PATTERN_SLOTS
 SLOTS = SIZED_SLOTS + PATTERN_SLOTS + SIGN_SLOTS + NEGATIVE_SLOTS
 FIRST_WEIGHT = 65536 * 12 // 100
 FASTEST, SLOWEST, SETTLED = 24, 3, 80  # learning rates of the weights, first and last, and when that is reached
@@ -61,14 +63,24 @@ class Learned:
         weights, asked: of each decision's mixing, and how often it was mixed.
     """
 
-    probabilities: np.ndarray = field(default_factory=lambda: np.zeros(SLOTS, dtype=np.uint16))
-    seen: np.ndarray = field(default_factory=lambda: np.zeros(SLOTS, dtype=np.uint8))
+    probabilities: np.ndarray = field(default_factory=lambda: first_probabilities().copy())
+    seen: np.ndarray = field(default_factory=lambda: (first_probabilities() > 0).astype(np.uint8))
     weights: np.ndarray = field(default_factory=lambda: np.full((NODES, CONTEXTS), FIRST_WEIGHT, dtype=np.int32))
     asked: np.ndarray = field(default_factory=lambda: np.zeros(NODES, dtype=np.int64))
 
     def copy(self) -> Learned:
         """As it is now, to try something out on."""
         return Learned(self.probabilities.copy(), self.seen.copy(), self.weights.copy(), self.asked.copy())
+
+
+@cache
+def first_probabilities() -> np.ndarray:
+    """What slots begin with; 0 where that depends on what is known when they are first asked."""
+    first = np.zeros(SLOTS, dtype=np.uint16)
+    first[:SIZED_SLOTS] = np.tile(logistic.priors().reshape(-1), SIZED)
+    first[SIGN_SLOTS_BEGIN : SIGN_SLOTS_BEGIN + SIGN_SIZE] = 32768
+    first[SIGN_SLOTS_BEGIN + SIGN_SLOTS :] = logistic.priors().reshape(-1)
+    return first
 
 
 def code_plane(
@@ -102,7 +114,7 @@ def code_plane(
     cost = code_symbols(
         symbols, stride, kernel, producers, group, coder, buffer, learned.probabilities, learned.seen,
         learned.weights, learned.asked, logistic.probabilities(), logistic.logits(), logistic.rates(),
-        logistic.priors(), logistic.prices(), encoding,
+        logistic.prices(), encoding,
     )  # fmt: skip
     return cost != FULL, int(cost)
 
@@ -191,7 +203,7 @@ def find_slots(node: int, negative: bool, contexts: np.ndarray, signs: np.ndarra
     """Write down the slots of a decision; return how many of its contexts have one."""
     if node == SIGN:
         for place in range(CONTEXTS):
-            slots[place] = SIZED_SLOTS + PATTERN_SLOTS + place * SIGN_SIZE + signs[place]
+            slots[place] = SIGN_SLOTS_BEGIN + place * SIGN_SIZE + signs[place]
         return CONTEXTS
     for place in range(SIZED if node < MANTISSA else FEWER):
         slots[place] = (place * BUCKETS + contexts[place]) * NODES + node
@@ -206,27 +218,20 @@ def find_slots(node: int, negative: bool, contexts: np.ndarray, signs: np.ndarra
 
 
 @inlined
-def begin_slots(
-    node: int, used: int, contexts: np.ndarray, slots: np.ndarray, probability: np.ndarray, seen: np.ndarray,
-    priors: np.ndarray,
-) -> None:  # fmt: skip
-    """Give slots that were never asked what is known without them."""
-    for place in range(used):
+def begin_slots(node: int, slots: np.ndarray, probability: np.ndarray, seen: np.ndarray) -> None:
+    """Give slots of patterns that were never asked what is known without them."""
+    base = probability[slots[0 if node == SIGN else TOGETHER]]
+    for place in range(1 if node == SIGN else SIZED, CONTEXTS):
         slot = slots[place]
         if seen[slot] == 0:
             seen[slot] = 1
-            if node == SIGN:
-                probability[slot] = 32768 if place == 0 else probability[slots[0]]
-            elif place < SIZED:
-                probability[slot] = priors[contexts[place], node]
-            else:
-                probability[slot] = probability[slots[TOGETHER]]
+            probability[slot] = base
 
 
 @compiled
 def code_symbols(
     symbols, stride, kernel, producers, group, coder, buffer, probability, seen, weights, asked, squash, stretch,
-    rates, priors, prices, encoding,
+    rates, prices, encoding,
 ):  # fmt: skip
     """Run :func:`code_plane`; return the cost, or FULL."""
     rows, columns = symbols.shape
@@ -262,7 +267,8 @@ def code_symbols(
                     else:
                         bit = (magnitude >> (left - 1)) & 1
                 used = find_slots(node, negative, contexts, signs, slots)
-                begin_slots(node, used, contexts, slots, probability, seen, priors)
+                if used == CONTEXTS:
+                    begin_slots(node, slots, probability, seen)
                 mixed = np.int64(0)
                 for place in range(used):
                     inputs[place] = stretch[probability[slots[place]]]
