@@ -177,15 +177,15 @@ def test_structure_among_neighbours_takes_fewer_bytes_than_the_entropy():
 
 FORMS = [  # a tensor -> the forms that it could take
     (of_values("F32", [1.5, 1.5]), {"constant"}),
-    (of_values("F32", [0.5, 1.5, -1.0]), {"floats", "table", "steps"}),
-    (of_values("F32", [0.1, float("nan"), 0.2]), {"floats", "table"}),
-    (of_values("I8", [1, 2]), {"integers"}),
-    (of_values("I32", [1, LARGEST_SYMBOL]), {"integers"}),
-    (of_values("I32", [1, LARGEST_SYMBOL + 1]), {"bytes"}),
-    (of_values("I64", [0, -(2**63)]), {"bytes"}),
-    (of_values("U64", [0, 1]), {"bytes"}),
+    (of_values("F32", [0.5, 1.5, -1.0]), {"floats", "table", "steps", "raw"}),
+    (of_values("F32", [0.1, float("nan"), 0.2]), {"floats", "table", "raw"}),
+    (of_values("I8", [1, 2]), {"integers", "raw"}),
+    (of_values("I32", [1, LARGEST_SYMBOL]), {"integers", "raw"}),
+    (of_values("I32", [1, LARGEST_SYMBOL + 1]), {"bytes", "raw"}),
+    (of_values("I64", [0, -(2**63)]), {"bytes", "raw"}),
+    (of_values("U64", [0, 1]), {"bytes", "raw"}),
     (of_values("BOOL", [0, 1]), {"integers"}),
-    (of_values("F64", [0.5, 1.5]), {"floats", "table"}),
+    (of_values("F64", [0.5, 1.5]), {"floats", "table", "raw"}),
 ]
 
 
@@ -203,7 +203,8 @@ def test_a_tensor_without_numbers_takes_no_bytes():
 
 # What no encoder writes: a form and the numbers behind it -> the complaint.
 HOSTILE = {
-    "a form that there is not": ("F32", [(6, 3)], "form of a tensor.*got 6"),
+    "a form that there is not": ("F32", [(7, 3)], "form of a tensor.*got 7"),
+    "truth values by their bits": ("BOOL", [(6, 3)], "form of a tensor of BOOL.*got 6"),
     "a NaN step": ("F32", [(2, 3), (0xFF, 8), (1, 5), (1, 1)], "expected a finite step, got nan"),
     "an infinite step": ("F32", [(2, 3), (0xFF, 8), (0, 5)], "expected a finite step, got inf"),
     "a step with a mantissa of 24 bits": ("F32", [(2, 3), (1, 8), (24, 5)], "at most 23 bits, got 24"),
