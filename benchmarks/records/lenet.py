@@ -15,6 +15,7 @@ import datetime
 import gzip
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -44,14 +45,21 @@ FILES = {"train": "train", "test": "t10k"}
 VALIDATION, SIDE, BATCH = 5_000, 28, 1_000
 ROTATION, SCALE, SHEAR, SHIFT, ELASTIC = 6.0, 0.06, 0.1, 0.6, 0.6  # degrees, shares, pixels; standard deviations
 MLP, CNN = {"model": "lenet:Mlp"}, {"model": "lenet:LeNet5"}
-TEACHER = {**CNN, "train": {"epochs": 3, "learning_rate": 0.002}}
+TEACHER = {**CNN, "train": {"epochs": 1, "learning_rate": 0.002}}
+MLP_DENSE = {"epochs": 4, "batch_size": 256, "learning_rate": 0.002}
 # copies: warped copies of the training images beside the clean ones; dense: how the reference is trained.
 RECIPES: dict[str, dict[str, Any]] = {
     "mlp first": {
         "task": MLP,
         "copies": 3,
-        "dense": {"epochs": 4, "batch_size": 256, "learning_rate": 0.002},
+        "dense": MLP_DENSE,
         "steps": [{"method": "rate_aware_training", "strength": 12.0, "levels": 2, "epochs": 6}],
+    },
+    "mlp taught by a CNN": {
+        "task": MLP,
+        "copies": 3,
+        "dense": MLP_DENSE,
+        "steps": [{"method": "rate_aware_training", "strength": 12.0, "levels": 2, "epochs": 6, "teacher": TEACHER}],
     },
 }
 
@@ -266,6 +274,7 @@ def main() -> None:
     if asked.answer:
         print(answered(Path(asked.answer), asked.model, asked.data, asked.split))
         return
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     sys.path.insert(0, str(HERE))
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     rows: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []

@@ -19,6 +19,7 @@ from compression_gate.tasks.calling import call
 SAME = 1e-5  # of the largest output: sums in another order
 
 
+@torch.enable_grad()  # the model is followed by what autograd remembers
 def without_dead_units(model: nn.Module, context: Context, ignored: set[str]) -> tuple[nn.Module, dict[str, int]]:
     """Return a copy without units whose weights are all zero, or whom only zeros read; and how many left each layer.
 

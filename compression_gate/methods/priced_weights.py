@@ -21,7 +21,7 @@ from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.modules.quantized_weights import SMALLEST_RANGE
 from compression_gate.modules.surgery import owners, unknown_weights, weights
 
-VECTOR_LEVELS = 63  # of biases and norms, which are few: their step is finer
+BIAS_LEVELS, VECTOR_LEVELS = 15, 63  # of biases, and of the weights of norms: few numbers, whose step is finer
 SMALLEST_VECTOR = 0.1  # what their levels span at least: a bias may grow from zero
 MANTISSA_BITS = 4  # of a step as it is stored, behind the leading one
 SHARES = tuple(
@@ -51,6 +51,7 @@ class PricedWeight(nn.Module):
         self.register_buffer("further", torch.zeros(()))
         self.register_buffer("frozen", torch.zeros((), dtype=torch.bool))
         self.bits = 0.0
+        self.shift = 0.0  # of magnitudes before they are rounded, once frozen
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weights that the integers stand for; gradients pass the rounding, and stop where it cuts.
@@ -68,7 +69,7 @@ class PricedWeight(nn.Module):
         """Round weights that are measured in steps."""
         nearest = scaled.round()
         if bool(self.frozen):
-            nearest = scaled.sign() * nearest.abs().clamp_min(1)
+            nearest = scaled.sign() * (scaled.abs() + self.shift).round().clamp(1, self.levels)
         return nearest.masked_fill(~self.live, 0) + 0.0  # no -0
 
     @torch.no_grad()
@@ -120,6 +121,8 @@ def first_step(weight: Tensor, levels: int) -> Tensor:
     """Return the step of the least squared rounding error, of those tried."""
     values = weight.detach().flatten().float()
     largest = values.abs().max().clamp_min(SMALLEST_RANGE * levels if weight.dim() > 1 else SMALLEST_VECTOR)
+    if not bool(values.any()):
+        return largest / levels
     steps = torch.stack([largest * share / levels for share in SHARES])
     errors = [(((values / step).round().clamp(-levels, levels) * step - values).square()).sum() for step in steps]
     return steps[int(torch.stack(errors).argmin())].reshape(())
@@ -169,8 +172,8 @@ def rounded_while_trained(model: nn.Module, treated: dict[str, nn.Parameter], le
             continue
         seen.add((id(layer), attribute))
         name = names[id(parameter)]
-        fine = name not in matrices
-        rounding = made[name].rounding if name in made else PricedWeight(parameter, VECTOR_LEVELS if fine else levels)
+        own = levels if name in matrices else BIAS_LEVELS if "bias" in attribute else VECTOR_LEVELS
+        rounding = made[name].rounding if name in made else PricedWeight(parameter, own)
         parametrize.register_parametrization(layer, attribute, rounding, unsafe=True)
         if isinstance(layer, nn.RNNBase) and not hasattr(layer, "refreshes"):
             layer.refreshes = layer.register_forward_pre_hook(refreshed)

@@ -35,7 +35,7 @@ class RateAwareTraining:
             weights costs as much as a bit of the training labels, which is what the shortest description of both would
             pay; above it the file gets smaller than the data ask for. The price rises quadratically until half time.
         target_bytes: instead: bytes of the coded tensors to end at; the price follows what the coder itself says.
-        levels: the largest integer of a weight, 1 to 127. Biases and the weights of norms have up to 63, and a finer
+        levels: the largest integer of a weight, 1 to 127. Biases have up to 15 and the weights of norms 63, of a finer
             step.
         epochs: of training; data, batch size and augmentation are those of ``train``.
         freeze: share of the training, at its end, in which zeros stay zero and nothing else becomes zero. The learning
@@ -95,7 +95,9 @@ class RateAwareTraining:
         priced = rounded_while_trained(student, {name: holders[name] for name in treated}, self.levels)
         control = self.control(shell, priced, context)
         control.removable = removable_biases(shell, context, ignored)
+        control.shrink = lambda made: without_dead_units(made, context, ignored)[0]
         self.train(student, control, model, context)
+        control.nudge(student)
         made = filled(shell, student, priced)
         smaller, lost = without_dead_units(made, context, ignored)
         self.note(smaller, lost, control, context)

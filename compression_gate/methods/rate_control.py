@@ -21,9 +21,14 @@ COMPARISONS = 4  # the same without one, to compare the estimate with
 RAMP_SHARE = 0.5  # of the training: the price is full from there on
 STEERED_SHARE = 0.8  # of the time until the zeros are frozen: then the target is to be reached
 FIRST_STRENGTH = 0.5  # where the search for a price begins
+LEAST_STRENGTH, MOST_STRENGTH = (
+    1e-3,
+    300.0,
+)  # where it ends: beyond, weights move as fast as the learning rate lets them
 GAIN, MOST_CHANGE = 1.5, 0.8  # of the price's logarithm, for each size's logarithm off; at one time at most
 LARGEST_JUMP = 1.3  # of an estimate between two counts; beyond it the old prices stay
 CUT_LOW, CUT_HIGH, CUT_TRIALS, CLOSE = 0.08, 3.0, 12, 0.002  # cuts are tried in steps; 0.5 is plain rounding
+NEAR_ENOUGH = 0.01  # of a target: half of what is promised
 
 
 def coded_bytes(model: nn.Module) -> int:
@@ -46,6 +51,7 @@ class RateControl:
         strength: the full price in units of :attr:`unit`; None with a target.
         target: bytes of the coded tensors; None with a strength.
         unit: loss for each bit at strength 1.
+        shrink: what is done to the model at the end, before it is stored.
         removable: biases, by name, of layers whose empty rows may leave, with the name of the weight.
     """
 
@@ -56,7 +62,7 @@ class RateControl:
     strength: float | None
     target: int | None
     unit: float
-    measure: Callable[[nn.Module], int] = coded_bytes
+    shrink: Callable[[nn.Module], nn.Module] = lambda model: model
     removable: dict[str, str] = field(default_factory=dict)
     step: int = 0
     now: float = 0.0
@@ -115,7 +121,7 @@ class RateControl:
 
     def compare(self, student: nn.Module) -> None:
         """Ask the coder; with a target, make bits dearer where the model is larger than planned."""
-        real = self.measure(filled(self.shell, student, self.priced))
+        real = coded_bytes(filled(self.shell, student, self.priced))
         self.seen.append((self.step, sum(one.rounding.bits for one in self.priced) / 8, real))
         if self.target is None:
             return
@@ -124,18 +130,24 @@ class RateControl:
         done = min(1.0, (self.step - self.every) / max(1.0, STEERED_SHARE * self.frozen_from - self.every))
         planned = self.planned_from + (math.log(self.target) - self.planned_from) * done
         change = GAIN * (math.log(real) - planned)
-        self.now *= math.exp(min(max(change, -MOST_CHANGE), MOST_CHANGE))
+        factor = math.exp(min(max(change, -MOST_CHANGE), MOST_CHANGE))
+        self.now = min(max(self.now * factor, LEAST_STRENGTH), MOST_STRENGTH)
 
     def freeze(self, student: nn.Module) -> None:
         """Fix which weights are zero: those that round to it, or with a target, those that lead to its size."""
         cut = 0.5 if self.target is None else self.cut_for_target(student)
+        self.settle(cut)
+        for one in self.priced:
+            one.rounding.reprice(one.weight)
+
+    def settle(self, cut: float) -> None:
+        """Freeze all with the weights under ``cut`` steps as zeros."""
         for one in self.priced:
             one.rounding.live.copy_(self.kept(one, cut))
         for bias, weight in self.removable.items():
             self.silence(bias, weight)
         for one in self.priced:
             one.rounding.frozen.fill_(True)
-            one.rounding.reprice(one.weight)
 
     @staticmethod
     def kept(one: Priced, cut: float) -> Tensor:
@@ -145,23 +157,46 @@ class RateControl:
     def cut_for_target(self, student: nn.Module) -> float:
         """Return the cut with which the coder says the target, by bisection."""
         assert self.target is not None
-        rounding = [one.rounding for one in self.priced]
-        before = [one.live.clone() for one in rounding]
+        before = [one.rounding.live.clone() for one in self.priced]
         low, high, cut = CUT_LOW, CUT_HIGH, 0.5
         for _ in range(CUT_TRIALS):
             cut = math.sqrt(low * high)
+            self.settle(cut)
+            real = self.size(student)
             for one, live in zip(self.priced, before, strict=True):
+                one.rounding.frozen.fill_(False)
                 one.rounding.live.copy_(live)
-                one.rounding.live.copy_(self.kept(one, cut))
-                one.rounding.frozen.fill_(True)
-            real = self.measure(filled(self.shell, student, self.priced))
-            for kept, live in zip(rounding, before, strict=True):
-                kept.frozen.fill_(False)
-                kept.live.copy_(live)
             if abs(real / self.target - 1) <= CLOSE:
                 break
             low, high = (cut, high) if real > self.target else (low, cut)
         return cut
+
+    def size(self, student: nn.Module) -> int:
+        """Return the bytes that the coder takes for the result as it would be now."""
+        return coded_bytes(self.shrink(filled(self.shell, student, self.priced)))
+
+    @torch.no_grad()
+    def nudge(self, student: nn.Module) -> None:
+        """Move the result to its target where magnitudes moved away from it behind the freeze.
+
+        One number, found by bisection: above zero it is added to magnitudes before they are rounded; below, it is taken
+        off, and weights smaller than it become zero.
+        """
+        if self.target is None or abs(self.size(student) / self.target - 1) <= NEAR_ENOUGH:
+            return
+        before = [one.rounding.live.clone() for one in self.priced]
+        low, high = -1.0, 1.0
+        for _ in range(CUT_TRIALS):
+            middle = (low + high) / 2
+            for one, live in zip(self.priced, before, strict=True):
+                one.rounding.live.copy_(live)
+                if one.weight.dim() > 1:
+                    one.rounding.shift = middle / 2
+                    one.rounding.live.copy_(live & (one.rounding.scaled(one.weight).abs() >= -middle))
+            real = self.size(student)
+            if abs(real / self.target - 1) <= CLOSE:
+                return
+            low, high = (low, middle) if real > self.target else (middle, high)
 
     def silence(self, bias: str, weight: str) -> None:
         """Set to zero the biases of rows without any weight: they add a constant, which training makes up for."""

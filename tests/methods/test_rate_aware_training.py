@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods.bit_prices import prices_of
 from compression_gate.methods.chain import built
 from compression_gate.methods.magnitude_pruning import MagnitudePruning
-from compression_gate.methods.priced_weights import VECTOR_LEVELS, PricedWeight, coarse
+from compression_gate.methods.priced_weights import BIAS_LEVELS, PricedWeight, coarse
 from compression_gate.methods.rate_aware_training import RateAwareTraining
 from compression_gate.methods.rate_control import coded_bytes
 from compression_gate.modules.structure import load_model, save_model
@@ -61,13 +62,13 @@ def test_the_dearer_a_bit_the_smaller_the_file(tiny, tmp_path, kind):
     suite = tiny(kind)
     sizes = [
         encode_model(
-            suite.apply(RateAwareTraining(strength=strength, epochs=4, learning_rate=RATE)),
+            suite.apply(RateAwareTraining(strength=strength, epochs=8, learning_rate=RATE)),
             suite.factory,
             tmp_path / f"{strength}.cgz",
         )
         for strength in (0.1, 1.0, 4.0)
     ]
-    assert sizes[0] > 1.1 * sizes[1] > 1.1 * 1.1 * sizes[2]
+    assert sizes[0] > 1.1 * sizes[1] > 1.1 * 1.1 * sizes[2], sizes
 
 
 def test_the_price_makes_the_file_smaller_than_the_same_training_without_it(tiny):
@@ -233,12 +234,17 @@ def test_what_cannot_be_treated_is_refused_by_name(tiny):
 
 
 def test_a_place_is_dearer_in_an_empty_row_and_dearest_with_an_empty_column():
-    """Rows and columns 0 to 9 are half full, the others empty."""
-    plane = torch.zeros(40, 50)
-    plane[:10, :10] = (torch.rand(10, 10, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    """The first half of the rows and columns is full to 60 %, the other to 15 %; both together to 4 %."""
+    density = torch.tensor([0.6] * 40 + [0.15] * 40).unsqueeze(1) * torch.tensor([1.0] * 60 + [0.25] * 60)
+    plane = (torch.rand(80, 120, generator=torch.Generator().manual_seed(0)) < density).float()
     first = prices_of(plane).first
-    full, row, empty = first[:10, :10].mean(), first[20:, :10].mean(), first[20:, 20:].mean()
-    assert full + 2 < row < empty
+    full, row, column, neither = (
+        float(first[rows][:, columns].mean())
+        for rows in (slice(40), slice(40, 80))
+        for columns in (slice(60), slice(60, 120))
+    )
+    assert full + 1.5 < min(row, column) <= max(row, column) < neither - 1
+    assert full == pytest.approx(1 - math.log2(0.6 / 0.4), abs=0.5)
 
 
 def test_the_estimate_is_near_the_coder_for_scattered_integers():
@@ -279,7 +285,7 @@ def test_the_slope_of_the_price_is_that_of_the_bits():
     assert rounding.step.growth.grad is None
 
 
-def test_a_bias_has_finer_steps_and_may_grow_from_zero(tiny):
-    rounding = PricedWeight(torch.zeros(5), VECTOR_LEVELS)
+def test_a_bias_may_grow_from_zero():
+    rounding = PricedWeight(torch.zeros(5), BIAS_LEVELS)
     assert bool(rounding.live.all())
-    assert float(rounding(torch.full((5,), 0.05)).max()) == pytest.approx(0.05, abs=0.001)
+    assert float(rounding(torch.full((5,), 0.05)).detach().max()) == pytest.approx(0.05, abs=0.004)
