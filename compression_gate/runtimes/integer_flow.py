@@ -188,7 +188,8 @@ def round_sum(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
         return
     low, high = (one + other for one, other in zip(*ranges, strict=True))
     value, low, high = behind_bounds(node.outputs[0], low, high)
-    if own_rounding(value) is not None or {use.node.op_type for use in value.uses()} <= {"Add", *POOLS}:
+    kinds = {use.node.op_type for use in value.uses()}
+    if own_rounding(value) is not None or kinds <= {"Add", "QuantizeLinear", *POOLS}:
         round_for_readers(graph, value, node.name or str(node.outputs[0].name), low, high)
 
 

@@ -151,6 +151,15 @@ def test_what_runs_on_integers_answers_as_the_module_does(kind, options, tmp_pat
     assert apart(exported(model, tmp_path), model) <= (0.15 if "activation_bits" in options else 0.03)
 
 
+def test_a_sum_that_two_layers_round_otherwise_runs_on_integers_too(tmp_path):
+    """Training may teach the layers of a fork two steps."""
+    model = made(Strided)
+    model.shortcut.input_scale *= 1.1
+    path = exported(model, tmp_path)
+    assert run_as(path)["QLinearAdd"] == 3
+    assert apart(path, model) <= 0.03
+
+
 def test_a_layer_at_two_places_is_rounded_to_two_ranges(tmp_path):
     path = exported(made(Twice), tmp_path)
     held = {value.name: onnx.numpy_helper.to_array(value) for value in onnx.load(path).graph.initializer}
