@@ -34,7 +34,8 @@ class RateAwareTraining:
         strength: price of a bit, in multiples of ln 2 / N units of loss, N examples in the train split. At 1 a bit of
             weights costs as much as a bit of the training labels, which is what the shortest description of both would
             pay; above it the file gets smaller than the data ask for. The price rises quadratically until half time.
-        target_bytes: instead: bytes of the coded tensors to end at; the price follows what the coder itself says.
+        target_bytes: instead: bytes of the coded tensors to end at; the price follows what the coder itself says. It is
+            asked some forty times, which takes a second for each million weights.
         levels: the largest integer of a weight, 1 to 127. Biases have up to 15 and the weights of norms 63, of a finer
             step.
         epochs: of training; data, batch size and augmentation are those of ``train``.

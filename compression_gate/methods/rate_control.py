@@ -21,10 +21,7 @@ COMPARISONS = 4  # the same without one, to compare the estimate with
 RAMP_SHARE = 0.5  # of the training: the price is full from there on
 STEERED_SHARE = 0.8  # of the time until the zeros are frozen: then the target is to be reached
 FIRST_STRENGTH = 0.5  # where the search for a price begins
-LEAST_STRENGTH, MOST_STRENGTH = (
-    1e-3,
-    300.0,
-)  # where it ends: beyond, weights move as fast as the learning rate lets them
+LEAST_STRENGTH, MOST_STRENGTH = 1e-3, 300.0  # where it ends: beyond, the learning rate holds weights back
 GAIN, MOST_CHANGE = 1.5, 0.8  # of the price's logarithm, for each size's logarithm off; at one time at most
 LARGEST_JUMP = 1.3  # of an estimate between two counts; beyond it the old prices stay
 CUT_LOW, CUT_HIGH, CUT_TRIALS, CLOSE = 0.08, 3.0, 12, 0.002  # cuts are tried in steps; 0.5 is plain rounding
