@@ -127,6 +127,9 @@ class PageStream:
     def check_end(self):
         assert len(self.data) <= self.position <= len(self.data) + 8
 
+    def numbers(self, bits, count):
+        return [self.number(bits) for _ in range(count)]
+
     def number(self, bits, value=0):
         found = 0
         for place in reversed(range(bits)):
@@ -306,9 +309,9 @@ def read_tensor(stream, kind, shape):
         return read_floats(stream, kind, plane)
     if form == 6:
         if width < 8:
-            return [stream.number(8 * width) for _ in range(size)]
-        upper = [stream.number(32) for _ in range(size)]
-        return [half << 32 | stream.number(32) for half in upper]
+            return stream.numbers(8 * width, size)
+        upper, lower = stream.numbers(32, size), stream.numbers(32, size)
+        return [high << 32 | low for high, low in zip(upper, lower, strict=True)]
     rows_of_bytes = stream.plane(size, width, 1, 1)
     return [int.from_bytes(bytes(row), "little") for row in rows_of_bytes]
 
@@ -316,9 +319,10 @@ def read_tensor(stream, kind, shape):
 def read_floats(stream, kind, plane):
     _, exponent_bits, mantissa_bits = FIELDS[kind]
     top, unused = stream.number(exponent_bits), stream.number(6)
-    found = []
-    for symbol in plane():
-        mantissa = stream.number(mantissa_bits - unused) << unused if symbol else 0
+    found, symbols = [], plane()
+    mantissas = iter(stream.numbers(mantissa_bits - unused, sum(symbol != 0 for symbol in symbols)))
+    for symbol in symbols:
+        mantissa = next(mantissas) << unused if symbol else 0
         sign = (symbol < 0) << exponent_bits + mantissa_bits
         found.append((sign | top + 1 - abs(symbol) << mantissa_bits | mantissa) if symbol else 0)
     return found
@@ -367,7 +371,7 @@ def read_file(data):
 
 def read_tensors(data):
     """Bit patterns by name of a file of named tensors."""
-    _, directory, pool, segments = read_file(data)
+    flags, directory, pool, segments = read_file(data)
     stream, found, waiting = PageStream(pool), {}, list(segments)
     for name, kind, shape in directory:
         width = FIELDS[kind][0] if kind in FIELDS else BYTES[kind]
@@ -376,10 +380,130 @@ def read_tensors(data):
     stream.check_end()
     for name, kind, shape in directory:
         if name not in found:
-            own = PageStream(waiting.pop(0))
+            own = (FastPageStream if flags & 8 else PageStream)(waiting.pop(0))
             found[name] = read_tensor(own, kind, tuple(shape))
             own.check_end()
     return found
+
+
+class Bits:
+    """A bit field: the lowest bit of the first byte comes first."""
+
+    def __init__(self, data):
+        self.data, self.place = data, 0
+
+    def take(self, bits):
+        first, behind = self.place // 8, (self.place + bits + 7) // 8
+        assert behind <= len(self.data)
+        found = int.from_bytes(self.data[first:behind], "little") >> self.place % 8 & (1 << bits) - 1
+        self.place += bits
+        return found
+
+    def gamma(self):
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+        return 1 << zeros | self.take(zeros)
+
+    def bytes(self):
+        return (self.place + 7) // 8
+
+
+def signed(data, position):
+    number, position = varint(data, position)
+    return (-(number + 1) // 2 if number & 1 else number // 2), position
+
+
+def wrapped(number):
+    return (number + 2**31) % 2**32 - 2**31
+
+
+def static_code(data, count):
+    if count == 0:
+        return []
+    if data[0] <= 32:
+        base, position = signed(data, 1)
+        field = Bits(data[position:])
+        return [wrapped(base + field.take(data[0])) for _ in range(count)]
+    scale = data[0] - 64
+    centre, position = signed(data, 1)
+    used, position = varint(data, position)
+    token, position = signed(data, position)
+    table, length = frequencies(Bits(data[position:]), used + 2, token + 2048, scale)
+    position += length
+    states = 4 if count >= 65_536 else 1
+    x = [int.from_bytes(data[position + 4 * i : position + 4 * i + 4], "little") for i in range(states)]
+    position, tokens = position + 4 * states, []
+    for place in range(count):
+        state = place % states if place < count // states * states else 0
+        slot = x[state] & (1 << scale) - 1
+        token, frequency, start = table[slot]
+        x[state] = frequency * (x[state] >> scale) + slot - start
+        if x[state] < 1 << 16:
+            x[state] = x[state] << 16 | int.from_bytes(data[position : position + 2], "little")
+            position += 2
+        tokens.append(token)
+    assert x == [1 << 16] * states
+    raw = Bits(data[position:])
+    found = [wrapped(centre + distance(token, raw)) for token in tokens]
+    assert raw.bytes() == len(data) - position
+    return found
+
+
+def frequencies(field, used, token, scale):
+    """What each slot says, and how many bytes the table took."""
+    left, bits, slots = 1 << scale, scale - 5, []
+    for place in range(used):
+        token += field.gamma() if place else 0
+        frequency = left
+        if place < used - 1:
+            code = field.gamma()
+            bits += code >> 1 if code & 1 else -(code >> 1)
+            frequency = 1 << bits - 1 | field.take(bits - 1)
+        slots += [(token, frequency, (1 << scale) - left)] * frequency
+        left -= frequency
+    assert left == 0
+    return slots, field.bytes()
+
+
+def distance(token, raw):
+    if token < 4096:
+        return token - 2048
+    negative, size = divmod(token - 4096, 120)
+    if size >= 4:
+        below = (size - 4) // 4
+        size = (size - 4 * below) << below | raw.take(below)
+    return -size - 1 if negative else size
+
+
+class FastPageStream:
+    """Reads a stream of the fast profile."""
+
+    def __init__(self, data):
+        self.data, self.position = data, 0
+
+    def numbers(self, bits, count):
+        field = Bits(self.data[self.position :])
+        found = [field.take(bits) for _ in range(count)]
+        self.position += field.bytes()
+        return found
+
+    def number(self, bits, value=0):
+        return self.numbers(bits, 1)[0]
+
+    def bit(self, one, bit):
+        return self.number(1)
+
+    def plane(self, rows, columns, stride, kernel):
+        length = self.number(32)
+        flat = static_code(self.data[self.position : self.position + length], rows * columns)
+        self.position += length
+        return [flat[row * columns : (row + 1) * columns] for row in range(rows)]
+
+    def check_end(self):
+        assert self.position == len(self.data)
+
+    whole = PageStream.whole
 
 
 # --- Against the real ones --------------------------------------------------------------------------------------------
@@ -471,6 +595,25 @@ def test_a_decoder_written_from_the_page_reads_segments(tmp_path):
     encode_tensors(tmp_path / "a.safetensors", tmp_path / "a.cgz")
     found = read_tensors((tmp_path / "a.cgz").read_bytes())
     assert found == {"large": patterns(values), "small": patterns(torch.arange(4.0))}
+
+
+LARGE = {
+    "normal": lambda random: torch.randn(130, 129, generator=random),
+    "integers": lambda random: (torch.randn(300, 300, generator=random) * 20).round().to(torch.int8),
+    "few steps": lambda random: torch.randint(-3, 4, (128, 131), generator=random) * 0.25,
+    "wide": lambda random: (torch.randn(129, 128, generator=random) * 5000).round().to(torch.int32),
+    "full range": lambda random: torch.randint(-(2**24), 2**24, (130, 130), generator=random, dtype=torch.int32),
+    "regular": lambda random: torch.arange(8200) * 2**40,
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_decoder_written_from_the_page_reads_the_fast_profile(tmp_path, name):
+    tensor = LARGE[name](torch.Generator().manual_seed(0))
+    save_file({"a": tensor, "b": tensor.reshape(-1)[:20].clone()}, tmp_path / "a.safetensors")
+    encode_tensors(tmp_path / "a.safetensors", tmp_path / "a.cgz", fast=True)
+    found = read_tensors((tmp_path / "a.cgz").read_bytes())
+    assert found == {"a": patterns(tensor), "b": patterns(tensor.reshape(-1)[:20])}
 
 
 class Net(nn.Module):
