@@ -59,11 +59,12 @@ takes a share of at least 2^-16 from it, 0.00002 bits a symbol.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, cast
 
 import numba
 import numpy as np
 
+from compression_gate.codec.compiling import compiled
 from compression_gate.errors import CodecError
 
 MAX_COUNT = 2**24
@@ -95,16 +96,6 @@ PROBLEMS = {
     STATE_LEFT: ("states", f"{1 << 16} behind the last symbol", "another number"),
     RAW_ENDS: ("raw bits", "those of every token", "their end"),
 }
-
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
-
-
-def compiled(kernel: Kernel) -> Kernel:
-    """Compile a function at its first call, which takes seconds, and keep it on disk for the next process.
-
-    It runs without the interpreter's lock, and checks no index: comments say why each lies inside its array.
-    """
-    return cast("Kernel", numba.njit(cache=True, nogil=True)(kernel))
 
 
 def encode(symbols: np.ndarray) -> bytes:

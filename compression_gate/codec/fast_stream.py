@@ -8,7 +8,7 @@ import numpy as np
 from numba import uint64
 
 from compression_gate.codec import fast_coder
-from compression_gate.codec.range_coder import compiled
+from compression_gate.codec.compiling import compiled
 from compression_gate.codec.streams import LARGEST_SYMBOL, Geometry
 from compression_gate.errors import CodecError
 

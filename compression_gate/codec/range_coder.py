@@ -10,18 +10,15 @@ Recording Conference, 1979; without carries as in M. Mahoney, Data Compression E
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
+
+from compression_gate.codec.compiling import compiled, inlined
 
 LOW, HIGH, CODE, POSITION = 0, 1, 2, 3
 FULL = -1  # the buffer is too small
 MOST_LEFT_OUT = 4  # zeros at the end: a decoder is at most so many bytes, and the four it begins with, behind the last
 TOP, BYTE, WORD = 0xFF000000, 0xFF, 0xFFFFFFFF
-# Kernels are kept on disk behind the first call, which takes seconds; they let go of the interpreter's lock.
-compiled: Any = njit(cache=True, nogil=True)
-inlined: Any = njit(cache=True, nogil=True, inline="always")
 
 
 def started() -> np.ndarray:

@@ -20,6 +20,7 @@ from functools import cache
 import numpy as np
 
 from compression_gate.codec import logistic
+from compression_gate.codec.compiling import compiled, inlined
 from compression_gate.codec.logistic import (
     BUCKETS,
     EXPONENT,
@@ -32,7 +33,7 @@ from compression_gate.codec.logistic import (
     SIGN,
     ZERO,
 )
-from compression_gate.codec.range_coder import FULL, POSITION, code_bit, compiled, inlined
+from compression_gate.codec.range_coder import FULL, POSITION, code_bit
 
 SIZED = 5  # contexts that are an expected magnitude
 PATTERNS = 5
@@ -54,6 +55,16 @@ MOST_ROWS_OF_SYMBOLS = 1 << 32
 ROOM = 5 * (MOST_EXPONENT + 2 + MOST_EXPONENT)  # bytes that one symbol can take at most, and more
 
 
+@cache
+def first_probabilities() -> np.ndarray:
+    """What slots begin with; 0 where that depends on what is known when they are first asked."""
+    first = np.zeros(SLOTS, dtype=np.uint16)
+    first[:SIZED_SLOTS] = np.tile(logistic.priors().reshape(-1), SIZED)
+    first[SIGN_SLOTS_BEGIN : SIGN_SLOTS_BEGIN + SIGN_SIZE] = 32768
+    first[SIGN_SLOTS_BEGIN + SIGN_SLOTS :] = logistic.priors().reshape(-1)
+    return first
+
+
 @dataclass(frozen=True)
 class Learned:
     """What coding has learned so far; several planes may go through one.
@@ -71,16 +82,6 @@ class Learned:
     def copy(self) -> Learned:
         """As it is now, to try something out on."""
         return Learned(self.probabilities.copy(), self.seen.copy(), self.weights.copy(), self.asked.copy())
-
-
-@cache
-def first_probabilities() -> np.ndarray:
-    """What slots begin with; 0 where that depends on what is known when they are first asked."""
-    first = np.zeros(SLOTS, dtype=np.uint16)
-    first[:SIZED_SLOTS] = np.tile(logistic.priors().reshape(-1), SIZED)
-    first[SIGN_SLOTS_BEGIN : SIGN_SLOTS_BEGIN + SIGN_SIZE] = 32768
-    first[SIGN_SLOTS_BEGIN + SIGN_SLOTS :] = logistic.priors().reshape(-1)
-    return first
 
 
 def code_plane(
