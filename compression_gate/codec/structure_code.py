@@ -58,12 +58,12 @@ def code_structure(
     try:
         layers = code_layers(stream, factory_model, given.layers)
         whole = Structure(layers=layers, attributes=code_attributes(stream, factory_model, given.attributes))
-        model = rebuilt(factory_model, whole, largest=largest)
+        # Attributes change no names, and a model may be large: it is copied for its names only where they changed.
+        model = rebuilt(factory_model, whole, largest=largest) if layers else factory_model
         shapes = code_shapes(stream, model, given.shapes)
         kept = kept_ties(factory_model, [*layers, *shapes])
-        unsaid = Structure(layers=layers, attributes=whole.attributes, shapes=shapes, ties=kept)
-        groups = code_ties(stream, rebuilt(factory_model, unsaid, largest=largest), given.ties if structure else None)
-        found = unsaid.model_copy(update={"ties": groups})
+        groups = code_ties(stream, model, kept, given.ties if structure else None)
+        found = Structure(layers=layers, attributes=whole.attributes, shapes=shapes, ties=groups)
         return found, rebuilt(factory_model, found, largest=largest)
     except CompressionError as error:
         raise CodecError(f"structure: {error}") from error
@@ -245,10 +245,9 @@ def kept_ties(factory_model: nn.Module, changed: Sequence[str]) -> tuple[tuple[s
 
 
 def code_ties(
-    stream: Stream, model: nn.Module, groups: tuple[tuple[str, ...], ...] | None
+    stream: Stream, model: nn.Module, before: tuple[tuple[str, ...], ...], groups: tuple[tuple[str, ...], ...] | None
 ) -> tuple[tuple[str, ...], ...]:
-    """Write or read which parameters are one; a bit where that is as in the model without a word."""
-    before = ties(model)
+    """Write or read which parameters are one; a bit where they are as ``before``."""
     if stream.number(groups is not None and set(groups) == set(before), 1):
         return before
     places = [name for name, _ in model.named_parameters(remove_duplicate=False)]

@@ -239,6 +239,11 @@ class Script:
             self.bits(1, 1)
         return self
 
+    def last(self):
+        """Ties as they are, and nothing behind them."""
+        self.more = 0
+        return self.bits(1, 1)
+
     def read(self, factory, largest=LARGEST):
         for _ in range(self.more):
             self.bits(0, 32)
@@ -246,9 +251,8 @@ class Script:
 
 
 def end(script):
-    """No attributes, no shapes, ties as they are."""
-    script.more = 0
-    return script.whole(0, 0).bits(1, 1)
+    """No attributes, no shapes."""
+    return script.whole(0, 0).last()
 
 
 def layer(net, name, kind):
@@ -313,7 +317,7 @@ HOSTILE = {  # a structure -> why it is none
     ),
     "more modules than any model has": (lambda net: nested(net), f"at most {MOST_INSIDE} modules and tensors"),
     "an attribute of another module": (
-        lambda net: Script(net).whole(0, 1).place("head").bits(0, 5).whole(3),
+        lambda net: Script(net).whole(0, 1).place("head").bits(0, 5).whole(3, 0).last(),
         "an integer attribute that the module has",
     ),
     "an attribute that there is not": (
@@ -321,15 +325,15 @@ HOSTILE = {  # a structure -> why it is none
         "expected one of 29 places, got number 30",
     ),
     "a shape beyond all bounds": (
-        lambda net: Script(net).whole(0, 0, 1).bits(0, 5).whole(2, 1 << 30, 1 << 30),
+        lambda net: Script(net).whole(0, 0, 1).bits(0, 5).whole(2, 1 << 30, 1 << 30).last(),
         "at most 1048576 numbers in all",
     ),
     "a shape beyond all bounds beside a zero": (
-        lambda net: Script(net).whole(0, 0, 1).bits(0, 5).whole(4, 0, *[2**31 - 1] * 3),
+        lambda net: Script(net).whole(0, 0, 1).bits(0, 5).whole(4, 0, *[2**31 - 1] * 3).last(),
         "at most 1048576 numbers in all",
     ),
     "a shape below zero": (
-        lambda net: Script(net).whole(0, 0, 1).bits(0, 5).whole(1, -4),
+        lambda net: Script(net).whole(0, 0, 1).bits(0, 5).whole(1, -4).last(),
         "at most 1048576 numbers in all",
     ),
     "a tie of different shapes": (
