@@ -17,7 +17,7 @@ from compression_gate.gate.timing_test import ALPHA
 from compression_gate.measurers.absolute import Figures, figures_of, measure_absolute
 from compression_gate.measurers.eager import measure_eager
 from compression_gate.measurers.evidence import accumulated
-from compression_gate.measurers.fresh import Conditions, measure_fresh
+from compression_gate.measurers.fresh import Conditions, Fresh, measure_fresh
 from compression_gate.measurers.latency import PROCEDURE, PairedSamples, Sampled, Setting, sample_pair
 from compression_gate.measurers.machine import timing_environment
 from compression_gate.measurers.order_statistics import median_of
@@ -67,9 +67,7 @@ def run(suite: Path) -> Benchmark:
     )
     conditions = Conditions(runtime=setting.runtime, threads=setting.threads, inputs=setting.inputs)
     fresh = measure_fresh(models.files, conditions, options.budget_s * FRESH_SHARE)
-    if models.artifacts["candidate"].format == CODED:
-        decoding = measure_decoding(suite, models.artifacts["candidate"], params)
-        fresh["candidate"] = replace(fresh["candidate"], figures=decoded_figures(fresh["candidate"].figures, decoding))
+    with_decoding(fresh, suite, models.artifacts["candidate"], params)
     form = form_of(task.example_inputs(1, "test"))
     eager = {"reference": {"eager_latency_ms": measure_eager(suite, suite / "models/reference", form, conditions)}}
     pairs = {
@@ -110,6 +108,13 @@ def run(suite: Path) -> Benchmark:
     )
     benchmark.write(suite / "reports/benchmark.json")
     return benchmark
+
+
+def with_decoding(fresh: dict[str, Fresh], suite: Path, candidate: Artifact, params: Params) -> None:
+    """Add to a coded candidate's figures what it takes to decode it."""
+    if candidate.format == CODED:
+        decoding = measure_decoding(suite, candidate, params)
+        fresh["candidate"] = replace(fresh["candidate"], figures=decoded_figures(fresh["candidate"].figures, decoding))
 
 
 def measure_decoding(suite: Path, artifact: Artifact, params: Params) -> Measurement:

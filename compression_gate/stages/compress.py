@@ -54,9 +54,10 @@ def run(suite: Path) -> CompressionRecord:
     before = measured(reference, task)
     shell = build_reference(task, normalize=reference_artifact.normalize)
     finished = FinishedSteps(suite / CHECKPOINTS / "steps")
+    bench = Bench(suite=suite, params=params, task=task, shell=shell, finished=finished)
 
     def carried_out(methods: Sequence[Method]) -> tuple[nn.Module, list[StepRecord]]:
-        return chained(reference, methods, task, params, suite, before, shell, finished)
+        return chained(reference, before, methods, bench)
 
     def written(model: nn.Module, methods: Sequence[Method], folder: Path) -> Artifact:
         factory, digest = factory_of(methods, shell, task), recipe_of(methods).digest
@@ -82,7 +83,7 @@ def run(suite: Path) -> CompressionRecord:
         chosen = climb(
             params.compress.target,
             facts_of(reference, params.compress.runtime, params.compress.format),
-            workshop(reference, reference_artifact, task, params, suite, shell, carried_out, written),
+            workshop(reference, reference_artifact, bench, carried_out, written),
         )
         steps, choice = chosen.methods, chosen.record
         model, records = chosen.made.model, chosen.made.records
@@ -104,17 +105,31 @@ def run(suite: Path) -> CompressionRecord:
     return record
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Where steps are carried out.
+
+    Args:
+        shell: what the task's factory builds, which finished steps are read into.
+        finished: steps of a run that was killed.
+    """
+
+    suite: Path
+    params: Params
+    task: Task
+    shell: nn.Module
+    finished: FinishedSteps
+
+
 def workshop(
     reference: nn.Module,
     artifact: Artifact,
-    task: Task,
-    params: Params,
-    suite: Path,
-    shell: nn.Module,
+    bench: Bench,
     carried_out: Callable[[Sequence[Method]], tuple[nn.Module, list[StepRecord]]],
     written: Callable[[nn.Module, Sequence[Method], Path], Artifact],
 ) -> Workshop:
     """Return what climbing to a target needs: chains carried out, their files measured on the validation split."""
+    suite, params, task = bench.suite, bench.params, bench.task
     runtime = runtime_of(params)
     scratch = suite / ".compression_gate"
     scratch.mkdir(exist_ok=True)
@@ -141,7 +156,7 @@ def workshop(
             if params.compress.format == CODED:
                 from compression_gate.codec.coded_model import encode_model
 
-                return encode_model(model, shell, Path(name) / CODED_FILE)
+                return encode_model(model, bench.shell, Path(name) / CODED_FILE)
             path = Path(name) / runtime.file_name
             runtime.export(model, task.example_inputs(2), path, params.task.dynamic)
             return sum(file.stat().st_size for file in Path(name).iterdir())
@@ -182,28 +197,22 @@ def measured(model: nn.Module, task: Task) -> Measured:
 
 
 def chained(
-    model: nn.Module,
-    steps: Sequence[Method],
-    task: Task,
-    params: Params,
-    suite: Path,
-    before: Measured,
-    shell: nn.Module,
-    finished: FinishedSteps,
+    reference: nn.Module, before: Measured, steps: Sequence[Method], bench: Bench
 ) -> tuple[nn.Module, list[StepRecord]]:
     """Apply the steps in order; those that a run which was killed had finished are taken from it.
 
     Args:
-        shell: what the task's factory builds, which finished steps are read into.
+        before: the reference's figures.
     """
-    reference, records = model, []
+    task, params, suite, finished = bench.task, bench.params, bench.suite, bench.finished
+    model, records = reference, []
     rests_on = [__version__, params.digest_of_task, source_digests(suite, params), data_digest(suite)]
     for number, step in enumerate(steps):
         name, options = name_of(step), dataclasses.asdict(step)  # type: ignore[call-overload]
         log.info("compress: step %d of %d: %s", number + 1, len(steps), name)
         # Nothing is continued but behind the very same steps, code, data and starting weights.
         key = digest_of([before.weights_digest, name, options, params.train.model_dump(mode="json"), *rests_on])[:16]
-        factory = factory_of(steps[: number + 1], shell, task)
+        factory = factory_of(steps[: number + 1], bench.shell, task)
         if (done := finished.read(key, factory)) is not None:
             log.info("compress: step %d was finished before: continuing behind it", number + 1)
             model, record = done
