@@ -9,6 +9,7 @@ is decoded again and must be the same. Two forms: the kernels compiled, with che
 where the fuzzer sees their branches too. Tensors count as large from 128 bytes on instead of 64 KiB, so that segments
 are small.
 
+A run is taken up again in the folder that `--work` names; `--inputs 0` with it only tells what was found so far.
 atheris is no dependency of the development extra, since it has wheels for one platform only. Inputs of which something
 else came out are kept in `--findings`; `--replay FILE` hands one to the decoder again.
 """
@@ -40,6 +41,7 @@ LARGE_BYTES = 128
 LONGEST_INPUT = {"compiled": 320, "plain": 96}
 SLOWEST_S, MOST_MIB = {"compiled": 60, "plain": 120}, 3000
 COUNTED = ("inputs", "decoded", "refused")
+STATISTICS = ("number_of_executed_units", "average_exec_per_sec")  # of libFuzzer
 FORMS = {
     "compiled": {"NUMBA_BOUNDSCHECK": "1"},
     "plain": {"NUMBA_DISABLE_JIT": "1"},
@@ -312,34 +314,36 @@ def fuzz(arguments: argparse.Namespace) -> None:
     atheris.Fuzz()
 
 
-def run(form: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def run(form: str, arguments: argparse.Namespace) -> None:
     """The parent: children until enough inputs were tried, each beginning behind the last one's finding."""
-    began, findings, coverage, seed = time.monotonic(), [], 0, arguments.seed
-    counts = Counts(arguments.work / f"counts-{form}")
+    began, counts = time.monotonic(), Counts(arguments.work / f"counts-{form}")
     while (left := arguments.inputs - counts.all()["inputs"]) > 0:
         seconds = arguments.seconds - (time.monotonic() - began)
         if seconds < 1:
             break
+        number = len(list(arguments.work.glob(f"log-{form}-*"))) + arguments.seed
         command = [sys.executable, __file__, "--child", "--inputs", str(left), "--seconds", str(int(seconds))]
-        command += ["--seed", str(seed), "--work", str(arguments.work), "--findings", str(arguments.findings)]
+        command += ["--seed", str(number), "--work", str(arguments.work), "--findings", str(arguments.findings)]
         cache = arguments.work / f"numba-{form}"  # what is compiled with checks is not what others are to find
         environment = os.environ | FORMS[form] | {"NUMBA_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
-        (arguments.work / f"log-{form}-{seed}").write_text(done.stderr)
-        coverage = max([coverage, *map(int, re.findall(r" cov: (\d+)", done.stderr))])
-        seed += 1
-        if done.returncode:
-            lines = re.findall(r"^(?:\w*(?:Error|Exception|Warning)\b|==\d+==).*", done.stderr, re.MULTILINE)
-            kept = re.findall(r"Test unit written to (\S+)", done.stderr)
-            findings.append({"what": lines[-1][:300] if lines else done.stderr[-300:], "input": kept[-1:]})
-            print(f"{form}: {findings[-1]}", flush=True)
-    return {
-        **counts.all(),
-        "seconds": round(time.monotonic() - began),
-        "edges": coverage,
-        "longest_input_bytes": LONGEST_INPUT[form],
-        "findings": findings,
-    }
+        with (arguments.work / f"log-{form}-{number}").open("w") as log:
+            subprocess.run(command, env=environment, stderr=log, check=False)
+
+
+def figures(form: str, work: Path) -> dict[str, Any]:
+    """What the children's logs and the counters in a folder say."""
+    seconds, edges, findings = 0.0, 0, []
+    for log in sorted(work.glob(f"log-{form}-*")):
+        text = log.read_text()
+        edges = max([edges, *map(int, re.findall(r" cov: (\d+)", text))])
+        units, speed = (re.findall(rf"stat::{name}:\s+(\d+)", text) for name in STATISTICS)
+        seconds += int(units[0]) / max(int(speed[0]), 1) if units and speed else 0
+        lines = re.findall(r"^(?:\w*(?:Error|Exception|Warning)\b|==\d+==).*", text, re.MULTILINE)
+        kept = re.findall(r"Test unit written to (\S+)", text)
+        if lines and "run interrupted" not in lines[-1]:
+            findings.append({"what": lines[-1][:300], "input": kept[-1:]})
+    found = {**Counts(work / f"counts-{form}").all(), "seconds": round(seconds), "edges": edges}
+    return {**found, "longest_input_bytes": LONGEST_INPUT[form], "findings": findings}
 
 
 def main() -> None:
@@ -362,7 +366,9 @@ def main() -> None:
     elif arguments.child:
         fuzz(arguments)
     else:
-        report = {form: run(form, arguments) for form in arguments.form}
+        for form in arguments.form:
+            run(form, arguments)
+        report = {form: figures(form, arguments.work) for form in arguments.form}
         print(json.dumps(report, indent=2))
         if arguments.write:
             runs = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
