@@ -5,7 +5,8 @@
 FOLDER holds the four idx files of MNIST, packed or not. Everything is done by the product's general methods; the two
 nets are defined here and nowhere else. Of the 60,000 training images 5,000 are for validation (permutation of seed 0),
 by which settings are chosen. Every row is a file on disk, decoded by a process of its own. The test images are asked
-once for each file, and only with --test. Rows that are there are not made again.
+once for each file, and only with --test. Rows that are there are not made again; a run that was killed goes on behind
+its last epoch. Seconds are those of all epochs, of the teacher's too, beside whatever else the machine was doing.
 """
 
 from __future__ import annotations
@@ -196,18 +197,18 @@ def made(name: str, seed: int, data: Path) -> dict[str, Any]:
     model, dense_seconds = reference_of(task, params, WORK / f"dense-{dense}")
     reference = model
     methods = [method_of(Step.model_validate(step)) for step in recipe["steps"]]
-    start, remarks, curves = time.monotonic(), [], {}
+    remarks, curves, training_seconds = [], {}, 0.0
     for number, method in enumerate(methods):
         checkpoint = WORK / f"step-{digest_of([recipe, seed, number])[:16]}.pt"
         context = Context(task=task, reference=reference, train=params.train, checkpoint=checkpoint)
         model = method.apply(model, context).eval()
         remarks += context.notes.remarks
         curves |= {label: [row.validation_quality for row in curve] for label, curve in context.notes.curves.items()}
+        training_seconds += sum(row.seconds for curve in context.notes.curves.values() for row in curve)
     factory = factory_of(methods, task.build_model(), task)
     path = WORK / f"{name.replace(' ', '-')}-{seed}.cgz"
     size = encode_model(model, factory, path)
     parameters = 4 * sum(value.numel() for value in task.build_model().parameters())
-    seconds = time.monotonic() - start
     return {
         "recipe": name,
         "seed": seed,
@@ -219,7 +220,7 @@ def made(name: str, seed: int, data: Path) -> dict[str, Any]:
         "test_error": None,
         "nonzeros": sum(int((value != 0).sum()) for value in model.parameters()),
         "dense_seconds": round(dense_seconds),
-        "seconds": round(seconds),
+        "seconds": round(training_seconds),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "file": path.name,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -142,9 +142,16 @@ def found(model: nn.Module, ignore: tuple[str, ...]) -> tuple[dict[str, nn.Param
         name: "holds integers already" for name, module in model.named_modules() if isinstance(module, QuantizedLayer)
     }
     matrices, unknown = weights(model), unknown_weights(model)
+    layers = dict(model.named_modules(remove_duplicate=False))
     for name, parameter in model.named_parameters():
+        layer = layers[name.rpartition(".")[0]]
         if any(inside(one, ignore) for one in owners(model, parameter)):
             reasons[name] = "it is in `ignore`"
+        elif isinstance(layer, parametrize.ParametrizationList) or parametrize.is_parametrized(layer):
+            # torch keeps parametrizations in a class that copies of the layer share: one more would be in all of them.
+            reasons[name] = "its layer computes weights from others: parametrizations stay as they are"
+        elif getattr(layer, "max_norm", None) is not None:
+            reasons[name] = "max_norm changes its rows whenever they are read"
         elif name in unknown:
             reasons[name] = unknown[name]
         elif not parameter.requires_grad:

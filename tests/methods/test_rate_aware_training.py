@@ -220,6 +220,19 @@ def test_pruning_and_folding_may_come_before_it():
     assert len(built([Step(method=name, **options.get(name, {})) for name in names], "steps")) == 3
 
 
+def test_weights_that_change_when_read_are_left_and_named(tiny):
+    suite, context = tiny("mlp"), tiny("mlp").context()
+    nn.utils.parametrizations.weight_norm(suite.reference.second)
+    made = RateAwareTraining(strength=1.0, epochs=1).apply(suite.reference, context)
+    left = "second.parametrizations.weight.original1"
+    assert "parametrizations stay" in context.notes.uncovered[left]
+    assert len(made.get_parameter(left).unique()) > 100
+    suite, context = tiny("tokens"), tiny("tokens").context()
+    suite.reference.embedding.max_norm = 2.0
+    RateAwareTraining(strength=1.0, epochs=1).apply(suite.reference, context)
+    assert "max_norm" in context.notes.uncovered["embedding.weight"]
+
+
 def test_what_cannot_be_treated_is_refused_by_name(tiny):
     suite = tiny("mlp")
     with pytest.raises(ParamsError, match=r"ignore: .*'hed'.*'head'"):
