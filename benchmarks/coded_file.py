@@ -1,10 +1,11 @@
-"""The coded file's own figures: `python benchmarks/coded_file.py speed|general|memory [--write]`.
+"""The coded file's own figures: `python benchmarks/coded_file.py speed|general|memory|markdown [--write]`.
 
 ``speed``: symbols a second of both profiles on integers like those of 8-bit weights, and what they take against the
 entropy and zstd. ``general``: the integers of a small residual network and of an LSTM, trained on Fashion-MNIST and
 quantized by this package, in the coded file, zstd-19, lzma, zlib and an ideal static code. ``memory``: a synthetic file
 of 8-bit weights with a scale for each 64, of ``--gigabytes``, through the fast profile and back in processes whose peak
-memory is told, beside zstd. Results go to `benchmarks/results/coded_file.json`, a part each, with the machine.
+memory is told, beside zstd. Results go to `benchmarks/results/coded_file.json`, a part each, with the machine. Needs
+`pip install zstandard`.
 """
 
 from __future__ import annotations
@@ -298,9 +299,41 @@ def one_way(what: str, source: Path, made: Path, workers: int) -> None:
     print(json.dumps({"cpu_s": cpu_s, "wall_s": wall_s, "mb_per_cpu_s": plain / cpu_s / 1e6, "peak_bytes": peak}))
 
 
+def markdown(stored: dict[str, Any]) -> str:
+    """The tables of docs/coded.md."""
+    lines = [
+        "| 2²⁰ symbols | entropy | small, bytes | fast, bytes | zstd-19 | small: coded, decoded, million/s | fast |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in stored["speed"].items():
+        rates = [
+            f"{row[profile]['encoded_per_s'] / 1e6:.3g}, {row[profile]['decoded_per_s'] / 1e6:.3g}"
+            for profile in ("small", "fast")
+        ]
+        sizes = [row["entropy"], row["small"]["bytes"], row["fast"]["bytes"], row["zstd_19"]]
+        lines.append(f"| {name} | {' | '.join(f'{size:,.0f}' for size in sizes)} | {' | '.join(rates)} |")
+    lines += ["", "| integers of | weights | coded | zstd-19 | lzma | zlib | entropy | below zstd-19 |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for name, row in stored["general"].items():
+        sizes = [row[key] for key in ("numbers", "small", "zstd_19", "lzma", "zlib", "static_entropy")]
+        gain = 1 - row["small"] / row["zstd_19"]
+        lines.append(f"| {name} | {' | '.join(f'{size:,.0f}' for size in sizes)} | {gain:.1%} |")
+    lines += ["", "| file | ratio | coded at, MB/s | decoded at | peak memory, MB | zstd-1 | zstd-19 |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|")
+    for name, row in stored["memory"].items():
+        peak = max(row[way]["peak_bytes"] for way in ("encode", "decode")) / 1e6
+        others = [
+            f"{row[key]['ratio']:.3f}: {row[key]['encode_mb_per_s']:.3g}, {row[key]['decode_mb_per_s']:.3g}"
+            for key in ("zstd_1", "zstd_19")
+        ]
+        rates = [f"{row[way]['mb_per_cpu_s']:.3g}" for way in ("encode", "decode")]
+        lines.append(f"| {name} | {row['ratio']:.3f} | {' | '.join(rates)} | {peak:.0f} | {' | '.join(others)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["speed", "general", "memory", "encode", "decode"])
+    parser.add_argument("part", choices=["speed", "general", "memory", "encode", "decode", "markdown"])
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--gigabytes", type=float, default=4.2)
     parser.add_argument("--folder", type=Path, default=None, help="where the large files go")
@@ -309,6 +342,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
+    if given.part == "markdown":
+        print(markdown(json.loads(RESULTS.read_text(encoding="utf-8"))))
+        return
     if given.part in ("encode", "decode"):
         one_way(given.part, *given.files, given.workers)
         return

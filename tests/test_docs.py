@@ -215,3 +215,11 @@ def test_the_table_of_distillation_is_the_one_on_file() -> None:
     module = script("distillation_table")
     table = module.markdown(json.loads(module.RESULTS.read_text(encoding="utf-8")))
     assert table in (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_of_the_coded_file_are_those_on_file() -> None:
+    module = script("coded_file")
+    stored = json.loads(module.RESULTS.read_text(encoding="utf-8"))
+    page = (ROOT / "docs/coded.md").read_text(encoding="utf-8")
+    for table in module.markdown(stored).split("\n\n"):
+        assert table in page
