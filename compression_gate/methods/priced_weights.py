@@ -34,12 +34,15 @@ class PricedWeight(nn.Module):
 
     Weights that are zero at the start, which earlier steps pruned, stay zero; biases need not. Once frozen, zeros
     stay zero, what is none keeps a level of at least one, and the step is what is stored of it.
+    Once fixed, integers stay those that are held.
     """
 
     live: Tensor
     first: Tensor
     further: Tensor
     frozen: Tensor
+    fixed: Tensor
+    held: Tensor
 
     def __init__(self, weight: Tensor, levels: int) -> None:
         super().__init__()
@@ -50,6 +53,8 @@ class PricedWeight(nn.Module):
         self.register_buffer("first", torch.zeros_like(weight.detach()))
         self.register_buffer("further", torch.zeros(()))
         self.register_buffer("frozen", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("fixed", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("held", torch.zeros_like(weight.detach(), dtype=torch.int8))
         self.bits = 0.0
         self.shift = 0.0  # of magnitudes before they are rounded, once frozen
 
@@ -67,6 +72,8 @@ class PricedWeight(nn.Module):
 
     def integers_of(self, scaled: Tensor) -> Tensor:
         """Round weights that are measured in steps."""
+        if bool(self.fixed):
+            return self.held.to(scaled.dtype)
         nearest = scaled.round()
         if bool(self.frozen):
             nearest = scaled.sign() * (scaled.abs() + self.shift).round().clamp(1, self.levels)
@@ -82,6 +89,12 @@ class PricedWeight(nn.Module):
     def final(self, weight: Tensor) -> Tensor:
         """Return integers times the step as it is stored: exact in float32, since it has few binary digits."""
         return self.integers_of(self.scaled(weight)) * coarse(self.step())
+
+    @torch.no_grad()
+    def fix(self, weight: Tensor) -> None:
+        """Keep the integers as they are now; the step is still learned."""
+        self.held.copy_(self.integers_of(self.scaled(weight)))
+        self.fixed.fill_(True)
 
     def price(self, weight: Tensor) -> Tensor:
         """Return a number whose slope is that of the bits over the weight, piece by piece between two integers.

@@ -98,7 +98,6 @@ class RateAwareTraining:
         control.removable = removable_biases(shell, context, ignored)
         control.shrink = lambda made: without_dead_units(made, context, ignored)[0]
         self.train(student, control, model, context)
-        control.nudge(student)
         made = filled(shell, student, priced)
         smaller, lost = without_dead_units(made, context, ignored)
         self.note(smaller, lost, control, context)

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from compression_gate.codec.coded_model import entries_of, numbers_of, own_tensors
 from compression_gate.codec.segments import code_small, coded_segments
 from compression_gate.codec.streams import MixedStream
-from compression_gate.methods.priced_weights import Priced, filled
+from compression_gate.methods.priced_weights import Priced, filled, matrices_of
 
 REPRICE_EVERY = 50  # steps: counting all places anew takes about two steps' time
 CONTROLS = 20  # how often the real coder is asked until the zeros are frozen, for a target
 COMPARISONS = 4  # the same without one, to compare the estimate with
 RAMP_SHARE = 0.5  # of the training: the price is full from there on
-STEERED_SHARE = 0.8  # of the time until the zeros are frozen: then the target is to be reached
+STEERED_SHARE = 0.7  # of the time until the zeros are frozen: then the target is to be reached
 FIRST_STRENGTH = 0.5  # where the search for a price begins
 LEAST_STRENGTH, MOST_STRENGTH = 1e-3, 300.0  # where it ends: beyond, the learning rate holds weights back
 GAIN, MOST_CHANGE = 1.5, 0.8  # of the price's logarithm, for each size's logarithm off; at one time at most
+FIXED_SHARE = 0.7  # of the time behind the freeze: until then magnitudes move, and the price still follows the size
 LARGEST_JUMP = 1.3  # of an estimate between two counts; beyond it the old prices stay
 CUT_LOW, CUT_HIGH, CUT_TRIALS, CLOSE = 0.08, 3.0, 12, 0.002  # cuts are tried in steps; 0.5 is plain rounding
 NEAR_ENOUGH = 0.01  # of a target: half of what is promised
@@ -88,6 +89,11 @@ class RateControl:
         """Steps between two sizes from the coder."""
         return max(1, self.frozen_from // (CONTROLS if self.target is not None else COMPARISONS))
 
+    @property
+    def fixed_from(self) -> int:
+        """The step from which, with a target, integers stay as they are."""
+        return self.frozen_from + max(1, round(FIXED_SHARE * (self.steps - self.frozen_from)))
+
     def cost(self) -> Tensor:
         """Return the price of all bits, in units of the loss; its slope is what counts."""
         ramp = 1.0 if self.target is not None else min(1.0, self.step / max(1.0, RAMP_SHARE * self.steps)) ** 2
@@ -98,13 +104,15 @@ class RateControl:
     def __call__(self, student: nn.Module) -> None:
         """Follow one step of the optimizer."""
         self.step += 1
-        if self.step < self.frozen_from:
-            if self.step % REPRICE_EVERY == 0:
-                self.reprice()
+        if self.step < self.frozen_from or self.frozen_from < self.step < self.fixed_from:
             if self.step % self.every == 0:
                 self.compare(student)
+            elif self.step % REPRICE_EVERY == 0:
+                self.reprice()
         elif self.step == self.frozen_from:
             self.freeze(student)
+        elif self.step == self.fixed_from and self.target is not None:
+            self.nudge(student)
 
     def reprice(self) -> None:
         """Count prices anew; those of a tensor whose estimate jumps stay for once."""
@@ -118,6 +126,7 @@ class RateControl:
 
     def compare(self, student: nn.Module) -> None:
         """Ask the coder; with a target, make bits dearer where the model is larger than planned."""
+        self.reprice()  # both speak of the same integers
         real = coded_bytes(filled(self.shell, student, self.priced))
         self.seen.append((self.step, sum(one.rounding.bits for one in self.priced) / 8, real))
         if self.target is None:
@@ -125,7 +134,9 @@ class RateControl:
         if len(self.seen) == 1:
             self.planned_from = math.log(max(real, self.target))
         done = min(1.0, (self.step - self.every) / max(1.0, STEERED_SHARE * self.frozen_from - self.every))
-        planned = self.planned_from + (math.log(self.target) - self.planned_from) * done
+        # Most of the way early: what the last steps would have to take off, nothing could heal.
+        share = 1 - (1 - done) ** 2
+        planned = self.planned_from + (math.log(self.target) - self.planned_from) * share
         change = GAIN * (math.log(real) - planned)
         factor = math.exp(min(max(change, -MOST_CHANGE), MOST_CHANGE))
         self.now = min(max(self.now * factor, LEAST_STRENGTH), MOST_STRENGTH)
@@ -172,15 +183,21 @@ class RateControl:
         """Return the bytes that the coder takes for the result as it would be now."""
         return coded_bytes(self.shrink(filled(self.shell, student, self.priced)))
 
-    @torch.no_grad()
     def nudge(self, student: nn.Module) -> None:
-        """Move the result to its target where magnitudes moved away from it behind the freeze.
+        """Fix the integers, at the target again where magnitudes moved away from it behind the freeze."""
+        assert self.target is not None
+        if abs(self.size(student) / self.target - 1) > NEAR_ENOUGH:
+            self.shift_to_target(student)
+        for one in matrices_of(self.priced):
+            one.rounding.fix(one.weight)
 
-        One number, found by bisection: above zero it is added to magnitudes before they are rounded; below, it is taken
-        off, and weights smaller than it become zero.
+    def shift_to_target(self, student: nn.Module) -> None:
+        """Shift magnitudes by one number, found by bisection.
+
+        Above zero it is added to them before they are rounded; below, it is taken off, and weights smaller than it
+        become zero.
         """
-        if self.target is None or abs(self.size(student) / self.target - 1) <= NEAR_ENOUGH:
-            return
+        assert self.target is not None
         before = [one.rounding.live.clone() for one in self.priced]
         low, high = -1.0, 1.0
         for _ in range(CUT_TRIALS):

@@ -89,6 +89,16 @@ def test_a_target_is_met(tiny, kind, target):
     assert not missed
 
 
+def test_a_target_changes_nothing_behind_the_last_steps_of_training(tiny):
+    """What was validated last is what comes out: nothing is cut when nothing can heal any more."""
+    suite, context = tiny("mlp"), tiny("mlp").context()
+    made = RateAwareTraining(target_bytes=400, epochs=8, learning_rate=RATE).apply(suite.reference, context)
+    loss, quality = training.validated(made, suite.task, 512, torch.device("cpu"))
+    last = context.notes.curves["rate_aware_training"][-1]
+    assert loss == pytest.approx(last.validation_loss, rel=1e-4)
+    assert quality == last.validation_quality
+
+
 def test_a_target_that_cannot_be_met_is_told(tiny):
     """Norms' statistics alone take more than that."""
     suite = tiny("resnet")
