@@ -18,7 +18,7 @@ from compression_gate.records.timing_selftest import TimingDecision
 from compression_gate.selftest.timing_traces import TRACES, rate_of, write_traces
 
 RESULTS = Path(__file__).parent / "results" / "timing_decisions.json"
-TRACES_A_CASE = 300
+TRACES_A_CASE = 120
 
 
 def main() -> None:

@@ -302,7 +302,9 @@ def entry_of(plain: object, where: str) -> Entry:
 
 
 def is_text(name: str) -> bool:
-    """Whether a name can be written anywhere; JSON takes halves of characters."""
+    """Whether a name can be written anywhere: JSON takes halves of characters, safetensors keeps a name to itself."""
+    if name == "__metadata__":
+        return False
     try:
         name.encode()
     except UnicodeEncodeError:

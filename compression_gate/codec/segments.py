@@ -125,7 +125,13 @@ def large_tensors(file: BinaryIO, name: str, head: Head, entries: Sequence[Entry
     for _, group in groupby(parts, key=lambda part: part.entry.name):
         own = list(group)
         entry = own[0].entry
-        patterns = np.empty(entry.size, dtype=entry.type.patterns)
+        try:
+            patterns = np.empty(entry.size, dtype=entry.type.patterns)
+        except MemoryError as error:
+            raise CodecError(
+                f"{name}: {entry.name}: expected memory for {entry.size:,} numbers, got none: decode the file to "
+                "safetensors, which holds a piece at a time"
+            ) from error
         forms: dict[str, None] = {}
         for part in own:
             data = read_segment(file, head.segments[part.number], name, part.number)

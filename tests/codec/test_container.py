@@ -222,6 +222,7 @@ LINES = {  # a line of a directory -> none of these
     "an axis beyond all bounds": ["a", "F32", [1 << 40, 0]],
     "axes beyond all bounds beside a zero": ["a", "F32", [0, 1 << 39, 1 << 39]],
     "half of a character": ["\ud800", "F32", []],
+    "the name that safetensors keeps to itself": ["__metadata__", "F32", []],
 }
 
 
