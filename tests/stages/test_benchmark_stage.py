@@ -37,7 +37,7 @@ def test_every_cost_of_the_contract_is_there(measured):
     assert record == Benchmark.read(suite.path / "reports/benchmark.json")
     figures = record.models["candidate"].figures
     costs = {name for name, metric in METRICS.items() if not metric.kind.startswith("paired")}
-    assert costs - figures.keys() <= {"speedup"}
+    assert costs - figures.keys() <= {"speedup", "decode_time_ms"}  # against another model; of a coded file
     assert all(figure.value is not None and figure.value >= 0 for figure in figures.values() if not figure.reason)
     assert {name for name, figure in figures.items() if figure.reason} <= {"load_time_cold_ms", "model_memory_bytes"}
     assert figures["size_bytes"].value == (suite.path / "models/candidate/model.onnx").stat().st_size
