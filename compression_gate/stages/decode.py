@@ -51,7 +51,6 @@ def run(suite: Path, request: Request) -> Path:
     else:
         output = request.output or request.file.with_suffix("")
         factory = factory_of_suite(suite)
-        output.mkdir(parents=True, exist_ok=True)
         save_model(decode_model(factory, request.file), factory, output)
     return output
 

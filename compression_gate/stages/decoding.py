@@ -18,8 +18,9 @@ from compression_gate import __version__
 from compression_gate.measurers.workers import answer_or_say_why, run_worker
 from compression_gate.methods.base import Method
 from compression_gate.methods.chain import built, factory_of, recipe_of, steps_of
+from compression_gate.pipeline.state import source_digests
 from compression_gate.records.artifact import Artifact
-from compression_gate.records.base import digest_of
+from compression_gate.records.base import digest_of, replacing_folder
 from compression_gate.records.metrics import CompressionRecord
 from compression_gate.records.params import Params, Step, read_params
 from compression_gate.stages.artifacts import CODED_FILE, runtime_of
@@ -40,12 +41,15 @@ def decoded(suite: Path, artifact: Artifact, folder: Path, params: Params) -> Pa
         MeasurementError: the process that decodes ended with an error; its last words are in it.
     """
     name = runtime_of(params).file_name
-    key = digest_of([artifact.files[CODED_FILE].sha256, params.compress.runtime, params.digest_of_task, __version__])
-    place = suite / DECODED / key[:16]
+    # The file holds no code: what the factory's modules compute is part of what comes out of it.
+    code = source_digests(suite, params)
+    rests_on = [artifact.recipe_digest, params.compress.runtime, params.digest_of_task, code, __version__]
+    place = suite / DECODED / digest_of([artifact.files[CODED_FILE].sha256, *rests_on])[:16]
     if not (place / name).exists():
         shutil.rmtree(suite / DECODED, ignore_errors=True)  # of earlier candidates: none of them is asked for again
-        place.mkdir(parents=True)
-        decode_afresh(suite, folder / CODED_FILE, artifact.normalize, steps_taken(suite, params), params, place / name)
+        steps = steps_taken(suite, params)
+        with replacing_folder(place) as whole:
+            decode_afresh(suite, folder / CODED_FILE, artifact.normalize, steps, params, whole / name)
     return place / name
 
 

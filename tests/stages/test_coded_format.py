@@ -53,6 +53,12 @@ def test_what_is_judged_comes_out_of_the_coded_file(coded):
     assert path.is_relative_to(coded.path / decoding.DECODED)
     assert path.read_bytes() == (folder / "model.onnx").read_bytes()
 
+    # The same weights in other code are another model, though the file is the same.
+    before = coded.source.read_text(encoding="utf-8")
+    coded.append("\n# other code\n")
+    assert decoding.decoded(coded.path, artifact, folder, read_params(coded.path)) != path
+    coded.source.write_text(before, encoding="utf-8")
+
     figures = benchmark.run(coded.path).models
     ours, other = figures["candidate"].figures, figures["reference"].figures
     assert ours["decode_time_ms"].samples == benchmark.DECODINGS
