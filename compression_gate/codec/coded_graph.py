@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,12 +12,11 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from compression_gate.codec.container import Entry, head_bytes, opened, read_head
+from compression_gate.codec.container import Entry, opened, read_head, write_file
 from compression_gate.codec.number_types import Numbers, type_named
 from compression_gate.codec.segments import code_small, coded_segments, large_tensors, small_tensors
 from compression_gate.codec.streams import MixedStream
 from compression_gate.errors import CodecError
-from compression_gate.records.base import replacing
 
 FEWEST_NUMBERS = 16  # smaller tensors stay in the graph: naming them would take more than it saves
 
@@ -70,13 +68,15 @@ def encode_graph(source: Path, path: Path, *, fast: bool = False) -> int:
             tensor.ClearField("raw_data")
     stream = MixedStream()
     code_small(stream, entries, numbers)
-    segments = coded_segments(entries, numbers, fast=fast)
-    frames = [(len(segment), zlib.crc32(segment)) for segment in segments]
-    graph = model.SerializeToString(deterministic=True)
-    head = head_bytes(signature=None, directory=entries, graph=graph, frames=frames, pool=stream.finish(), fast=fast)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.writelines([head, *segments])
-    return path.stat().st_size
+    return write_file(
+        path,
+        signature=None,
+        directory=entries,
+        graph=model.SerializeToString(deterministic=True),
+        pool=stream.finish(),
+        segments=coded_segments(entries, numbers, fast=fast),
+        fast=fast,
+    )
 
 
 def decode_graph(source: Path | str | bytes | BinaryIO) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -11,14 +11,13 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
-from compression_gate.codec.container import Entry, Head, head_bytes, opened, read_head
+from compression_gate.codec.container import Entry, Head, opened, read_head, write_file
 from compression_gate.codec.number_types import BY_NAME, Numbers
 from compression_gate.codec.segments import code_small, coded_segments, large_tensors, small_tensors
 from compression_gate.codec.streams import MixedStream
 from compression_gate.codec.structure_code import code_structure
 from compression_gate.errors import CodecError
 from compression_gate.modules.structure import describe
-from compression_gate.records.base import replacing
 
 TORCH_TYPES: dict[str, torch.dtype] = {
     "F32": torch.float32,
@@ -41,10 +40,10 @@ NAMES = {kind: name for name, kind in TORCH_TYPES.items()}
 def encode_model(model: nn.Module, factory_model: nn.Module, path: Path, *, fast: bool = False) -> int:
     """Write a model, relative to what its factory builds; return the bytes.
 
-    Args:
-        fast: code large tensors by the fast profile, which decodes a hundred times faster and takes more bytes.
-
     All numbers come back to the bit, but for −0, which becomes 0.
+
+    Args:
+        fast: code large tensors by the fast profile.
 
     Raises:
         CodecError: a tensor is of a type that no coded file holds.
@@ -55,11 +54,15 @@ def encode_model(model: nn.Module, factory_model: nn.Module, path: Path, *, fast
     code_structure(stream, factory_model, structure, largest=most_numbers(factory_model))
     entries, numbers = entries_of(model), [numbers_of(tensor) for _, tensor in own_tensors(model)]
     code_small(stream, entries, numbers)
-    segments = coded_segments(entries, numbers, fast=fast)
-    frames = [(len(segment), zlib.crc32(segment)) for segment in segments]
-    signature = signature_of(factory_model)
-    head = head_bytes(signature=signature, directory=None, graph=None, frames=frames, pool=stream.finish(), fast=fast)
-    return write(path, [head, *segments])
+    return write_file(
+        path,
+        signature=signature_of(factory_model),
+        directory=None,
+        graph=None,
+        pool=stream.finish(),
+        segments=coded_segments(entries, numbers, fast=fast),
+        fast=fast,
+    )
 
 
 def decode_model(factory_model: nn.Module, source: Path | str | bytes | BinaryIO) -> nn.Module:
@@ -146,11 +149,3 @@ def tensor_of(numbers: Numbers) -> Tensor:
     """The tensor of numbers."""
     flat = torch.frombuffer(bytearray(numbers.patterns.tobytes()) or bytearray(8), dtype=TORCH_TYPES[numbers.type.name])
     return flat[: numbers.patterns.size].reshape(numbers.shape)
-
-
-def write(path: Path, parts: Sequence[bytes]) -> int:
-    """Write a file under a temporary name, then rename; return its length."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        for part in parts:
-            file.write(part)
-    return sum(map(len, parts))

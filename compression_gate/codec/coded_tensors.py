@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from compression_gate.codec.container import SCHEMA, Entry, head_bytes, opened, read_head, read_segment
+from compression_gate.codec.container import SCHEMA, Entry, entry_of, head_bytes, opened, read_head, read_segment
 from compression_gate.codec.number_types import Numbers, type_named
 from compression_gate.codec.segments import Part, check_segments, code_small, coded_part, parts_of, read_part
 from compression_gate.codec.segments import small_tensors as small_of
@@ -57,7 +57,9 @@ class Source:
                     raise CodecError(f"{path}: expected a safetensors file, got a header of {length} bytes")
                 plain = json.loads(file.read(length))
             lines = {name: one for name, one in plain.items() if name != "__metadata__"}
-            entries = tuple(Entry(name, type_named(one["dtype"]), tuple(one["shape"])) for name, one in lines.items())
+            for one in lines.values():
+                type_named(one["dtype"])
+            entries = tuple(entry_of([name, one["dtype"], one["shape"]], str(path)) for name, one in lines.items())
             offsets = {name: 8 + length + one["data_offsets"][0] for name, one in lines.items()}
         except OSError as error:
             raise CodecError(f"{path}: cannot be read: {error.strerror}") from error
@@ -65,6 +67,8 @@ class Source:
             raise CodecError(f"{path}: expected a safetensors file: {error!r}") from error
         size = path.stat().st_size
         for entry in entries:
+            if offsets[entry.name] < 8 + length:
+                raise CodecError(f"{path}: {entry.name}: expected its numbers behind the header: the file is damaged")
             if offsets[entry.name] + entry.size * entry.type.size > size:
                 raise CodecError(f"{path}: {entry.name}: expected its numbers in {size} bytes: the file was cut short")
         return cls(path=path, entries=entries, offsets=offsets)

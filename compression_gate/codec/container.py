@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from compression_gate.codec.number_types import BY_NAME, NumberType
 from compression_gate.errors import CodecError
+from compression_gate.records.base import replacing
 
 MAGIC = b"CGZ"
 SCHEMA = 1
@@ -32,7 +33,6 @@ PER_BYTE = 1 << 18  # numbers that a byte of a file may stand for: what the like
 LARGEST = 1 << 40  # size of an axis, and numbers of a tensor
 MOST_TEXT = 1 << 28  # bytes of a directory or a graph once it is unpacked
 DIRECTORY_RATIO, GRAPH_RATIO = 100, 2000  # and so many times what it takes in the file, beside a mebibyte
-LONGEST_HEADER = 5 + 10 + 4
 PART = 1 << 20
 
 
@@ -107,11 +107,6 @@ class Head:
     def fast(self) -> bool:
         """Whether large tensors were coded by the fast profile."""
         return bool(self.flags & FAST)
-
-    @property
-    def most_numbers(self) -> int:
-        """So many numbers a file of this length could hold at most."""
-        return PER_BYTE * self.total
 
 
 def varint(number: int) -> bytes:
@@ -375,6 +370,24 @@ def head_bytes(
     length = next(size for size in range(1, 10) if len(varint(fixed + size)) == size)
     beginning += varint(fixed + length)
     return beginning + zlib.crc32(body, zlib.crc32(beginning)).to_bytes(4, "little") + body
+
+
+def write_file(
+    path: Path,
+    *,
+    signature: int | None,
+    directory: Sequence[Entry] | None,
+    graph: bytes | None,
+    pool: bytes,
+    segments: Sequence[bytes],
+    fast: bool,
+) -> int:
+    """Write a file whose segments are in memory, under a temporary name, then rename; return its length."""
+    frames = [(len(segment), zlib.crc32(segment)) for segment in segments]
+    head = head_bytes(signature=signature, directory=directory, graph=graph, frames=frames, pool=pool, fast=fast)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.writelines([head, *segments])
+    return path.stat().st_size
 
 
 @contextmanager

@@ -209,7 +209,7 @@ def find_slots(node: int, negative: bool, contexts: np.ndarray, signs: np.ndarra
     for place in range(SIZED if node < MANTISSA else FEWER):
         slots[place] = (place * BUCKETS + contexts[place]) * NODES + node
     if negative:
-        slots[0] += SIZED_SLOTS + PATTERN_SLOTS + SIGN_SLOTS
+        slots[0] += SIGN_SLOTS_BEGIN + SIGN_SLOTS
     if node >= PATTERN_NODES:
         return SIZED if node < MANTISSA else FEWER
     for place in range(SIZED, CONTEXTS):

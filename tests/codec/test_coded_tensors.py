@@ -147,6 +147,14 @@ BAD_SOURCES = {
         with_header(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
         "a: expected its numbers",
     ),
+    "sizes below zero": (
+        with_header(b'{"a":{"dtype":"F32","shape":[-1,-2],"data_offsets":[0,8]}}', bytes(8)),
+        r"expected \[name, one of F32, .*, sizes\]",
+    ),
+    "numbers in the header": (
+        with_header(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[-8,0]}}', bytes(8)),
+        "a: expected its numbers behind the header",
+    ),
     "unknown type": (
         with_header(b'{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}', bytes(8)),
         "number type: expected one of",
