@@ -57,6 +57,7 @@ class StepRecord(Record):
         curves: of each training inside the step, oldest epoch first, by what was trained; empty where nothing was.
         remarks: whatever else the method had to say.
         sensitivity: tables by which a budget was spread.
+        layer_bytes: ``state_bytes`` by the module that holds them; empty in records of before there was such a field.
         norms_reestimated: batch norms whose running statistics were taken anew behind the step.
         norms_seconds: what that took, part of ``seconds``.
     """
@@ -78,6 +79,7 @@ class StepRecord(Record):
     curves: dict[str, tuple[CurvePoint, ...]] = {}
     remarks: tuple[str, ...] = ()
     sensitivity: tuple[SensitivityTable, ...] = ()
+    layer_bytes: dict[str, int] = {}
     norms_reestimated: int = Field(0, ge=0)
     norms_seconds: float = Field(0.0, ge=0)
 
@@ -89,7 +91,7 @@ class CompressionRecord(Record):
     ``choice`` says how the steps were chosen where a target was asked for.
     """
 
-    schema_number: Literal[1] = Field(1, alias="schema")
+    schema_number: Literal[2] = Field(2, alias="schema")
     recipe_digest: str
     reference: StepRecord
     steps: tuple[StepRecord, ...]

@@ -177,7 +177,7 @@ class Measured:
     """A model's figures between two steps."""
 
     cost: Costs
-    state_bytes: int
+    layer_bytes: dict[str, int]
     distinct_values: int
     integer_weights: int
     quality: dict[str, float | None]
@@ -188,12 +188,21 @@ def measured(model: nn.Module, task: Task) -> Measured:
     """Count a model's costs and measure it on the validation split."""
     return Measured(
         cost=costs_of(model, task.example_inputs(1)),
-        state_bytes=sum(value.numel() * value.element_size() for value in model.state_dict().values()),
+        layer_bytes=layer_bytes(model),
         distinct_values=sum(weight.detach().unique().numel() for weight in weights_of(model)),
         integer_weights=sum(weight.numel() for weight in weights_of(model) if not weight.is_floating_point()),
         quality=validation_quality(model, task),
         weights_digest=state_digest(model),
     )
+
+
+def layer_bytes(model: nn.Module) -> dict[str, int]:
+    """Bytes of the state dict by the module that holds them."""
+    found: dict[str, int] = {}
+    for name, value in model.state_dict().items():
+        module = name.rpartition(".")[0]
+        found[module] = found.get(module, 0) + value.numel() * value.element_size()
+    return found
 
 
 def chained(
@@ -311,7 +320,7 @@ def step_record(
         method=name,
         options=options,
         seconds=round(seconds, 2),
-        state_bytes=after.state_bytes,
+        state_bytes=sum(after.layer_bytes.values()),
         parameters=after.cost.parameters,
         nonzeros=after.cost.nonzeros,
         macs=after.cost.macs,
@@ -325,6 +334,7 @@ def step_record(
         curves={label: curve_points(curve) for label, curve in notes.curves.items()},
         remarks=tuple(notes.remarks),
         sensitivity=tuple(notes.sensitivity),
+        layer_bytes=after.layer_bytes,
         norms_reestimated=len(norms.norms),
         norms_seconds=round(norms.seconds, 4),
     )

@@ -43,6 +43,9 @@ def test_candidate_is_written_whole_and_each_step_is_measured(trained):
     assert pruning.quality_before == record.reference.quality
     assert quantization.quality_before == pruning.quality
     assert pruning.covered
+    for step in (record.reference, pruning, quantization):
+        assert sum(step.layer_bytes.values()) == step.state_bytes
+    assert pruning.layer_bytes.keys() == record.reference.layer_bytes.keys()
     assert list(trained.path.joinpath("models").glob(".*")) == []
 
 
