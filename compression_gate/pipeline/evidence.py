@@ -12,7 +12,7 @@ from compression_gate.records.attempts import EVIDENCE, Attempt, numbers_of
 from compression_gate.records.base import digest_of
 from compression_gate.records.metrics import Benchmark
 from compression_gate.records.params import Params, read_params
-from compression_gate.reporters.wording import timing_text
+from compression_gate.reporters.record_tables import timing_text
 
 FOLDERS = {
     "reference": Path("models/reference"),

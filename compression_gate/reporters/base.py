@@ -2,25 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
-from compression_gate.records.metrics import Benchmark, CompressionRecord, Evaluation
+from compression_gate.records.metrics import Benchmark, CompressionRecord, CurvePoint, Evaluation
 from compression_gate.records.params import Params
-from compression_gate.records.verdict import Verdict
+from compression_gate.records.sensitivity import SensitivityTable
+from compression_gate.records.verdict import Point, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """Counts (B,) of calls between ``edges`` (B + 1,) [ms]; calls beyond the ends are in none.
+
+    Args:
+        n: all calls, also those beyond the ends.
+        middle: their median [ms].
+    """
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    n: int
+    middle: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What the files of single examples and single calls come to: counts and no example.
+
+    Args:
+        confusions: role -> counts (C, C), true class down, predicted across; empty where there are too many classes.
+        calls: role timed against -> its histogram and the candidate's, of the same edges, calls of the same pairs.
+    """
+
+    confusions: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    calls: Mapping[str, tuple[Histogram, Histogram]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
     """A verdict with its records; one that could not be read is None, and the verdict says so.
 
-    ``today`` is the day it is shown on, from which the age of waivers is counted.
+    Args:
+        folder: of the suite, as seen from the repository's root.
+        training: the curve of the reference's training.
+        sensitivity: of the reference, where somebody asked for it; steps hold tables of their own.
+        samples: summed up; None where nobody needs them.
+        rule_lines: rule -> its line in `params.yaml`.
+        tried: further models to show beside this run's, as a search leaves them.
+        today: the day it is shown on, from which the age of waivers is counted.
     """
 
     suite: str
     params: Params
     verdict: Verdict
+    folder: str = "."
     compression: CompressionRecord | None = None
     evaluation: Evaluation | None = None
     benchmark: Benchmark | None = None
+    training: tuple[CurvePoint, ...] = ()
+    sensitivity: SensitivityTable | None = None
+    samples: Samples | None = None
+    rule_lines: Mapping[str, int] = field(default_factory=dict)
+    tried: tuple[Point, ...] = ()
     today: date = field(default_factory=date.today)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from compression_gate.gate.policy import told
 from compression_gate.records.verdict import Check
-from compression_gate.reporters import sensitivity, wording
+from compression_gate.reporters import record_tables, sensitivity, wording
 from compression_gate.reporters.base import Findings
 
 EMOJI = {"pass": "✅", "fail": "❌", "undecided": "🟡", "error": "🛑", "waived": "☑️"}
@@ -15,46 +15,68 @@ CHECK_HEAD = (
     "check",
     "metric",
     "held against",
-    "compared to",
+    "its value",
     "this commit",
     "change",
     "interval",
     "limit",
+    "headroom",
     "n",
     "would catch",
 )
-CHECK_ALIGN = "lllrrrrrrr"
+CHECK_ALIGN = "lllrrrrrrrr"
 LONGEST = 60_000  # forges cut comments at 65,536 characters
-CUT = "\n\n*The rest is left out: the report is longer than a comment may be. It is whole in `reports/report.md`.*\n"
+CUT = "*Left out, since a comment may not be longer: {}. All of it is in `reports/report.html`.*"
+ROOM_FOR_CUT = 400
+LONGEST_PART = 12_000  # of one table or list, so that several fit
+LONGEST_TEXT = 400  # of one cell or line, which a contributor may have chosen
 
 
 def rendered(findings: Findings) -> str:
-    """The report as Markdown."""
+    """The report as Markdown: the verdict, what to do, what stops it, what it gives and takes; the rest collapsed."""
     verdict = findings.verdict
     parts = [
         f"# {EMOJI[verdict.status]} {escaped(wording.headline(findings, verdict.status))}",
-        f"Suite **{escaped(findings.suite)}**: {wording.counts_of(verdict)}; policy `{verdict.policy}`, "
+        f"Suite **{escaped(findings.suite)}**: {wording.counts_of(verdict)}; policy {code(verdict.policy)}, "
         f"exit code {verdict.exit_code}.",
         bullets(wording.waiver_lines(findings)),
         *todo(findings),
         *check_section(findings),
         escaped(wording.trade_off_line(verdict)),
-        *section("Models", table(*wording.model_table(findings))),
-        *section("What each step did", table(*wording.step_table(findings))),
-        *details("Which step caused what", bullets(wording.attribution_lines(findings))),
-        *details("How the chain was chosen", bullets(wording.choice_lines(findings))),
-        *details("What each layer bears", sensitivities(findings)),
-        *details("Training inside the steps", bullets(wording.training_lines(findings))),
-        *details("Worst slices", bullets(wording.worst_slices(verdict))),
-        *details("Passing checks", check_table([check for check in verdict.checks if check.status == "pass"])),
-        *details("Timing", bullets(wording.timing_lines(findings))),
-        *details("Layers left as they were", bullets(wording.uncovered_lines(findings))),
-        *details("Rules, expanded", fenced(wording.rule_lines(findings))),
-        *details("How it was judged", bullets(judging(findings))),
-        *details("Environment", environment(findings)),
-        "Again on your machine: `compression-gate run && compression-gate check`",
+        *evidence(findings),
     ]
-    return shortened([part for part in parts if part])
+    last = f"Again on your machine: {code(wording.local_command(findings))}"
+    return shortened([part for part in parts if part], last)
+
+
+def evidence(findings: Findings) -> list[str]:
+    """What the verdict rests on, collapsed part by part."""
+    verdict = findings.verdict
+    passing = [check for check in verdict.checks if check.status == "pass" and check.slice is None]
+    sliced = sorted((check for check in verdict.checks if check.slice is not None), key=least_room_first)
+    steps = [table(*record_tables.step_table(findings)), bullets(record_tables.attribution_lines(findings))]
+    timing = [table(*record_tables.timing_table(findings)), bullets(record_tables.timing_lines(findings))]
+    return [
+        *details("Passing checks", check_table(passing)),
+        *details("Slices", paragraphs([bullets(wording.worst_slices(verdict)), check_table(sliced)])),
+        *details("Models", table(*record_tables.model_table(findings))),
+        *details("Timing, with a copy of the other model against itself (A/A control)", paragraphs(timing)),
+        *details("What each step did", paragraphs(steps)),
+        *details("How the chain was chosen", bullets(record_tables.choice_lines(findings))),
+        *details("What each layer bears", sensitivities(findings)),
+        *details("Training inside the steps", bullets(record_tables.training_lines(findings))),
+        *details("Layers left as they were", bullets(record_tables.uncovered_lines(findings))),
+        *details("Environment", environment(findings)),
+        *details("What was compared", table(*record_tables.subject_table(verdict), "lll")),
+        *details("Rules, expanded", fenced(record_tables.rule_lines(findings))),
+        *details("How it was judged", bullets(judging(findings))),
+    ]
+
+
+def least_room_first(check: Check) -> tuple[int, float]:
+    """Slices by urgency, then by the share of the limit that is left."""
+    room = check.headroom if check.headroom is not None else 0.0
+    return wording.URGENCY[check.status], room / abs(check.allowed) if check.allowed else room
 
 
 def sensitivities(findings: Findings) -> str:
@@ -72,7 +94,7 @@ def sensitivities(findings: Findings) -> str:
             bullets(sensitivity.reasons(one)),
         )
     ]
-    return "\n\n".join(part for part in parts if part)
+    return paragraphs(parts)
 
 
 def judging(findings: Findings) -> list[str]:
@@ -82,19 +104,27 @@ def judging(findings: Findings) -> list[str]:
     return [*verdict.applied, *filter(None, [wording.reuse_line(verdict)]), *seed]
 
 
-def shortened(parts: Sequence[str]) -> str:
-    """Join the parts, leaving out whole ones from where a comment would grow too long."""
-    text = ""
+def shortened(parts: Sequence[str], last: str) -> str:
+    """Join the parts; those that would make a comment too long are left out whole, and named."""
+    text, left_out = "", []
     for part in parts:
-        if len(text) + len(part) + len(CUT) > LONGEST:
-            return text + CUT
-        text += part + "\n\n"
-    return text.rstrip("\n") + "\n"
+        if len(text) + len(part) + len(last) + ROOM_FOR_CUT > LONGEST:
+            title = re.search(r"<summary>(.*?)</summary>", part)
+            left_out.append(title[1].partition(",")[0] if title else "a part")
+        else:
+            text += part + "\n\n"
+    cut = CUT.format(", ".join(dict.fromkeys(left_out))) + "\n\n" if left_out else ""
+    return f"{text}{cut}{last}\n"
+
+
+def paragraphs(parts: Iterable[str]) -> str:
+    """Parts one below the other; nothing for those that are empty."""
+    return "\n\n".join(part for part in parts if part)
 
 
 def todo(findings: Findings) -> list[str]:
     """What to do next, most urgent first."""
-    steps = wording.next_steps(findings.verdict)
+    steps = wording.next_steps(findings.verdict, findings.rule_lines)
     named = set(told([check for check, _ in steps]))
     extra = [text for text in findings.verdict.warnings if text not in named]
     if not steps and not extra:
@@ -102,9 +132,10 @@ def todo(findings: Findings) -> list[str]:
     lines = [
         f"- {EMOJI[check.status]} **{escaped(wording.name_of(check))}** "
         f"({escaped(check.level)}{', ' + check.reason if check.reason else ''}): {escaped(text)}"
+        + (f" To accept it for a while: {code(way)}" if (way := wording.way_to_accept(check)) else "")
         for check, text in steps
     ]
-    return ["## What to do next", "\n".join([*lines, *(f"- {escaped(text)}" for text in extra)])]
+    return ["## What to do next", fitting([*lines, *(f"- {escaped(text)}" for text in extra)])]
 
 
 def check_section(findings: Findings) -> list[str]:
@@ -128,6 +159,7 @@ def check_table(checks: Sequence[Check]) -> str:
             wording.signed(check.metric, check.change) if check.against else "",
             wording.interval_of(check),
             wording.limit_of(check),
+            wording.headroom_of(check),
             f"{check.n:,}" if check.n else "",
             wording.smallest_of(check),
         ]
@@ -142,8 +174,22 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -
         return ""
     align = align or "l" + "r" * (len(head) - 1)
     rule = ["---:" if side == "r" else "---" for side in align]
-    lines = [[escaped(cell) for cell in head], rule, *([escaped(cell) for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines = ([escaped(cell) for cell in head], rule, *([escaped(cell) for cell in row] for row in rows))
+    return fitting(["| " + " | ".join(line) + " |" for line in lines])
+
+
+def fitting(lines: Sequence[str]) -> str:
+    """As many whole lines as a part may hold, and how many more there are."""
+    length = 0
+    kept: list[str] = []
+    for line in lines:
+        length += len(line) + 1
+        if length > LONGEST_PART and kept:
+            break
+        kept.append(line)
+    more = len(lines) - len(kept)
+    text = "\n".join(kept)
+    return f"{text}\n\n*and {more:,} more, in `reports/report.html`*" if more else text
 
 
 def section(title: str, body: str) -> list[str]:
@@ -158,7 +204,7 @@ def details(title: str, body: str) -> list[str]:
 
 def bullets(lines: Iterable[str]) -> str:
     """A list."""
-    return "\n".join(f"- {escaped(line)}" for line in lines)
+    return fitting([f"- {escaped(line)}" for line in lines])
 
 
 def fenced(lines: Sequence[str]) -> str:
@@ -175,8 +221,15 @@ def environment(findings: Findings) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that a contributor may have chosen, harmless in Markdown: no markup, no mention, no new line or cell."""
-    text = re.sub(r"\s*\n\s*", " ", text)
+    """Text that a contributor may have chosen, harmless in Markdown: no markup, mention, link, new line or cell."""
+    text = wording.harmless(re.sub(r"\s*\n\s*", " ", text))
+    text = text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", text)
+    text = re.sub(r"(://|\bwww\.|(?<=\bGH)-)", "\\1\u200b", text, flags=re.IGNORECASE)  # forges make links of these
     return text.replace("@", "@\u200b")
+
+
+def code(text: str) -> str:
+    """Text as it is typed, in a span that it cannot close."""
+    return f"`{wording.harmless(' '.join(text.split())).replace('`', '')[:LONGEST_TEXT]}`"

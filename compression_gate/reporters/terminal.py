@@ -15,7 +15,7 @@ from rich.text import Text
 from compression_gate.gate.limits import ENOUGH_POWER, LEAST_POWER
 from compression_gate.records.power import PowerReport
 from compression_gate.records.verdict import Check, Verdict
-from compression_gate.reporters import wording
+from compression_gate.reporters import record_tables, wording
 from compression_gate.reporters.base import Findings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def report(
     parts: list[RenderableType] = []
     if problems or findings is None:
         parts.append(head("error", "Error. The verdict cannot be believed, so nothing passes."))
-        parts += [Text(f"  {problem}") for problem in problems]
+        parts += [Text(f"  {wording.harmless(problem)}") for problem in problems]
         parts.append(Text("  do: compression-gate run"))
     else:
         parts.append(head(status, wording.headline(findings, status)))
@@ -65,35 +65,37 @@ def report(
 
 def head(status: str, text: str) -> Text:
     """The verdict line."""
-    return Text(f"{wording.SYMBOLS[status]} {text}", style=f"bold {COLOURS[status]}")
+    return Text(f"{wording.SYMBOLS[status]} {wording.harmless(text)}", style=f"bold {COLOURS[status]}")
 
 
 def body(findings: Findings, *, narrow: bool) -> list[RenderableType]:
-    """Checks, what to do, models and steps."""
+    """In the order of every report: what to do, checks that do not pass, the trade-off, the rest."""
     verdict = findings.verdict
     parts: list[RenderableType] = [
-        *(Text(f"  {text}", style="magenta") for text in wording.waiver_lines(findings)),
-        Text(f"  {findings.suite}: {wording.counts_of(verdict)}", style="dim"),
-        *(Text(f"  {text}", style="dim") for text in verdict.applied),
-        check_table(shown_checks(verdict), without=LEAST_USED if narrow else ()),
+        *(line(text, "magenta") for text in wording.waiver_lines(findings)),
+        line(f"{findings.suite}: {wording.counts_of(verdict)}", "dim"),
     ]
-    steps = wording.next_steps(verdict)
+    steps = wording.next_steps(verdict, findings.rule_lines)
     if steps:
         parts.append(Text("What to do next", style="bold"))
-        parts += [Text(f"  {wording.SYMBOLS[check.status]} {wording.name_of(check)}: {text}") for check, text in steps]
-    parts += [Text(f"  note: {text}", style="yellow") for text in verdict.warnings]
-    if line := wording.trade_off_line(verdict):
-        parts.append(Text(f"  {line}"))
-    parts += [Text(f"  {text}", style="dim") for text in wording.worst_slices(verdict)]
-    if line := wording.reuse_line(verdict):
-        parts.append(Text(f"  {line}", style="dim"))
+        parts += [line(f"{wording.SYMBOLS[check.status]} {wording.name_of(check)}: {text}") for check, text in steps]
+    parts += [line(f"note: {text}", "yellow") for text in verdict.warnings]
+    parts.append(check_table(shown_checks(verdict), without=LEAST_USED if narrow else ()))
+    told = (wording.trade_off_line(verdict), "bold"), *((text, "dim") for text in wording.worst_slices(verdict))
+    told = *told, *((text, "dim") for text in (*verdict.applied, wording.reuse_line(verdict)))
+    parts += [line(text, style) for text, style in told if text]
     for title, (names, rows) in (
-        ("Models", wording.model_table(findings)),
-        ("What each step did", wording.step_table(findings)),
+        ("Models", record_tables.model_table(findings)),
+        ("What each step did", record_tables.step_table(findings)),
     ):
         if rows:
             parts += [Text(title, style="bold"), table(names, rows, without=LEAST_USED if narrow else ())]
     return parts
+
+
+def line(text: str, style: str = "") -> Text:
+    """An indented line of text that may come from anywhere."""
+    return Text(f"  {wording.harmless(text)}", style=style)
 
 
 def shown_checks(verdict: Verdict) -> list[Check]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 from compression_gate.gate.policy import LOOSENING
 from compression_gate.gate.waivers import told
-from compression_gate.records.choice import Tried
 from compression_gate.records.metric_table import METRICS
-from compression_gate.records.metrics import Benchmark, Measurement, PairedTiming, StepRecord
 from compression_gate.records.verdict import Check, Verdict
 from compression_gate.reporters.base import Findings
 
@@ -72,6 +72,11 @@ def interval_of(check: Check) -> str:
         return "exact" if check.observed is not None else NOTHING
     show = figure if check.change is None else signed
     return " to ".join(show(check.metric, end) for end in sorted(end for end in check.interval if end is not None))
+
+
+def headroom_of(check: Check) -> str:
+    """The distance left to the limit; negative beyond it."""
+    return NOTHING if check.headroom is None else signed(check.metric, check.headroom)
 
 
 def smallest_of(check: Check) -> str:
@@ -163,12 +168,13 @@ def ordered(checks: Sequence[Check]) -> list[Check]:
     return sorted(checks, key=lambda check: URGENCY[check.status])
 
 
-def next_steps(verdict: Verdict) -> list[tuple[Check, str]]:
-    """For each check that does not pass: what to do."""
-    return [(check, step_for(check)) for check in ordered(verdict.checks) if check.status not in ("pass", "waived")]
+def next_steps(verdict: Verdict, lines: Mapping[str, int] | None = None) -> list[tuple[Check, str]]:
+    """For each check that does not pass: what to do. ``lines``: of the rules in `params.yaml`."""
+    found = ordered(verdict.checks)
+    return [(check, step_for(check, lines or {})) for check in found if check.status not in ("pass", "waived")]
 
 
-def step_for(check: Check) -> str:
+def step_for(check: Check, lines: Mapping[str, int]) -> str:
     """What to do about one check, as an imperative sentence."""
     if check.mending:
         return f"{check.message}: {check.mending}" if check.message else check.mending
@@ -177,7 +183,8 @@ def step_for(check: Check) -> str:
     if check.status == "fail":
         verb = "Win back" if check.change is not None else "Raise" if check.limit.startswith("min") else "Lower"
         what = f"{over} {unit} of {check.metric}" if check.change is not None else f"{check.metric} by {over} {unit}"
-        return f"{verb} {what.strip()}, or state the new limit in params.yaml: gate.rules.{check.rule}."
+        line = f":{lines[check.rule]}" if check.rule in lines else ""
+        return f"{verb} {what.strip()}, or state the new limit in params.yaml{line}: gate.rules.{check.rule}."
     if check.interval is None:
         return check.message or "Measure more, or widen the limit."
     more = f" (about {check.settled_by:,} would settle it)" if check.settled_by else ""
@@ -189,6 +196,23 @@ def step_for(check: Check) -> str:
     return (
         f"The interval {interval_of(check)} holds the limit {limit_of(check)}: measure more{now}, or widen the limit."
     )
+
+
+def way_to_accept(check: Check) -> str:
+    """The command that lets a broken limit pass for a while, for a person to fill in; nothing where none can."""
+    if check.status != "fail" or check.level != "block" or check.observed is None:
+        return ""
+    part = f" --slice {shlex.quote(check.slice)}" if check.slice else ""
+    return f'compression-gate waive {shlex.quote(check.rule)}{part} --ceiling … --expires … --owner … --reason "…"'
+
+
+def local_command(findings: Findings) -> str:
+    """What repeats this run on another machine, to the letter."""
+    verdict = findings.verdict
+    there = f"git switch --detach {shlex.quote(verdict.candidate.commit[:12])} && " if verdict.candidate.commit else ""
+    folder = f" -C {shlex.quote(findings.folder)}" if findings.folder != "." else ""
+    policy = f" --policy {shlex.quote(verdict.policy)}" if verdict.policy != "pull_request" else ""
+    return f"{there}compression-gate run{folder}{policy}"
 
 
 def waiver_lines(findings: Findings) -> list[str]:
@@ -238,90 +262,6 @@ def worst_slices(verdict: Verdict) -> list[str]:
     return [f"{rule}: worst at {check.slice}: {reading(check)}" for rule, check in worst.items()]
 
 
-def attribution_lines(findings: Findings) -> list[str]:
-    """Which step of the recipe caused which part, each against the step before it."""
-    record = findings.compression
-    if record is None or not record.steps:
-        return []
-    lines = []
-    quality = next(iter(record.reference.quality), None)
-    for before, step in zip((record.reference, *record.steps), record.steps, strict=False):
-        parts = [
-            f"{(new - old) / old:+.0%} {name}".replace("-", "−")
-            for name, new, old in (
-                ("bytes of weights", step.state_bytes, before.state_bytes),
-                ("MACs", step.macs, before.macs),
-                ("non-zero weights", step.nonzeros, before.nonzeros),
-            )
-            if old and new != old
-        ]
-        new, old = (one.quality.get(quality) if quality else None for one in (step, before))
-        if quality and new is not None and old is not None:
-            unit = "points of " if unit_of(quality) == "%" else ""
-            parts.append(f"{signed(quality, new - old)} {unit}{quality} (validation)")
-        lines.append(f"{step.method}: {', '.join(parts) or 'nothing that shows here'}")
-    return lines
-
-
-MODEL_ROWS = ("size_bytes", "compression_ratio", "parameters", "macs", "latency_ms", "latency_p95_ms", "speedup")
-MORE_ROWS = (
-    "eager_latency_ms",
-    "throughput_per_s",
-    "load_time_ms",
-    "decode_time_ms",
-    "load_time_cold_ms",
-    "first_call_ms",
-    "peak_memory_bytes",
-    "model_memory_bytes",
-    "energy_j",
-)
-EXPLAINED = {"eager_latency_ms": "eager_latency_ms (float32 torch, for information)"}
-BATCH_ROWS = ("latency_ms", "throughput_per_s")
-
-
-def model_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table of models: one row per metric, one column per model."""
-    evaluation, benchmark = findings.evaluation, findings.benchmark
-    roles = [
-        role for role in ("reference", "release", "baseline", "candidate") if benchmark and role in benchmark.models
-    ]
-    rows = []
-    if evaluation:
-        candidate = evaluation.models.get("candidate")
-        for metric in findings.params.metrics or tuple(candidate.metrics if candidate else ()):
-            values = [evaluation.models[role].metrics.get(metric) for role in roles if role in evaluation.models]
-            if len(values) == len(roles) and all(values):
-                rows.append([with_unit(metric), *(figure(metric, value.value if value else None) for value in values)])
-    if benchmark:
-        for metric in (*MODEL_ROWS, *MORE_ROWS):
-            figures = [benchmark.models[role].figures.get(metric) for role in roles]
-            if any(figures):
-                name = EXPLAINED.get(metric, with_unit(metric))
-                rows.append([name, *(measured(metric, value) for value in figures)])
-        rows += batch_rows(benchmark, roles)
-    return ["", *roles], rows
-
-
-def batch_rows(benchmark: Benchmark, roles: Sequence[str]) -> list[list[str]]:
-    """Rows of every batch size, where there are several."""
-    sizes = dict.fromkeys(benchmark.batch_sizes)
-    if len(sizes) == 1:
-        return []
-    return [
-        [
-            f"{with_unit(metric)} at batch {size}",
-            *(measured(metric, benchmark.models[role].batches.get(size, {}).get(metric)) for role in roles),
-        ]
-        for size in sizes
-        for metric in BATCH_ROWS
-    ]
-
-
-def measured(metric: str, value: Measurement | None) -> str:
-    """A measurement, said to be estimated where it is."""
-    return figure(metric, value.value) + (" (estimated)" if value.estimated else "") if value else NOTHING
-
-
 def with_unit(metric: str) -> str:
     """A metric's name with its unit, unless the name ends in it."""
     unit = unit_of(metric)
@@ -332,121 +272,10 @@ def with_unit(metric: str) -> str:
     )
 
 
-def step_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of what each step changed, measured on the validation split."""
-    record = findings.compression
-    if record is None:
-        return [], []
-    quality = next(iter(record.reference.quality), None)
-    head = ["step", "weights, bytes", "parameters", "non-zero", "MACs", "s"]
-    if quality:
-        head.insert(5, f"{quality} (validation), {unit_of(quality)}".rstrip(", "))
-    rows = []
-    given = [step.options for step in findings.params.compress.steps]
-    written = given if len(given) == len(record.steps) else [step.options for step in record.steps]
-    for step, options in zip((record.reference, *record.steps), ({}, *written), strict=True):
-        row = [
-            described(step, options),
-            f"{step.state_bytes:,}",
-            f"{step.parameters:,}",
-            f"{step.nonzeros:,}",
-            f"{step.macs:,}",
-            f"{step.seconds:.1f}",
-        ]
-        if quality:
-            row.insert(5, figure(quality, step.quality.get(quality)))
-        rows.append(row)
-    return head, rows
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # escapes, and turns of direction
+COMMANDS = re.compile(r"(?m)^(\s*)(::|##\[)")  # what a runner reads from a log as an order to itself
 
 
-def described(step: StepRecord, options: Mapping[str, object]) -> str:
-    """A step with the options that were written down."""
-    shown = ", ".join(f"{name} {value}" for name, value in options.items() if value not in (None, (), [], {}))
-    return f"{step.method} ({shown})" if shown else step.method
-
-
-def timing_lines(findings: Findings) -> list[str]:
-    """One line for each model the candidate was timed against, with its control."""
-    pairs = findings.benchmark.pairs if findings.benchmark else {}
-    return [f"against the {role}: {timing_text(role, pair)}" for role, pair in pairs.items()]
-
-
-def timing_text(role: str, pair: PairedTiming) -> str:
-    """What timing the candidate against a role came to: each attempt where there were several, and all together."""
-    alone = ", ".join(
-        f"attempt {number}: {f'{ratio:.3f}' if ratio is not None else 'no figure'}"
-        for number, ratio in enumerate(pair.attempt_ratios, 1)
-    )
-    before = f"{alone}; all together " if pair.attempts > 1 and alone else ""
-    if pair.ratio is None:
-        return f"{before}{'no figure: ' if before else ''}{pair.reason or 'no result'}"
-    low, high = pair.interval
-    control = f"{pair.control_ratio:.3f}" if pair.control_ratio is not None else NOTHING
-    span = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else "no interval"
-    return (
-        f"{before}{pair.ratio:.3f} of its time ({span} at {100 * pair.confidence:.4g}%); a copy of the {role} "
-        f"against itself: {control}; {pair.pairs:,} pairs in {pair.turns} processes; {pair.clock}"
-    )
-
-
-def rule_lines(findings: Findings) -> list[str]:
-    """The rules as they were judged, expanded."""
-    lines = []
-    for name, rule in findings.params.gate.rules.items():
-        parts = [f"metric: {rule.metric}", f"{rule.form}: {rule.limit}"]
-        parts += [f"against: {rule.against}"] if rule.form in ("max_drop", "max_increase") else []
-        parts += [f"{key}: {value}" for key in ("slice", "min_n", "fallback") if (value := getattr(rule, key))]
-        parts += [f"level: {rule.level}"] if rule.level != "block" else []
-        lines.append(f"{name}: {{{', '.join(parts)}}}")
-    return lines
-
-
-def uncovered_lines(findings: Findings) -> list[str]:
-    """Layers that a step left as they were, each with its reason."""
-    steps = findings.compression.steps if findings.compression else ()
-    return [f"{step.method} left {layer}: {reason}" for step in steps for layer, reason in step.uncovered.items()]
-
-
-def training_lines(findings: Findings) -> list[str]:
-    """How every training inside a step went, and what else the step had to say."""
-    lines = []
-    for step in findings.compression.steps if findings.compression else ():
-        for label, curve in step.curves.items():
-            first, last = curve[0], curve[-1]
-            parts = [f"loss {number(first.loss)} → {number(last.loss)} in {len(curve)} epochs"]
-            if last.validation_loss is not None:
-                parts.append(f"validation loss {number(first.validation_loss)} → {number(last.validation_loss)}")
-            if last.validation_quality is not None:
-                parts.append(f"validation accuracy {figure('accuracy', last.validation_quality)} {unit_of('accuracy')}")
-            lines.append(f"{step.method}, {label}: {', '.join(parts)}")
-        lines += [f"{step.method}: {remark}" for remark in step.remarks]
-    return lines
-
-
-def choice_lines(findings: Findings) -> list[str]:
-    """How the steps were chosen for a target: what the rules went by, and each rung with what came of it."""
-    choice = findings.compression.choice if findings.compression else None
-    if choice is None:
-        return []
-    asked = (
-        f"asked for: {choice.compression_ratio:g} × smaller, at most {100 * choice.max_accuracy_drop:g} points lost on "
-        f"{choice.n:,} validation examples, at most {choice.max_epochs} epochs trained"
-    )
-    rungs = [f"{one.name} ({one.why}): {came_of(one)}" for one in choice.tried]
-    return [asked, *choice.facts, *rungs]
-
-
-def came_of(tried: Tried) -> str:
-    """What a rung's file came to, and whether that was enough."""
-    if tried.size_bytes is None or tried.compression_ratio is None or tried.accuracy_drop is None:
-        return tried.reason or NOTHING
-    figures = (
-        f"{tried.size_bytes:,} bytes, {tried.compression_ratio:.2f} × smaller, {100 * tried.accuracy_drop:.2f} points "
-        f"lost, {tried.epochs} epochs"
-    )
-    return f"{figures}: {f'missed: {tried.reason}' if tried.reason else 'taken'}"
-
-
-def number(value: float | None) -> str:
-    """A loss, or that there is none."""
-    return NOTHING if value is None else f"{value:.4g}"
+def harmless(text: str) -> str:
+    """Text that a contributor may have chosen, fit for a log: no escape sequences and no orders to the runner."""
+    return COMMANDS.sub("\\1\u200b\\2", CONTROLS.sub("", text))

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from compression_gate.cli import app
-from compression_gate.records.verdict import Check
-from compression_gate.reporters import markdown, terminal, wording
+from compression_gate.records.verdict import Check, Subject
+from compression_gate.reporters import markdown, record_tables, terminal, wording
 from compression_gate.stages import gate, report
 from compression_gate.stages.report import read_findings
 
@@ -77,7 +78,7 @@ def test_every_batch_size_has_rows_of_its_own_where_there_are_several(finished: 
         rate = {**latency, "value": 4000.0, "low": 3900.0, "high": 4100.0, "unit": "per_s"}
         model["batches"] = {"1": {"latency_ms": latency}, "16": {"latency_ms": latency, "throughput_per_s": rate}}
     path.write_text(json.dumps(found))
-    _, rows = wording.model_table(read_findings(finished))
+    _, rows = record_tables.model_table(read_findings(finished))
     shown = {row[0]: row[1:] for row in rows}
     assert shown["throughput_per_s at batch 16"] == ["4,000", "4,000"]
     assert shown["throughput_per_s at batch 1"] == ["–", "–"]
@@ -103,6 +104,8 @@ HOSTILE = [
     "a|b\n# title",
     "`code`",
     "![i](u)",
+    "http://evil.example/x",
+    "www.evil.example",
     "**bold**",
 ]
 
@@ -113,14 +116,58 @@ def test_what_a_contributor_names_is_harmless(text: str) -> None:
     assert "\n" not in shown
     assert "<" not in shown
     assert not re.search(r"(?<!\\)[|`*\[\]]", shown)
-    assert not re.search(r"@\w", shown)
+    assert not re.search(r"@\w|://\w|www\.\w", shown)
 
 
-def test_a_long_report_is_cut_between_parts_and_says_so() -> None:
-    text = markdown.shortened(["a" * 30_000, "b" * 40_000, "c"])
+def test_a_long_report_leaves_out_whole_parts_and_names_them() -> None:
+    parts = ["a" * 30_000, f"<details><summary>Slices</summary>{'b' * 40_000}</details>", "c" * 20]
+    text = markdown.shortened(parts, "the command")
     assert len(text) <= markdown.LONGEST
-    assert "left out" in text
+    assert "Left out, since a comment may not be longer: Slices." in text
     assert "b" * 10 not in text
+    assert "c" * 20 in text
+    assert text.endswith("the command\n")
+
+
+def test_a_verdict_of_hundreds_of_hostile_slices_stays_a_comment(finished: Path) -> None:
+    gate.run(finished)
+    findings = read_findings(finished)
+    check = findings.verdict.checks[0]
+    many = [
+        check.model_copy(update={"slice": f"class={'<x' * 400}{n}", "status": status, "message": "|" * 9000})
+        for n in range(400)
+        for status in ("fail", "undecided", "pass")
+    ]
+    verdict = findings.verdict.model_copy(update={"checks": tuple(many), "warnings": ("w" * 9000,) * 300})
+    text = markdown.rendered(replace(findings, verdict=verdict))
+    assert len(text) <= markdown.LONGEST
+    assert "more, in `reports/report.html`" in text
+    assert "Again on your machine" in text
+    head = next(line for line in text.splitlines() if line.startswith("| check "))
+    rows = [re.sub(r"\\.", "", line) for line in text.splitlines() if line.startswith("| ")]
+    assert {row.count("|") for row in rows} <= {head.count("|"), 4, 3, 10, 8}
+
+
+LOGS = ["::error::x", "\n::set-output name=x::y", "##[group]x", "a\x1b[31mred", "\u202etxt"]
+
+
+@pytest.mark.parametrize("text", LOGS)
+def test_what_a_contributor_names_gives_no_orders_to_a_log(text: str) -> None:
+    shown = wording.harmless(text)
+    assert not re.search(r"(?m)^\s*(::|##\[)", shown)
+    assert not set(shown) & {"\x1b", "\u202e"}
+
+
+def test_the_local_command_names_commit_folder_and_policy(finished: Path) -> None:
+    gate.run(finished)
+    findings = read_findings(finished)
+    verdict = findings.verdict.model_copy(
+        update={"candidate": Subject(digest="d", commit="c" * 40), "policy": "release"}
+    )
+    there = replace(findings, verdict=verdict, folder="my models/one")
+    assert wording.local_command(there) == (
+        "git switch --detach cccccccccccc && compression-gate run -C 'my models/one' --policy release"
+    )
 
 
 FIGURES = [
@@ -204,7 +251,7 @@ def test_training_inside_a_step_is_told_with_its_losses_and_remarks(finished: Pa
     record["steps"][0] |= {"curves": {"student": rows, "beside": beside}, "remarks": ["asked once"]}
     path.write_text(json.dumps(record))
     name = record["steps"][0]["method"]
-    assert wording.training_lines(read_findings(finished)) == [
+    assert record_tables.training_lines(read_findings(finished)) == [
         f"{name}, student: loss 1 → 0.5 in 2 epochs, validation loss 2 → 1, validation accuracy 90.00 %",
         f"{name}, beside: loss 1 → 0.5 in 2 epochs",
         f"{name}: asked once",
@@ -233,7 +280,7 @@ def test_a_choice_for_a_target_is_told_rung_by_rung(finished: Path) -> None:
     }
     path.write_text(json.dumps(record))
     findings = read_findings(finished)
-    assert wording.choice_lines(findings) == [
+    assert record_tables.choice_lines(findings) == [
         "asked for: 4 × smaller, at most 1 points lost on 500 validation examples, at most 8 epochs trained",
         "weights by layer type: Linear 40",
         "a (cheap): its file would not be 4 × smaller",
