@@ -14,7 +14,8 @@ from compression_gate.errors import TaskError
 from compression_gate.methods.base import Context
 from compression_gate.modules.checkpoints import adopt_weights, read_state
 from compression_gate.modules.normalized import Normalized, unnormalized_shell
-from compression_gate.records.params import TrainParams, dotted
+from compression_gate.records.params import TrainParams
+from compression_gate.records.section import dotted
 from compression_gate.registry import nearest
 from compression_gate.tasks.task import Task, called, seed_everything
 

@@ -11,8 +11,9 @@ from typing import Any, TypeGuard
 import yaml
 
 from compression_gate.errors import ParamsError
-from compression_gate.records.params import Params, dotted
+from compression_gate.records.params import Params
 from compression_gate.records.recipe import Recipe
+from compression_gate.records.section import dotted
 from compression_gate.tasks.sources import first_party_sources, import_roots, named_in_steps, sources_at
 
 FILE_NAME = "dvc.yaml"

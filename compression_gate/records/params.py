@@ -9,31 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from compression_gate.errors import ParamsError
 from compression_gate.records.base import digest_of, write_text
 from compression_gate.records.document import Document
 from compression_gate.records.metric_table import DEFAULT_METRICS, METRICS
+from compression_gate.records.search_params import SearchParams
+from compression_gate.records.section import DottedPath, Section
 from compression_gate.registry import nearest
 
 FILE_NAME = "params.yaml"
-
-
-class Section(BaseModel):
-    """A part of the params: frozen, and no key unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def dotted(value: str) -> str:
-    """Accept ``package.module:name`` only."""
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", value):
-        raise ValueError("expected a dotted path like 'package.module:name'")
-    return value
-
-
-DottedPath = Annotated[str, AfterValidator(dotted)]
 
 
 class TaskParams(Section):
@@ -252,6 +238,7 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     benchmark: BenchmarkParams = BenchmarkParams()
     gate: GateParams = GateParams()
+    search: SearchParams = SearchParams()
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -259,8 +246,11 @@ class Params(Section):
         return self.evaluate.metrics if self.evaluate.metrics is not None else DEFAULT_METRICS[self.task.kind]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, defaults filled in, the gate expanded: what digests and DVC see."""
-        plain = self.model_dump(mode="json")
+        """Plain values, defaults filled in, the gate expanded: what digests and DVC see.
+
+        ``search`` is not among them: no stage reads it, and what it finds is judged like any recipe.
+        """
+        plain = self.model_dump(mode="json", exclude={"search"})
         for rule in plain["gate"]["rules"].values():
             for name in LIMIT_NAMES:
                 if rule[name] is not None:

@@ -8,7 +8,7 @@ from compression_gate.methods import chain
 from compression_gate.modules.norms import Reestimation
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import CompressionRecord
-from compression_gate.stages import compress, prepare, train
+from compression_gate.stages import compress, prepare, train, workbench
 
 CANDIDATE = "models/candidate"
 
@@ -163,7 +163,7 @@ def test_old_candidate_stays_whole_until_the_new_one_is(trained, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(compress, "exported_artifact", interrupted)
+        patch.setattr(workbench, "exported_artifact", interrupted)
         with pytest.raises(KeyboardInterrupt):
             compress.run(trained.path)
     assert Artifact.open(trained.path / CANDIDATE) == before
@@ -202,7 +202,7 @@ def test_norms_are_taken_anew_behind_pruning_which_is_worth_accuracy(normed, mon
     normed.edit("compress.steps", [{"method": "structured_pruning", "pruning_ratio": 0.5}])
     (with_norms,) = compress.run(normed.path).steps
     with monkeypatch.context() as patch:
-        patch.setattr(compress, "reestimate", lambda *arguments, **more: Reestimation())
+        patch.setattr(workbench, "reestimate", lambda *arguments, **more: Reestimation())
         (without,) = compress.run(normed.path).steps
     assert (with_norms.norms_reestimated, without.norms_reestimated) == (3, 0)
     assert 0 < with_norms.norms_seconds <= with_norms.seconds
@@ -227,8 +227,8 @@ def test_norms_are_taken_anew_only_where_a_step_changed_what_they_see(normed, st
 
 
 def test_a_model_without_norms_pays_nothing_for_them(trained, monkeypatch):
-    monkeypatch.setattr(compress, "reestimate", lambda *arguments, **more: pytest.fail("called"))
-    monkeypatch.setattr(compress, "outputs_distance", lambda *arguments: 0.0)
+    monkeypatch.setattr(workbench, "reestimate", lambda *arguments, **more: pytest.fail("called"))
+    monkeypatch.setattr(workbench, "outputs_distance", lambda *arguments: 0.0)
     assert [step.norms_seconds for step in compress.run(trained.path).steps] == [0.0, 0.0]
 
 
