@@ -43,6 +43,14 @@ class Policy(StrEnum):
     release = "release"
 
 
+class When(StrEnum):
+    """When a comment is written; one that is there is always kept up to date."""
+
+    always = "always"
+    problems = "problems"
+    never = "never"
+
+
 class Profile(StrEnum):
     """How a coded file's large tensors are coded."""
 
@@ -344,6 +352,54 @@ def inspect(
         tell(found, "", as_json=True)
     else:
         show(found)
+
+
+@app.command()
+def post(
+    suite: Suite = HERE,
+    policy: PolicyOption = Policy.pull_request,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="PATH", help="Post what --to wrote: a folder, or a zip archive.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Post what the run uploaded that this workflow_run job follows.")
+    ] = False,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FOLDER", help="Write what another job needs to post; send nothing.")
+    ] = None,
+    suites: Annotated[
+        list[str] | None,
+        typer.Option("--suite", metavar="NAME", help="With --from, --follow, --open: expect this one."),
+    ] = None,
+    sha: Annotated[str | None, typer.Option("--head-sha", help="The commit that was judged, if not the job's.")] = None,
+    opening: Annotated[bool, typer.Option("--open", help="Only open the check run, in progress.")] = False,
+    comment: Annotated[When, typer.Option(help="When a first comment is written.")] = When.always,
+    chat: Annotated[bool, typer.Option("--chat", help="Tell the chat too: COMPRESSION_GATE_CHAT_WEBHOOK.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent.")] = False,
+    json: Json = False,
+) -> None:
+    """Tell the verdict on GitHub or GitLab; ends with 0 whatever the verdict is and whatever the forge answers."""
+    from compression_gate.forge.jobs import unheeded
+    from compression_gate.stages import post as stage_post
+
+    asked: dict[str, Any] = {"source": source, "follow": follow, "to": to, "opening": opening, "chat": chat}
+    request = stage_post.Request(
+        suite=suite,
+        policy=policy.value,
+        suites=tuple(suites or ()),
+        comment=comment.value,
+        sha=sha,
+        dry=dry_run,
+        **asked,
+    )
+    outcome = stage_post.run(request)
+    with unheeded():
+        if json or dry_run:
+            typer.echo(json_module.dumps([one.model_dump(mode="json") for one in outcome.posted], indent=2))
+        else:
+            for one in outcome.posted:
+                typer.echo(f"{one.suite}: {one.status}: comment {one.comment}, check run {one.check_run}")
+    raise typer.Exit(outcome.exit_code)
 
 
 @app.command()

@@ -61,5 +61,13 @@ class MeasurementError(CompressionGateError):
     """A measurement could not be taken or cannot be trusted."""
 
 
+class SearchError(CompressionGateError):
+    """The search cannot go on: its journal is damaged or of another search, or nothing can be carried out."""
+
+
 class HistoryError(CompressionGateError):
     """The records of earlier runs cannot be read, written or exchanged with a remote."""
+
+
+class UploadError(CompressionGateError):
+    """What another job handed over is no report that may be posted: damaged, hostile, or of another version."""
