@@ -302,6 +302,44 @@ def sensitivity(
 
 
 @app.command()
+def search(
+    suite: Suite = HERE,
+    name: Annotated[str | None, typer.Option(help="Of the recipe: recipes/NAME.yaml.")] = None,
+    searcher: Annotated[str | None, typer.Option(help="Who proposes: see `compression-gate list searchers`.")] = None,
+    trials: Annotated[int | None, typer.Option(help="End after so many.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="End after so long.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed makes the same proposals.")] = None,
+    executor: Annotated[str | None, typer.Option(help="Where trials run: local or ray.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials at once.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a search that was stopped or killed.")] = False,
+    json: Json = False,
+) -> None:
+    """Find a recipe: smaller and no worse, as far as the gate's own rules on validation data tell."""
+    from compression_gate.stages import search as stage_search
+
+    ask = stage_search.Ask(
+        name=name,
+        searcher=searcher,
+        trials=trials,
+        minutes=minutes,
+        seed=seed,
+        executor=executor,
+        workers=workers,
+        address=address,
+        resume=resume,
+    )
+    found = stage_search.run_shown(suite, ask)
+    if json:
+        tell(found, "", as_json=True)
+    else:
+        from compression_gate.reporters.search import show
+
+        show(found)
+    raise typer.Exit(stage_search.code_of(found))
+
+
+@app.command()
 def encode(
     source: Annotated[
         Path | None,

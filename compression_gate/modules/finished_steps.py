@@ -39,7 +39,7 @@ class FinishedParts(Generic[R]):
             return None
         try:
             return load_model(factory, folder).eval(), self.kind.read(folder / RECORD)
-        except CompressionGateError as error:
+        except (CompressionGateError, OSError) as error:  # another process may have made room meanwhile
             log.warning("%s that was finished before cannot be read again (%s): taking it anew", self.what, error)
             return None
 

@@ -14,11 +14,35 @@ from compression_gate.records.base import Record, digest_of, write_text
 from compression_gate.records.params import Step
 
 
+class Provenance(Record):
+    """Where a recipe that a search wrote came from; nothing but a note, the gate judges it like any other.
+
+    Args:
+        trial: its number, of ``trials`` in all.
+        rests_on: digest of the space, the rules, the code and everything else that the search rested on.
+        feasible: whether the gate's judge let it through on the validation split, and ``validation`` its figures there.
+        distances: of each rule, how far outside its limit as a share of it; 0 within, None where nothing was judged.
+    """
+
+    search: str
+    searcher: str
+    seed: int
+    trial: int
+    trials: int
+    rests_on: str
+    reference_digest: str
+    package_version: str
+    feasible: bool
+    validation: dict[str, float]
+    distances: dict[str, float | None]
+
+
 class Recipe(Record):
     """Steps in the order they are applied; the options of each are checked by its method."""
 
     schema_number: Literal[1] = Field(1, alias="schema")
     steps: tuple[Step, ...]
+    provenance: Provenance | None = None
 
     @property
     def digest(self) -> str:
@@ -49,7 +73,8 @@ class Recipe(Record):
 
     def write(self, path: Path) -> None:
         """Write as YAML under a temporary name, then rename."""
-        values = {"schema": self.schema_number, "steps": [step.model_dump(mode="json") for step in self.steps]}
+        values = self.model_dump(mode="json", by_alias=True, exclude_none=True, include={"schema_number", "provenance"})
+        values["steps"] = [step.model_dump(mode="json") for step in self.steps]
         write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 

@@ -43,6 +43,7 @@ class SensitivityTable(Record):
 
     Args:
         weights_digest: of the model that was looked at.
+        artifact_digest: of the reference whose model that is; None for the model inside of a chain.
         n: examples of the validation split that were asked.
         metric: what ``quality`` is; custom tasks name their own.
         loss, quality: of the model as it was.
@@ -51,6 +52,7 @@ class SensitivityTable(Record):
 
     schema_number: Literal[1] = Field(1, alias="schema")
     weights_digest: str
+    artifact_digest: str | None = None
     n: int = Field(ge=1)
     metric: str
     loss: float | None

@@ -6,6 +6,7 @@ Answers and outcomes are kept by role, and those to disturbed inputs by ``<pertu
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,8 +74,13 @@ def run(suite: Path) -> Evaluation:
     return evaluation
 
 
-def measure(models: Models, task: Task, params: Params, split: str) -> Measured:
+def measure(
+    models: Models, task: Task, params: Params, split: str, known: Mapping[str, Answers] | None = None
+) -> Measured:
     """Ask every model for every example of a split, as it is and disturbed.
+
+    Args:
+        known: what models answered before, by role and by perturbation; they are not asked again.
 
     Raises:
         MeasurementError: a model's answers cannot be measured, or examples share an id.
@@ -84,8 +90,10 @@ def measure(models: Models, task: Task, params: Params, split: str) -> Measured:
     ids = unique_ids(task, split)
     columns = columns_of(task, params, split)
     disturbances = disturbances_of(params.evaluate.perturbations, task, split)
-    answers: dict[str, Answers] = {}
+    answers: dict[str, Answers] = dict(known or {})
     for role, path in models.files.items():
+        if role in answers:
+            continue
         answers |= answers_of(runtime.load(path, params.benchmark.threads), task, split, role, disturbances)
     same_targets(answers, split)
     return Measured(

@@ -87,6 +87,20 @@ def reporters() -> list[Row]:
     return plugins(REPORTERS)
 
 
+def searchers() -> list[Row]:
+    """Who proposes recipes."""
+    from compression_gate.search import SEARCHERS
+
+    return plugins(SEARCHERS)
+
+
+def executors() -> list[Row]:
+    """Where trials of a search run."""
+    from compression_gate.search.executors import EXECUTORS
+
+    return plugins(EXECUTORS)
+
+
 def augmentations() -> list[Row]:
     """Augmentations of the built-in training loop."""
     from compression_gate.tasks.augment import AUGMENTATIONS
@@ -112,6 +126,8 @@ KINDS: dict[str, Callable[[], list[Row]]] = {
     "rules": rules,
     "runtimes": runtimes,
     "reporters": reporters,
+    "searchers": searchers,
+    "executors": executors,
     "augmentations": augmentations,
     "perturbations": perturbations,
 }

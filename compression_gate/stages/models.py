@@ -43,8 +43,14 @@ def open_models(suite: Path, params: Params) -> Models:
         models.artifacts[role], models.files[role] = artifact, folder / file_name
     if models.artifacts["candidate"].format == CODED:
         models.files["candidate"] = decoded(suite, models.artifacts["candidate"], suite / "models/candidate", params)
+    add_references(models, suite / REFERENCES, file_name)
+    return models
+
+
+def add_references(models: Models, references: Path, file_name: str) -> None:
+    """Add the baseline and the release that lie in a folder, or why they do not."""
     for role in ("baseline", "release"):
-        folder = suite / REFERENCES / role
+        folder = references / role
         if reason := why_absent(folder):
             models.absent[role] = reason
             continue
@@ -53,7 +59,6 @@ def open_models(suite: Path, params: Params) -> Models:
             models.absent[role] = f"recorded for another runtime: it has {', '.join(artifact.files)}, not {file_name}"
             continue
         models.artifacts[role], models.files[role] = artifact, folder / file_name
-    return models
 
 
 def why_absent(folder: Path) -> str | None:

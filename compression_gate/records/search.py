@@ -1,0 +1,79 @@
+"""`reports/search/search.json`: what a search came to, and by what."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from compression_gate.records.base import Record
+from compression_gate.records.trial import Trial
+
+
+class ProxyRecord(Record):
+    """How well cheap trials told the quality of full ones.
+
+    Args:
+        correlation: Spearman's; None with too few pairs. low, high: an interval of 80 %.
+        used: whether cheap trials still chose what is carried out when the search ended.
+    """
+
+    pairs: int
+    correlation: float | None = None
+    low: float = -1.0
+    high: float = 1.0
+    used: bool = False
+
+
+class Placed(Record):
+    """A candidate of the front.
+
+    Args:
+        values: its objectives, in the order of the record's.
+        recipe: the file that holds its recipe, relative to the suite.
+    """
+
+    values: tuple[float, ...]
+    trial: Trial
+    recipe: str | None = None
+
+
+class SearchRecord(Record):
+    """What came of a search.
+
+    Args:
+        digest: of all that the search rests on.
+        objectives: what the values of the front are: shares of the reference's cost, or the quality lost.
+        metric: what quality is.
+        reference: figures of the reference as it ships, on the validation split.
+        ended: why: the budget of trials or minutes, a size that was reached, or an interruption.
+        best: the feasible candidate that was written down; nearest: where there is none, the one that breaks its
+            limits least.
+        recipe: the file that was written for either, relative to the suite.
+        unanswered: rules that trials cannot answer; the gate asks them afterwards.
+    """
+
+    schema_number: Literal[1] = Field(1, alias="schema")
+    name: str
+    searcher: str
+    executor: str
+    seed: int
+    digest: str
+    package_version: str
+    objectives: tuple[str, ...]
+    metric: str
+    reference: dict[str, float]
+    reference_digest: str
+    trials: int
+    failed: int
+    cached: int
+    feasible: int
+    seconds: float
+    ended: str
+    proxy: ProxyRecord | None = None
+    best: Trial | None = None
+    nearest: Trial | None = None
+    recipe: str | None = None
+    front: tuple[Placed, ...] = ()
+    unanswered: tuple[str, ...] = ()
+    started_from: int = 0

@@ -1,0 +1,191 @@
+"""What `search` prints: a live line and table on a terminal, plain lines elsewhere; at the end what was found."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from compression_gate.records.search import SearchRecord
+from compression_gate.records.trial import Trial
+from compression_gate.reporters.terminal import stdout
+from compression_gate.reporters.wording import harmless
+
+log = logging.getLogger("compression_gate")
+LINE_EVERY_S = 30.0
+MOST_ROWS = 12
+HEADS = {
+    "quality": "{metric} lost",
+    "loss": "loss",
+    "size_bytes": "bytes",
+    "latency": "time",
+    "macs": "MACs",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """How far a search is.
+
+    Args:
+        front: feasible candidates that nothing dominates, with their values in the order of ``objectives``.
+        left: in words: trials, minutes, or both.
+    """
+
+    told: int
+    failed: int
+    feasible: int
+    front: Sequence[tuple[tuple[float, ...], Trial]]
+    best: Trial | None
+    left: str
+    objectives: tuple[str, ...]
+    metric: str
+
+
+class Progress:
+    """Shows moments as they come: redrawn in place on a terminal, a line now and then elsewhere. To stderr."""
+
+    def __init__(self, live: Live | None) -> None:
+        self.live, self.last = live, 0.0
+
+    def show(self, moment: Moment) -> None:
+        """Show where the search is."""
+        if self.live is not None:
+            self.live.update(Group(Text(line_of(moment)), front_table(moment.front, moment.objectives, moment.metric)))
+        elif time.monotonic() - self.last > LINE_EVERY_S:
+            self.last = time.monotonic()
+            log.info("search: %s", line_of(moment))
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A live display on a terminal, which vanishes at the end; lines in the log elsewhere."""
+    if not sys.stderr.isatty():
+        yield Progress(None)
+        return
+    with Live(console=Console(stderr=True), transient=True, refresh_per_second=2) as live:
+        yield Progress(live)
+
+
+def line_of(moment: Moment) -> str:
+    """Where the search is, in one line."""
+    parts = [f"{moment.told} trials", f"{moment.feasible} feasible", f"front of {len(moment.front)}"]
+    parts += [f"{moment.failed} failed"] if moment.failed else []
+    if moment.best is not None:
+        parts.append(f"best {moment.best.answer.figures['size_bytes']:,.0f} bytes")
+    return f"{', '.join(parts)}; {moment.left}"
+
+
+def show(record: SearchRecord) -> None:
+    """Print what a search came to, to stdout."""
+    console = stdout()
+    console.print(Group(*parts_of(record)))
+
+
+def parts_of(record: SearchRecord) -> list[RenderableType]:
+    """The verdict of the search, the front, and what to do with it."""
+    parts: list[RenderableType] = [Text(headline(record), style="bold green" if record.best else "bold yellow")]
+    counts = f"{record.trials} trials by {record.searcher}, seed {record.seed}: {record.feasible} feasible, "
+    counts += f"{record.failed} failed, {record.cached} known already; {record.seconds:.0f} s; ended by {record.ended}"
+    parts.append(Text(counts, style="dim"))
+    if record.front:
+        rows = [(placed.values, placed.trial) for placed in record.front]
+        parts.append(front_table(rows, record.objectives, record.metric))
+    if record.best is None and record.nearest is not None:
+        parts += [Text(f"  {line}") for line in misses(record.nearest)]
+    if record.proxy is not None:
+        parts.append(Text(proxy_line(record)))
+    if record.unanswered:
+        parts.append(Text(f"not asked in trials, the gate does: {', '.join(record.unanswered)}", style="dim"))
+    parts += [Text(line) for line in what_next(record)]
+    return parts
+
+
+def headline(record: SearchRecord) -> str:
+    """What was found, in one sentence."""
+    if record.best is None:
+        if record.nearest is None:
+            return f"No recipe: none of {record.trials} trials could be measured."
+        return f"No recipe meets every limit. The nearest misses by {record.nearest.answer.violation:.1%} in all."
+    figures = record.best.answer.figures
+    times = f"{figures['compression_ratio']:.1f} × smaller"
+    lost = record.reference[record.metric] - figures[record.metric]
+    told = f"{abs(lost) * 100:.2f} points of {record.metric} {'lost' if lost >= 0 else 'won'}"
+    proven = "proven on validation data" if record.best.proven else "within limits, not proven, on validation data"
+    return f"Found: {figures['size_bytes']:,.0f} bytes, {times}, {told} ({proven})."
+
+
+def front_table(rows: Sequence[tuple[tuple[float, ...], Trial]], objectives: Sequence[str], metric: str) -> Table:
+    """The front, best quality first; only some rows of a long one."""
+    table = Table(box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1))
+    for name in objectives:
+        table.add_column(HEADS[name].format(metric=metric), justify="right")
+    for name in ("bytes", "trial", "steps"):
+        table.add_column(name, justify="right" if name != "steps" else "left", overflow="fold")
+    rows = sorted(rows, key=lambda row: row[0])
+    last = len(rows) - 1
+    shown = rows if len(rows) <= MOST_ROWS else [rows[round(i * last / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
+    for values, trial in shown:
+        table.add_row(
+            *(value_text(name, value) for name, value in zip(objectives, values, strict=True)),
+            f"{trial.answer.figures['size_bytes']:,.0f}",
+            str(trial.number),
+            harmless(" > ".join(step.method for step in trial.steps) or "nothing"),
+        )
+    if len(shown) < len(rows):
+        table.caption = f"{len(shown)} of {len(rows)}"
+    return table
+
+
+def value_text(objective: str, value: float) -> str:
+    """An objective's value: costs are shares of the reference's."""
+    if objective in ("quality", "loss"):
+        return f"{value:+.4f}" if objective == "quality" else f"{value:.4f}"
+    return f"{value:.1%}"
+
+
+def misses(trial: Trial) -> list[str]:
+    """How far from each limit the nearest miss is."""
+    found = []
+    for one in trial.answer.checks:
+        name = harmless(" ".join(filter(None, [one.rule, one.slice])))
+        if one.status == "pass":
+            found.append(f"{name}: within its limit")
+        elif one.distance is None:
+            found.append(f"{name}: {one.status}")
+        else:
+            found.append(f"{name}: {one.status}, {one.distance:.1%} of its limit beyond it")
+    return found
+
+
+def proxy_line(record: SearchRecord) -> str:
+    """What cheap trials were worth."""
+    assert record.proxy is not None
+    seen = record.proxy
+    if seen.correlation is None:
+        return f"cheap trials: {seen.pairs} pairs with full ones, too few to tell whether they predict"
+    told = f"rank correlation {seen.correlation:.2f} ({seen.low:.2f} to {seen.high:.2f}, 80 %) with full ones"
+    return f"cheap trials: {told}, {seen.pairs} pairs" + (
+        "" if seen.used else ": they do not predict, and were switched off"
+    )
+
+
+def what_next(record: SearchRecord) -> list[str]:
+    """What to do with it."""
+    if record.recipe is None:
+        return ["do: look at reports/search/trials.csv: the last column says what each trial failed of"]
+    if record.best is None:
+        return [
+            f"the nearest miss is {record.recipe}; all trials: reports/search/trials.csv",
+            "do: widen search.space or the limits, or search longer: compression-gate search --resume --trials MORE",
+        ]
+    return [f"do: write `recipe: {record.recipe}` in place of steps in params.yaml, then compression-gate run"]

@@ -1,0 +1,24 @@
+"""Searchers: one file each, listed here, loaded when named."""
+
+from __future__ import annotations
+
+from compression_gate.registry import Plugin
+
+SEARCHERS: dict[str, Plugin] = {
+    "genetic": Plugin(
+        target="compression_gate.search.genetic:Genetic",
+        summary="NSGA-II: generations, by dominance and crowding",
+    ),
+    "tpe": Plugin(
+        target="compression_gate.search.tpe:TreeParzen",
+        summary="tree-structured Parzen estimators of what good and bad trials have in common",
+    ),
+    "uniform": Plugin(
+        target="compression_gate.search.uniform:Uniform",
+        summary="control: one strength for all, from gentle to hard",
+    ),
+    "random": Plugin(
+        target="compression_gate.search.random_search:Random",
+        summary="control: every value of every choice equally likely",
+    ),
+}

@@ -1,0 +1,303 @@
+"""The driver of a search: what to ask next, what to carry out, whom to tell; all of it decided by the journal's events.
+
+Whatever changes the state is an event, and the state depends on events alone. So a journal that is replayed brings a
+search back to where it was, whoever killed it: trials that had no answer yet are carried out again.
+
+Generations are synchronous unless the params say otherwise: a batch is asked, carried out, and told in the order of
+asking, so that the answers' order, and with it the number of workers, has no part in what is proposed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from compression_gate.errors import ParamsError, SearchError
+from compression_gate.methods.chain import method_of, trains
+from compression_gate.records.params import Step
+from compression_gate.records.recipe import recipe_digest
+from compression_gate.records.search_params import SearchParams
+from compression_gate.records.trial import Answer, Trial
+from compression_gate.search.base import Proposal, Request, Searcher
+from compression_gate.search.front import dominates
+from compression_gate.search.journal import Answered, Asked, Event, Journal, Reference
+from compression_gate.search.objective import Goal, Score
+from compression_gate.search.proxy import Correlation, correlation_of, order_of
+from compression_gate.search.space import Space
+
+EXPLORED = 8  # one in so many of those that the proxy would drop is carried out all the same
+FULL = 1.0
+
+
+@dataclass(kw_only=True)
+class Candidate:
+    """A proposal on its way.
+
+    Args:
+        refusal: why the chain cannot even be built.
+        share: of the training examples at which it is to be carried out next.
+        cheap: what came of it with fewer; None where it was carried out in full at once.
+    """
+
+    number: int
+    proposal: Proposal
+    steps: tuple[Step, ...] = ()
+    digest: str = ""
+    refusal: str | None = None
+    share: float = FULL
+    cheap: Answer | None = None
+    dropped: bool = False
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What the search has come to.
+
+    Args:
+        front: feasible candidates that nothing feasible dominates, each with its values.
+        best: the feasible candidate to be written down; nearest: the one that breaks its limits least.
+        proxy: how well cheap trials told the quality of full ones; None before that was measured.
+    """
+
+    told: int = 0
+    failed: int = 0
+    cached: int = 0
+    feasible: int = 0
+    front: list[tuple[tuple[float, ...], Trial]] = field(default_factory=list)
+    best: Trial | None = None
+    nearest: Trial | None = None
+    proxy: Correlation | None = None
+    proxy_on: bool = False
+    seconds: float = 0.0
+
+
+class Driver:
+    """One search.
+
+    Args:
+        on_told: called with every trial once it is told, on a replay as well.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        searcher: Searcher,
+        goal: Goal,
+        params: SearchParams,
+        journal: Journal,
+        on_told: Callable[[Trial], None] = lambda trial: None,
+    ) -> None:
+        self.space, self.searcher, self.goal, self.params = space, searcher, goal, params
+        self.journal, self.on_told = journal, on_told
+        self.found = Found(proxy_on=params.proxy is not None)
+        self.asked = 0
+        self.batch: list[Candidate] = []  # in the order of asking; those of one generation where that is synchronous
+        self.places: dict[tuple[str, float], int] = {}  # where an answer begins in the journal
+        self.sent: set[tuple[str, float]] = set()
+        self.coins = random.Random(params.seed)  # noqa: S311  # coins, not secrets
+        self.pairs: list[tuple[float, float]] = []  # quality lost, cheap and full
+        self.open_batch = True
+
+    # What the loop asks.
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget of trials is spent, or the size that was wanted is reached."""
+        trials = self.params.budget.trials
+        return self.small_enough or (trials is not None and self.found.told >= trials)
+
+    @property
+    def small_enough(self) -> bool:
+        """Whether the best feasible candidate has the size that was wanted."""
+        wanted, best = self.params.budget.size_bytes, self.found.best
+        return wanted is not None and best is not None and best.answer.figures["size_bytes"] <= wanted
+
+    def wants(self, free: int) -> bool:
+        """Whether another proposal is to be asked for now; ``free``: how many trials more could run."""
+        budget = self.params.budget.trials
+        if self.done or (budget is not None and self.asked >= budget):
+            return False
+        if self.params.synchronous:
+            return self.open_batch and len(self.batch) < self.params.population
+        return free > len(list(self.requests(peek=True)))
+
+    def requests(self, *, peek: bool = False) -> Iterator[Request]:
+        """What is to be carried out and was not sent yet; equal recipes once."""
+        seen: set[tuple[str, float]] = set()
+        for one in self.batch:
+            key = (one.digest, one.share)
+            if one.refusal or one.dropped or key in self.places or key in self.sent or key in seen:
+                continue
+            seen.add(key)
+            if not peek:
+                self.sent.add(key)
+            steps = tuple(step.model_dump(mode="json") for step in one.steps)
+            yield Request(number=one.number, steps=steps, share=one.share)
+
+    # Events.
+
+    def ask(self) -> None:
+        """Ask the searcher, and write down what it proposed."""
+        proposal = self.searcher.ask()
+        self.journal.append(Asked(number=self.asked, genome=proposal.genome, origin=proposal.origin))
+        self.add(proposal)
+
+    def answer(self, number: int, answer: Answer, at_s: float) -> None:
+        """Write down what came of a trial, and go on from there."""
+        one = next(one for one in self.batch if one.number == number)
+        event = Answered(number=number, share=one.share, answer=answer, at_s=round(at_s, 3))
+        self.enter(event, self.journal.append(event))
+
+    def replay(self, place: int, event: Event) -> None:
+        """Take an event from the journal.
+
+        Raises:
+            SearchError: the searcher proposes something else than it did.
+        """
+        if isinstance(event, Reference):
+            raise SearchError(f"{self.journal.path}: the reference's figures stand there twice: the file is damaged")
+        if isinstance(event, Answered):
+            self.enter(event, place)
+            return
+        proposal = self.searcher.ask()
+        if event.number != self.asked or proposal.genome != event.genome:
+            raise SearchError(
+                f"{self.journal.path}: trial {event.number}: expected the genome that the searcher proposes for this "
+                "seed, got another: the journal was written by another version: begin anew without --resume"
+            )
+        self.add(proposal)
+
+    def add(self, proposal: Proposal) -> None:
+        """Put a proposal on its way; where its chain is known, it is answered already."""
+        one = Candidate(number=self.asked, proposal=proposal)
+        self.asked += 1
+        try:
+            one.steps = self.space.steps_of(proposal.genome)
+            one.digest = recipe_digest(one.steps)
+        except ParamsError as error:
+            one.refusal = str(error)
+        if self.found.proxy_on and self.params.proxy is not None and any(trains(method_of(step)) for step in one.steps):
+            one.share = self.params.proxy.train_share
+        self.batch.append(one)
+        if self.params.synchronous:
+            budget = self.params.budget.trials
+            full = len(self.batch) == self.params.population
+            self.open_batch = not (full or (budget is not None and self.asked >= budget))
+        self.settle()
+
+    def enter(self, event: Answered, place: int) -> None:
+        """Note where an answer is, and tell whoever waited for it."""
+        one = next((one for one in self.batch if one.number == event.number), None)
+        if one is None or one.share != event.share:
+            raise SearchError(f"{self.journal.path}: an answer to trial {event.number}, which nobody asked for")
+        self.places[one.digest, one.share] = place
+        self.sent.discard((one.digest, one.share))
+        self.found.seconds = event.at_s
+        self.settle()
+
+    # What follows from them.
+
+    def settle(self) -> None:
+        """Tell the searcher what can be told: of a whole generation, or whatever has an answer."""
+        if not self.params.synchronous:
+            for one in [one for one in self.batch if self.is_answered(one)]:
+                self.batch.remove(one)
+                self.tell(one)
+            return
+        if self.open_batch or not all(self.is_answered(one) for one in self.batch):
+            return
+        if any(one.share < FULL for one in self.batch if not one.dropped):
+            self.screen()
+            self.settle()
+            return
+        batch, self.batch, self.open_batch = self.batch, [], True
+        for one in batch:
+            self.tell(one)
+        self.watch_proxy(batch)
+
+    def is_answered(self, one: Candidate) -> bool:
+        """Whether there is something to tell of a candidate."""
+        return one.refusal is not None or one.dropped or (one.digest, one.share) in self.places
+
+    def answered_of(self, one: Candidate) -> Answered:
+        """What came of a candidate: of it, or of an earlier one with the same chain."""
+        if one.refusal is not None:
+            refused = Answer(reason=f"refused: {one.refusal}")
+            return Answered(number=one.number, share=one.share, answer=refused, at_s=self.found.seconds)
+        return self.journal.answered_at(self.places[one.digest, one.share])
+
+    def screen(self) -> None:
+        """Choose those of a batch that are worth all of the training data; the first batch is, whatever it scored."""
+        assert self.params.proxy is not None  # nothing else makes a share
+        cheap = [one for one in self.batch if one.share < FULL]
+        for one in cheap:
+            one.cheap = self.answered_of(one).answer
+        scores = [self.goal.score(one.cheap) for one in cheap if one.cheap is not None]
+        kept = len(cheap) if not self.pairs else max(1, round(self.params.proxy.keep * len(cheap)))
+        for place, index in enumerate(order_of(scores)):
+            explored = self.coins.random() < 1 / EXPLORED
+            one = cheap[index]
+            one.dropped = not scores[index].complete or not (place < kept or explored)
+            if not one.dropped:
+                one.share = FULL
+
+    def watch_proxy(self, batch: list[Candidate]) -> None:
+        """Hold what cheap trials lost against what full ones do; switch the proxy off where it does not predict."""
+        proxy = self.params.proxy
+        if proxy is None or not self.found.proxy_on:
+            return
+        for one in batch:
+            if one.cheap is None or one.dropped:
+                continue
+            full = self.answered_of(one).answer
+            if full.complete:
+                lost = [self.goal.quality_lost(answer.figures) for answer in (one.cheap, full)]
+                self.pairs.append((lost[0], lost[1]))
+        self.found.proxy = correlation_of([cheap for cheap, _ in self.pairs], [full for _, full in self.pairs])
+        value = self.found.proxy.value
+        self.found.proxy_on = value is None or value >= proxy.least_correlation
+
+    def tell(self, one: Candidate) -> None:
+        """Tell the searcher of a candidate, and note what it is worth."""
+        answered = self.answered_of(one)
+        score = self.goal.score(answered.answer)
+        self.searcher.tell(one.proposal, score)
+        trial = Trial(
+            number=one.number,
+            genome=one.proposal.genome,
+            origin=one.proposal.origin,
+            steps=one.steps,
+            recipe_digest=one.digest,
+            share=one.share,
+            answer=answered.answer,
+            cached=answered.number != one.number,
+            told_s=self.found.seconds,
+        )
+        self.weigh(trial, score)
+        self.on_told(trial)
+
+    def weigh(self, trial: Trial, score: Score) -> None:
+        """Count a trial, and keep it where it is the best of something."""
+        found = self.found
+        found.told += 1
+        found.failed += not trial.answer.complete
+        found.cached += trial.cached
+        if trial.share < FULL or not trial.answer.complete:
+            return
+        if not trial.feasible or score.violation > 0:
+            if found.nearest is None or score.violation < self.goal.score(found.nearest.answer).violation:
+                found.nearest = trial
+            return
+        found.feasible += 1
+        values = tuple(self.goal.value(name, trial.answer.figures) for name in self.goal.objectives)
+        if not any(dominates(other, values) or other == values for other, _ in found.front):
+            found.front = [row for row in found.front if not dominates(values, row[0])] + [(values, trial)]
+        if found.best is None or self.preference(trial) < self.preference(found.best):
+            found.best = trial
+
+    def preference(self, trial: Trial) -> tuple[bool, float, float]:
+        """By what the recipe is chosen: proven on validation data before undecided, then as the params prefer."""
+        figures = trial.answer.figures
+        lost = self.goal.quality_lost(figures)
+        return (not trial.proven, self.goal.value(self.params.prefer, figures), lost)

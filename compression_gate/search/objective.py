@@ -1,0 +1,136 @@
+"""What the search goes by: figures of a trial become numbers to be made small.
+
+Source: the scalar objectives are those of the articles that this product began with: a fitness
+1 / (1 + exp(β·(L + λ·C))) of the loss L and the cost C, a reward Σ wᵢ·max(0, σ(−β·lᵢ − λ·cᵢ)) over parts, and
+C ≤ C_max as a hard constraint. With the sign of their listings both would reward loss; here β and λ are positive, so
+that fitness and reward fall where loss or cost rise, and both are made large.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from compression_gate.records.metric_table import METRICS
+from compression_gate.records.search_params import FitnessParams, Objective, SearchParams
+from compression_gate.records.trial import Answer
+
+COSTS: tuple[Objective, ...] = ("size_bytes", "latency", "macs")
+LATENCY = "latency_ratio"
+TOLD_APART = 2  # decimals: a few seconds of pairs do not tell less than a percent apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What a searcher is told of a trial.
+
+    Args:
+        values: one for each objective, each to be made small; empty where the trial failed.
+        violation: how far the blocking limits that are broken are, together; 0 where the gate would let it through.
+    """
+
+    values: tuple[float, ...]
+    violation: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is anything to learn from it but that it failed."""
+        return bool(self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """The objectives, and the reference's figures that they are held against.
+
+    Args:
+        metric: what quality is of this task: accuracy, rmse, or the scorer's first.
+        reference: figures of the reference's own file on the same examples.
+        weights: of the parts of the reward, by objective; 1 where nothing is said.
+    """
+
+    objectives: tuple[Objective, ...]
+    metric: str
+    reference: Mapping[str, float]
+    kind: str = "pareto"
+    constants: FitnessParams = field(default_factory=FitnessParams)
+
+    @classmethod
+    def of(cls, params: SearchParams, metric: str, reference: Mapping[str, float]) -> Goal:
+        """The goal that the params name."""
+        return cls(
+            objectives=params.objectives,
+            metric=metric,
+            reference=reference,
+            kind=params.objective,
+            constants=params.fitness,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each value of a score is."""
+        return self.objectives if self.kind == "pareto" else (self.kind,)
+
+    def value(self, objective: Objective, figures: Mapping[str, float]) -> float:
+        """One objective of a trial, to be made small: a loss of quality, or a share of the reference's cost."""
+        if objective == "quality":
+            return self.quality_lost(figures)
+        if objective == "loss":
+            return figures["loss"]
+        if objective == "latency":
+            return round(figures[LATENCY], TOLD_APART)
+        return figures[objective] / self.reference[objective]
+
+    def quality_lost(self, figures: Mapping[str, float]) -> float:
+        """By how much the task's metric is worse than the reference's, in its own unit."""
+        row = METRICS.get(self.metric)
+        sign = -1 if row is not None and row.better == "lower" else 1
+        return sign * (self.reference[self.metric] - figures[self.metric])
+
+    def score(self, answer: Answer) -> Score:
+        """What a searcher is told."""
+        if not answer.complete:
+            return Score(values=(), violation=math.inf)
+        values = tuple(self.value(one, answer.figures) for one in self.objectives)
+        if not all(map(math.isfinite, values)):
+            return Score(values=(), violation=math.inf)
+        excess = self.excess(values)
+        if self.kind != "pareto":
+            values = (-self.scalar(values),)
+        return Score(values=values, violation=answer.violation + excess)
+
+    def excess(self, values: Sequence[float]) -> float:
+        """By how much the cost is over its hard constraint, as a share of it."""
+        most = self.constants.max_cost
+        return 0.0 if most is None else max(0.0, self.cost(values) / most - 1)
+
+    def cost(self, values: Sequence[float]) -> float:
+        """C: the mean of the costs among the objectives, each a share of the reference's."""
+        costs = [value for one, value in zip(self.objectives, values, strict=True) if one in COSTS]
+        return sum(costs) / len(costs) if costs else 0.0
+
+    def scalar(self, values: Sequence[float]) -> float:
+        """The fitness or the reward of a trial, larger being better."""
+        losses = [value for one, value in zip(self.objectives, values, strict=True) if one not in COSTS]
+        if self.kind == "fitness":
+            return fitness(sum(losses), self.cost(values), self.constants)
+        costs = [value for one, value in zip(self.objectives, values, strict=True) if one in COSTS]
+        return reward(losses or [0.0], costs or [0.0], self.constants)
+
+
+def fitness(loss: float, cost: float, constants: FitnessParams) -> float:
+    """1 / (1 + exp(β·(L + λ·C))), in (0, 0.5] for losses and costs of zero or more."""
+    return sigmoid(-constants.beta * (loss + constants.trade_off * cost))
+
+
+def reward(losses: Sequence[float], costs: Sequence[float], constants: FitnessParams) -> float:
+    """Σ wᵢ·max(0, σ(−β·lᵢ − λ·cᵢ)) over every pair of a loss and a cost, all with the same weight, their sum 1."""
+    parts = [
+        max(0.0, sigmoid(-constants.beta * loss - constants.trade_off * cost)) for loss in losses for cost in costs
+    ]
+    return sum(parts) / len(parts)
+
+
+def sigmoid(value: float) -> float:
+    """1 / (1 + exp(−x)), without overflow at either end."""
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

@@ -1,0 +1,80 @@
+"""Searchers that are optuna's: a study without storage, told in the order of the answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from compression_gate.records.trial import Genome
+from compression_gate.search.base import Proposal, Setup
+from compression_gate.search.genes import Choice, Gene
+from compression_gate.search.objective import Score
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.trial import Trial
+
+VIOLATION = "violation"
+
+
+class Sampled:
+    """A study of one of optuna's samplers over the space's genes."""
+
+    origin = "sampled"
+
+    def __init__(self, setup: Setup, sampler: BaseSampler) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.space = setup.space
+        self.distributions = {name: distribution(gene) for name, gene in setup.space.genes.items()}
+        self.study = optuna.create_study(directions=["minimize"] * setup.values, sampler=sampler)
+        self.open: list[tuple[Genome, Trial]] = []
+        for genome in setup.start:
+            self.study.enqueue_trial(encoded(setup.space.genes, genome))
+        self.waiting = len(setup.start)
+
+    def ask(self) -> Proposal:
+        """Return what the sampler wants to know next."""
+        trial = self.study.ask(self.distributions)
+        genome = {name: decoded(gene, trial.params[name]) for name, gene in self.space.genes.items()}
+        self.open.append((genome, trial))
+        origin = "start" if self.waiting > 0 else self.origin
+        self.waiting -= 1
+        return Proposal(genome=genome, origin=origin)
+
+    def tell(self, proposal: Proposal, score: Score) -> None:
+        """Pass the answer on; a trial without figures is one that failed."""
+        from optuna.trial import TrialState
+
+        place = next(index for index, (genome, _) in enumerate(self.open) if genome is proposal.genome)
+        _, trial = self.open.pop(place)
+        if not score.complete:
+            self.study.tell(trial, state=TrialState.FAIL)
+            return
+        trial.set_constraint(VIOLATION, score.violation)
+        self.study.tell(trial, list(score.values))
+
+
+def distribution(gene: Gene) -> BaseDistribution:
+    """The gene as optuna knows it; of a choice the number of the value, since values may be lists."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(gene, Choice):
+        return CategoricalDistribution(range(gene.size))
+    if gene.whole:
+        return IntDistribution(int(gene.low), int(gene.high), log=gene.log, step=int(gene.step or 1))
+    return FloatDistribution(gene.low, gene.high, log=gene.log, step=gene.step)
+
+
+def decoded(gene: Gene, value: Any) -> Any:
+    """The gene's own value of what optuna proposes."""
+    return gene.values[value] if isinstance(gene, Choice) else value
+
+
+def encoded(genes: dict[str, Gene], genome: Genome) -> dict[str, Any]:
+    """A genome as optuna names its values."""
+    return {
+        name: gene.values.index(genome[name]) if isinstance(gene, Choice) else genome[name]
+        for name, gene in genes.items()
+    }

@@ -1,0 +1,355 @@
+"""`search`: find the recipe; the glue between the suite's files, the searcher, the executor and what is written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from compression_gate import __version__, registry
+from compression_gate.errors import MetricsError, ParamsError, SearchError
+from compression_gate.methods.ladder import facts_of
+from compression_gate.pipeline.state import source_digests, write_json
+from compression_gate.records.artifact import Artifact
+from compression_gate.records.base import digest_of, replacing_folder
+from compression_gate.records.metric_table import QUALITY, kind_of
+from compression_gate.records.params import FILE_NAME, Params, read_params
+from compression_gate.records.search import SearchRecord
+from compression_gate.records.search_params import SearchParams
+from compression_gate.records.trial import Answer
+from compression_gate.search import SEARCHERS
+from compression_gate.search.base import Executor, Request, Setup
+from compression_gate.search.defaults import default_slots
+from compression_gate.search.driver import Driver
+from compression_gate.search.executors import EXECUTORS
+from compression_gate.search.executors.local import Place
+from compression_gate.search.journal import Header, Journal, Reference, begin, held, resume
+from compression_gate.search.objective import Goal
+from compression_gate.search.space import Space, Units, layered_methods, space_of
+from compression_gate.stages.search_outputs import REPORTS, Table, written
+from compression_gate.stages.trial import REFERENCE, REFERENCES, SOURCES, STEPS
+
+log = logging.getLogger("compression_gate")
+FOLDER = Path(".compression_gate/search")
+JOURNAL = "journal.jsonl"
+CACHE_BYTES = 2_000_000_000  # of finished steps; the oldest make room
+WAIT_S = 1.0
+OVERRIDES = ("name", "searcher", "seed", "executor", "workers", "address")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What the command line asks for; None leaves what the params say.
+
+    Args:
+        resume: go on with the journal of this search.
+    """
+
+    name: str | None = None
+    searcher: str | None = None
+    seed: int | None = None
+    executor: str | None = None
+    workers: int | None = None
+    address: str | None = None
+    trials: int | None = None
+    minutes: float | None = None
+    resume: bool = False
+
+
+OnChange = Callable[[Driver, float], None]
+INTERRUPTED = "Ctrl-C"
+
+
+def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None) -> SearchRecord:
+    """Search, and write the recipe, the front and the tables.
+
+    Raises:
+        ParamsError: the params, the space or the command line are wrong, or another search holds the journal.
+        SearchError: the reference itself cannot be measured, or the journal is of another search.
+    """
+    params = overridden(read_params(suite), ask)
+    folder = suite / FOLDER / params.search.name
+    with held(folder):
+        space = opened_space(suite, params)
+        header = header_of(suite, params, space)
+        if not ask.resume:
+            lay_out(suite, folder, params)
+        journal, events = (
+            resume(folder / JOURNAL, header) if ask.resume else (begin(folder / JOURNAL, header), iter(()))
+        )
+        executor = executor_of(suite, folder, params.search)
+        with closing(journal), closing(executor), interruptible() as interrupted, Table(suite / REPORTS) as table:
+            reference = measured_reference(events, journal, executor)
+            goal = Goal.of(params.search, metric_of(params, reference), reference.figures)
+            searcher = registry.load("searchers", params.search.searcher, SEARCHERS)(setup_of(space, goal, params))
+            driver = Driver(space, searcher, goal, params.search, journal, on_told=table.add)
+            for place, event in events:
+                driver.replay(place, event)
+            started_from = driver.found.told
+            ended = drive(driver, executor, params.search, folder, interrupted, on_change)
+        return written(suite, params, header, driver, ended, started_from)
+
+
+def run_shown(suite: Path, ask: Ask) -> SearchRecord:
+    """Search, showing how far it is."""
+    from compression_gate.reporters.search import Moment, progress
+
+    with progress() as shown:
+
+        def show(driver: Driver, left_s: float) -> None:
+            found, budget = driver.found, driver.params.budget
+            left = [f"{budget.trials - found.told} trials left"] if budget.trials is not None else []
+            left += [f"{max(0.0, left_s) / 60:.0f} min left"] if left_s != float("inf") else []
+            shown.show(
+                Moment(
+                    told=found.told,
+                    failed=found.failed,
+                    feasible=found.feasible,
+                    front=found.front,
+                    best=found.best,
+                    left=", ".join(left),
+                    objectives=driver.goal.objectives,
+                    metric=driver.goal.metric,
+                )
+            )
+
+        return run(suite, ask, show)
+
+
+def code_of(record: SearchRecord) -> int:
+    """What the command ends with: 0 with a recipe, 1 where none meets the limits, 4 where nothing could be measured."""
+    if record.ended == INTERRUPTED:
+        return 130
+    if record.best is not None:
+        return 0
+    return 1 if record.nearest is not None else 4
+
+
+def overridden(params: Params, ask: Ask) -> Params:
+    """The params with what the command line says in place.
+
+    Raises:
+        ParamsError: a value that the section does not take, or a searcher or executor that does not exist.
+    """
+    plain = params.search.model_dump(mode="json")
+    plain |= {name: value for name in OVERRIDES if (value := getattr(ask, name)) is not None}
+    if ask.trials is not None or ask.minutes is not None:
+        plain["budget"] |= {"trials": ask.trials, "minutes": ask.minutes}
+    try:
+        search = SearchParams.model_validate_json(json.dumps(plain))
+    except ValidationError as error:
+        raise ParamsError(
+            f"{FILE_NAME}: search.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
+            for item in error.errors()
+        ) from error
+    registry.find("searchers", search.searcher, SEARCHERS)
+    registry.find("executors", search.executor, EXECUTORS)
+    if search.proxy is not None and not search.synchronous:
+        raise ParamsError(f"{FILE_NAME}: search.proxy: compares the trials of a generation: expected synchronous: true")
+    return params.model_copy(update={"search": search})
+
+
+def opened_space(suite: Path, params: Params) -> Space:
+    """The space that the params declare, or one that suits the model.
+
+    Raises:
+        ParamsError: what is declared cannot be read.
+        MetricsError: there is no reference to look at.
+    """
+    declared = params.search.space
+    if declared is None:
+        from compression_gate.modules.checkpoints import load_reference
+        from compression_gate.modules.norms import norms_of
+        from compression_gate.tasks.task import open_task
+
+        model = load_reference(
+            open_task(params, suite), suite / "models/reference", normalize=reference_of(suite).normalize
+        )
+        facts = facts_of(model, params.compress.runtime, params.compress.format)
+        declared = tuple(default_slots(facts, params.compress.format, norms=bool(norms_of(model))))
+    units = units_of(suite, params, layered_methods(declared))
+    return space_of(declared, free_order=params.search.order == "free", units=units)
+
+
+def reference_of(suite: Path) -> Artifact:
+    """The reference on disk.
+
+    Raises:
+        MetricsError: there is none.
+    """
+    try:
+        return Artifact.open(suite / "models/reference")
+    except MetricsError as error:
+        raise MetricsError(f"{error}: a search starts from a trained reference: `compression-gate run`") from error
+
+
+def units_of(suite: Path, params: Params, methods: Sequence[str]) -> Units:
+    """The layers that methods treat one by one, most sensitive first, by the table of sensitivities."""
+    if not methods:
+        return Units()
+    from compression_gate.stages import sensitivity
+
+    table = sensitivity.run(suite, sensitivity.Request(methods=methods))
+    found = {}
+    for method in methods:
+        rows = table.of(method)
+        worst = {layer: max(row.loss_rise or 0.0 for row in cells) for layer, cells in rows.items()}
+        order = sorted(rows, key=lambda layer: -worst[layer])
+        found[method] = {layer: rows[layer][0].members for layer in order}
+    return Units(of=found)
+
+
+def header_of(suite: Path, params: Params, space: Space) -> Header:
+    """What the search rests on, in words and as one digest."""
+    plain = params.as_dict()
+    search = params.search.model_dump(mode="json", exclude={"workers", "budget", "executor", "address", "name"})
+    told = {
+        "reference": reference_of(suite).digest,
+        "code or data": digest_of(source_digests(suite, params)),
+        "task": digest_of([plain["task"], plain["train"]]),
+        "runtime or format": f"{params.compress.runtime} {params.compress.format}",
+        "rules": digest_of(plain["gate"]),
+        "space": digest_of({name: repr(gene) for name, gene in space.genes.items()}),
+        "search settings": digest_of(search),
+        "version": __version__,
+    }
+    return Header(digest=digest_of(told), told=told)
+
+
+def lay_out(suite: Path, folder: Path, params: Params) -> None:
+    """Put what all trials share into the search's folder: nothing that happens to the suite moves it afterwards."""
+    for name in (REFERENCE, REFERENCES, "workers"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    with replacing_folder(folder / REFERENCE) as place:
+        shutil.copytree(suite / "models/reference", place, dirs_exist_ok=True)
+    if (suite / ".compression_gate/references").is_dir():
+        shutil.copytree(suite / ".compression_gate/references", folder / REFERENCES)
+    shutil.copyfile(suite / FILE_NAME, folder / FILE_NAME)
+    write_json(folder / SOURCES, source_digests(suite, params))
+
+
+def executor_of(suite: Path, folder: Path, search: SearchParams) -> Executor:
+    """The executor that the params name."""
+    place = Place(
+        suite=suite,
+        folder=folder,
+        workers=search.workers,
+        timeout_s=search.trial_timeout_s,
+        memory_bytes=search.trial_memory_bytes,
+        address=search.address,
+    )
+    executor: Executor = registry.load("executors", search.executor, EXECUTORS)(place)
+    return executor
+
+
+def measured_reference(events: Iterator[tuple[int, Any]], journal: Journal, executor: Executor) -> Answer:
+    """The figures of the reference as it ships: the empty chain, carried out like any other.
+
+    Raises:
+        SearchError: that already fails.
+    """
+    for _, event in events:
+        if not isinstance(event, Reference):
+            raise SearchError(f"{journal.path}:2: expected the reference's figures, got another event: begin anew")
+        return event.answer
+    executor.submit(Request(number=-1, steps=()))
+    answer = None
+    while answer is None:
+        answer = next((answer for _, answer in executor.finished(WAIT_S)), None)
+    if not answer.complete:
+        raise SearchError(f"search: the reference as it ships cannot be measured: {answer.reason}")
+    journal.append(Reference(answer=answer))
+    return answer
+
+
+def metric_of(params: Params, reference: Answer) -> str:
+    """What quality is: of the first rule on one, else the first that the task's kind has."""
+    ruled = [rule.metric for rule in params.gate.rules.values() if kind_of(rule.metric) in QUALITY]
+    known = [name for name in (*ruled, *params.metrics, *reference.figures) if name in reference.figures]
+    return known[0]
+
+
+def setup_of(space: Space, goal: Goal, params: Params) -> Setup:
+    """What the searcher is made with; the steps of the params are the first to be tried where the space has them."""
+    start = space.genome_of(params.compress.steps) if params.compress.steps else None
+    return Setup(
+        space=space,
+        seed=params.search.seed,
+        values=len(goal.names),
+        population=params.search.population,
+        budget=params.search.budget.trials,
+        start=() if start is None else (start,),
+    )
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C end the search after the event it is at; a second one ends it at once."""
+    pressed: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+        log.warning("search: stopping with the best so far; press Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def drive(
+    driver: Driver,
+    executor: Executor,
+    search: SearchParams,
+    folder: Path,
+    interrupted: Callable[[], bool],
+    on_change: OnChange,
+) -> str:
+    """Ask, carry out and tell until something ends it; return what did."""
+    start, before = time.monotonic(), driver.found.seconds
+    limit_s = search.budget.minutes * 60 if search.budget.minutes is not None else float("inf")
+    while not driver.done:
+        spent = time.monotonic() - start
+        if interrupted():
+            return INTERRUPTED
+        if spent >= limit_s:
+            return f"{search.budget.minutes:g} minutes"
+        while driver.wants(executor.free):
+            driver.ask()
+        for request in driver.requests():
+            executor.submit(request)
+        if not driver.batch:
+            continue  # all of it was known
+        for number, answer in executor.finished(min(WAIT_S, max(0.0, limit_s - spent))):
+            driver.answer(number, answer, before + time.monotonic() - start)
+            make_room(folder / STEPS, CACHE_BYTES)
+        on_change(driver, limit_s - (time.monotonic() - start))
+    return f"{driver.found.told} trials" if not driver.small_enough else f"{search.budget.size_bytes:,} bytes reached"
+
+
+def make_room(folder: Path, most: int) -> None:
+    """Remove the steps that were finished longest ago, until the rest is small enough."""
+    if not folder.is_dir():
+        return
+    parts = sorted(
+        (one for one in folder.iterdir() if not one.name.startswith(".")), key=lambda one: one.stat().st_mtime
+    )
+    sizes = {one: sum(file.stat().st_size for file in one.rglob("*") if file.is_file()) for one in parts}
+    total = sum(sizes.values())
+    for one in parts:
+        if total <= most:
+            return
+        shutil.rmtree(one, ignore_errors=True)
+        total -= sizes[one]

@@ -1,0 +1,169 @@
+"""What a search leaves behind: a table of all trials, the recipes of the front, one record."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from compression_gate import __version__
+from compression_gate.methods.chain import method_of
+from compression_gate.records.base import write_text
+from compression_gate.records.params import Params, Step
+from compression_gate.records.recipe import Provenance, Recipe
+from compression_gate.records.search import Placed, ProxyRecord, SearchRecord
+from compression_gate.records.trial import Trial
+from compression_gate.search.driver import Driver
+from compression_gate.search.journal import Header
+from compression_gate.search.objective import LATENCY
+from compression_gate.stages.trial import answerable
+
+RECIPES, REPORTS = Path("recipes"), Path("reports/search")
+FIGURES = ("accuracy", "loss", "size_bytes", "compression_ratio", LATENCY, "macs", "parameters", "sparsity")
+
+
+class Table:
+    """`reports/search/trials.csv`: a row for every trial, written as it is told."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "trials.csv"
+
+    def __enter__(self) -> Table:
+        self.file: TextIO = self.path.open("w", encoding="utf-8", newline="")
+        self.rows = csv.writer(self.file, lineterminator="\n")
+        head = ("trial", "origin", "share", "feasible", "verdict", "violation", "seconds", "cached", "told_s")
+        self.rows.writerow((*head, *FIGURES, "recipe", "steps", "reason"))
+        return self
+
+    def add(self, trial: Trial) -> None:
+        """Write one row."""
+        answer = trial.answer
+        violation = answer.violation if answer.complete else ""
+        self.rows.writerow(
+            (
+                *(trial.number, trial.origin, trial.share, trial.feasible, answer.verdict, violation),
+                *(round(answer.seconds, 2), trial.cached, round(trial.told_s, 2)),
+                *(answer.figures.get(name, "") for name in FIGURES),
+                *(trial.recipe_digest[:8], told_steps(trial.steps), answer.reason or ""),
+            )
+        )
+        self.file.flush()
+
+    def __exit__(self, *reason: object) -> None:
+        self.file.close()
+
+
+def told_steps(steps: Sequence[Step]) -> str:
+    """A chain in one line: methods with the options that differ from their defaults."""
+    return " > ".join(told_step(step) for step in steps) or "nothing"
+
+
+def told_step(step: Step) -> str:
+    """A step in a few words."""
+    method = method_of(step)
+    usual = {one.name: one.default for one in dataclasses.fields(method)}  # type: ignore[arg-type]
+    options = {name: value for name, value in vars(method).items() if name != "ignore" and value != usual.get(name)}
+    told = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in options.items()
+    )
+    return f"{step.method}({told})" if told else step.method
+
+
+def shown(value: Any) -> str:
+    """An option's value, short."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def written(suite: Path, params: Params, header: Header, driver: Driver, ended: str, started_from: int) -> SearchRecord:
+    """Write the recipes and the record."""
+    found, search, goal = driver.found, params.search, driver.goal
+    place = suite / RECIPES / search.name
+
+    front = []
+    shutil.rmtree(place, ignore_errors=True)
+    for values, trial in sorted(found.front, key=lambda row: row[0]):
+        path = place / f"{trial.recipe_digest[:8]}.yaml"
+        Recipe(steps=trial.steps, provenance=provenance_of(trial, driver, header)).write(path)
+        front.append(Placed(values=values, trial=trial, recipe=path.relative_to(suite).as_posix()))
+    chosen, recipe = found.best or found.nearest, None
+    if chosen is not None:
+        path = suite / RECIPES / (f"{search.name}.yaml" if found.best else f"{search.name}.nearest_miss.yaml")
+        for stale in (f"{search.name}.yaml", f"{search.name}.nearest_miss.yaml"):
+            if path.name != stale:
+                (suite / RECIPES / stale).unlink(missing_ok=True)
+        Recipe(steps=chosen.steps, provenance=provenance_of(chosen, driver, header)).write(path)
+        recipe = path.relative_to(suite).as_posix()
+    record = SearchRecord(
+        name=search.name,
+        searcher=search.searcher,
+        executor=search.executor,
+        seed=search.seed,
+        digest=header.digest,
+        package_version=__version__,
+        objectives=goal.objectives,
+        metric=goal.metric,
+        reference=dict(goal.reference),
+        reference_digest=header.told["reference"],
+        trials=found.told,
+        failed=found.failed,
+        cached=found.cached,
+        feasible=found.feasible,
+        seconds=found.seconds,
+        ended=ended,
+        proxy=proxy_record(driver),
+        best=found.best,
+        nearest=None if found.best else found.nearest,
+        recipe=recipe,
+        front=tuple(front),
+        unanswered=tuple(name for name, rule in params.gate.rules.items() if not answerable(rule)),
+        started_from=started_from,
+    )
+    record.write(suite / REPORTS / "search.json")
+    if front:
+        record.write(place / "front.json")
+    write_text(suite / REPORTS / "metrics.json", json.dumps(metrics_of(record)) + "\n")
+    return record
+
+
+def provenance_of(trial: Trial, driver: Driver, header: Header) -> Provenance:
+    """Where a trial's recipe came from."""
+    search, answer = driver.params, trial.answer
+    return Provenance(
+        search=search.name,
+        searcher=search.searcher,
+        seed=search.seed,
+        trial=trial.number,
+        trials=driver.found.told,
+        rests_on=header.digest,
+        reference_digest=header.told["reference"],
+        package_version=__version__,
+        feasible=trial.feasible,
+        validation={name: answer.figures[name] for name in FIGURES if name in answer.figures},
+        distances={" ".join(filter(None, [one.rule, one.slice])): one.distance for one in answer.checks},
+    )
+
+
+def proxy_record(driver: Driver) -> ProxyRecord | None:
+    """What the proxy was worth; None where there was none."""
+    if driver.params.proxy is None:
+        return None
+    seen = driver.found.proxy
+    if seen is None:
+        return ProxyRecord(pairs=0, used=driver.found.proxy_on)
+    return ProxyRecord(
+        pairs=seen.pairs, correlation=seen.value, low=seen.low, high=seen.high, used=driver.found.proxy_on
+    )
+
+
+def metrics_of(record: SearchRecord) -> dict[str, Any]:
+    """The figures that `dvc metrics` and `dvc exp show` read."""
+    best = record.best.answer.figures if record.best else {}
+    counts = {name: getattr(record, name) for name in ("trials", "failed", "feasible")}
+    return {
+        "search": {**counts, "front": len(record.front), "best": {name: best[name] for name in FIGURES if name in best}}
+    }
