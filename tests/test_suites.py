@@ -156,6 +156,7 @@ class TestTwelveLines:
             *(f"reports/{name}" for name in ("data.json", "training.csv", "compression.json", "evaluation.json")),
             *(f"reports/{name}" for name in ("confusion.csv", "predictions.npz", "benchmark.json")),
             *(f"reports/{name}" for name in ("pytest_benchmark.json", "timings.npz", "verdict.json", "report.md")),
+            *(f"reports/{name}" for name in ("report.html", "junit.xml", "plots/steps.csv")),
         ):
             assert (judged / name).is_file(), name
 

@@ -97,9 +97,17 @@ DEFINITION: Mapping[str, Stage] = {
             "reports/training.csv",
             "reports/compression.json",
             "reports/evaluation.json",
+            "reports/predictions.npz",
             "reports/benchmark.json",
+            "reports/timings.npz",
         ),
-        outs=("reports/report.md",),
+        outs=("reports/report.md", "reports/report.html", "reports/junit.xml"),
+        plots=(
+            {"reports/plots/steps.csv": {"template": "bar_horizontal", "x": "state_bytes", "y": "step"}},
+            {"reports/plots/layers.csv": {"template": "bar_horizontal", "x": "bytes", "y": "layer"}},
+            {"reports/plots/trade_off.csv": {"template": "scatter", "x": "size_bytes", "y": "quality"}},
+            {"reports/plots/latency.csv": {"template": "scatter", "x": "latency_ms", "y": "share"}},
+        ),
     ),
 }
 
@@ -230,6 +238,19 @@ def missing_params(suite: Path) -> dict[str, list[str]]:
     return missing
 
 
+def missing_outputs(suite: Path) -> dict[str, list[str]]:
+    """For each stage of the suite's `dvc.yaml`, what it writes and does not declare: DVC would leave old ones there."""
+    stages = read_definition(suite)
+    missing: dict[str, list[str]] = {}
+    for name, stage in DEFINITION.items():
+        kinds = (stages[name].get(kind, []) for kind in ("outs", "metrics", "plots"))
+        declared = [Path(os.path.normpath(dep_path(entry))) for entries in kinds for entry in entries]
+        absent = [path for path in outputs_of(stage) if not covered(Path(os.path.normpath(path)), declared)]
+        if absent:
+            missing[name] = absent
+    return missing
+
+
 def declared_keys(entry: Any) -> list[str]:
     """The keys of one entry of a stage's `params`: a key of `params.yaml`, or a file with keys (none: all of them)."""
     if not isinstance(entry, dict):
@@ -263,6 +284,11 @@ def check_definition(params: Params, suite: Path) -> None:
         f"{FILE_NAME}: stages.{name}.params: expected {', '.join(keys)} of {PARAMS}, which the stage reads, got no "
         "such line: `compression-gate init --refresh` adds it"
         for name, keys in missing_params(suite).items()
+    ]
+    problems += [
+        f"{FILE_NAME}: stages.{name}: expected {', '.join(files)} among its outs, metrics or plots, got no such line: "
+        "`compression-gate init --refresh` adds it"
+        for name, files in missing_outputs(suite).items()
     ]
     problems += [
         f"{FILE_NAME}: stages.{name}.cmd: expected 'compression-gate {name}', got {stage.get('cmd')!r}"

@@ -28,15 +28,32 @@ class Histogram:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
-    """What the files of single examples and single calls come to: counts and no example.
+class Confusion:
+    """What was taken for what.
 
     Args:
-        confusions: role -> counts (C, C), true class down, predicted across; empty where there are too many classes.
-        calls: role timed against -> its histogram and the candidate's, of the same edges, calls of the same pairs.
+        labels: of the classes, (C,).
+        before, after: counts (C, C) of reference and candidate, true class down, predicted across; empty where there
+            are more classes than a page has room for.
+        errors: of reference and candidate.
+        changes: true class, predicted class, how often before, how often after: the largest changes first.
     """
 
-    confusions: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    labels: tuple[str, ...]
+    before: tuple[tuple[int, ...], ...]
+    after: tuple[tuple[int, ...], ...]
+    errors: tuple[int, int]
+    changes: tuple[tuple[str, str, int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What the files of single examples and single calls come to: counts, and no example.
+
+    ``calls``: role timed against -> its histogram and the candidate's, of the same edges, calls of the same pairs.
+    """
+
+    confusion: Confusion | None = None
     calls: Mapping[str, tuple[Histogram, Histogram]] = field(default_factory=dict)
 
 

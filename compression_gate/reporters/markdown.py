@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from compression_gate.gate.policy import told
 from compression_gate.records.verdict import Check
 from compression_gate.reporters import record_tables, sensitivity, wording
 from compression_gate.reporters.base import Findings
@@ -125,8 +124,7 @@ def paragraphs(parts: Iterable[str]) -> str:
 def todo(findings: Findings) -> list[str]:
     """What to do next, most urgent first."""
     steps = wording.next_steps(findings.verdict, findings.rule_lines)
-    named = set(told([check for check, _ in steps]))
-    extra = [text for text in findings.verdict.warnings if text not in named]
+    extra = wording.notes_of(findings.verdict)
     if not steps and not extra:
         return []
     lines = [

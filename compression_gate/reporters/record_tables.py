@@ -65,25 +65,44 @@ BATCH_ROWS = ("latency_ms", "throughput_per_s")
 
 def model_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of models: one row per metric, one column per model."""
-    evaluation, benchmark = findings.evaluation, findings.benchmark
+    head, rows, more = model_tables(findings)
+    return head, [*rows, *more]
+
+
+def model_tables(findings: Findings) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """The same in two parts: what is judged as a rule, and what else was measured."""
+    benchmark = findings.benchmark
     roles = [
         role for role in ("reference", "release", "baseline", "candidate") if benchmark and role in benchmark.models
     ]
+    rows = [*quality_rows(findings, roles), *cost_rows(benchmark, roles, MODEL_ROWS)]
+    more = cost_rows(benchmark, roles, MORE_ROWS) + (batch_rows(benchmark, roles) if benchmark else [])
+    return ["", *roles], rows, more
+
+
+def quality_rows(findings: Findings, roles: Sequence[str]) -> list[list[str]]:
+    """Every quality that all models have."""
+    evaluation = findings.evaluation
+    if evaluation is None:
+        return []
+    candidate = evaluation.models.get("candidate")
     rows = []
-    if evaluation:
-        candidate = evaluation.models.get("candidate")
-        for metric in findings.params.metrics or tuple(candidate.metrics if candidate else ()):
-            values = [evaluation.models[role].metrics.get(metric) for role in roles if role in evaluation.models]
-            if len(values) == len(roles) and all(values):
-                rows.append([with_unit(metric), *(figure(metric, value.value if value else None) for value in values)])
-    if benchmark:
-        for metric in (*MODEL_ROWS, *MORE_ROWS):
-            figures = [benchmark.models[role].figures.get(metric) for role in roles]
-            if any(figures):
-                name = EXPLAINED.get(metric, with_unit(metric))
-                rows.append([name, *(measured(metric, value) for value in figures)])
-        rows += batch_rows(benchmark, roles)
-    return ["", *roles], rows
+    for metric in findings.params.metrics or tuple(candidate.metrics if candidate else ()):
+        values = [evaluation.models[role].metrics.get(metric) for role in roles if role in evaluation.models]
+        if len(values) == len(roles) and all(values):
+            rows.append([with_unit(metric), *(figure(metric, value.value if value else None) for value in values)])
+    return rows
+
+
+def cost_rows(benchmark: Benchmark | None, roles: Sequence[str], metrics: Sequence[str]) -> list[list[str]]:
+    """Those costs that at least one model has."""
+    rows = []
+    for metric in metrics if benchmark else ():
+        figures = [benchmark.models[role].figures.get(metric) for role in roles] if benchmark else []
+        if any(figures):
+            name = EXPLAINED.get(metric, with_unit(metric))
+            rows.append([name, *(measured(metric, value) for value in figures)])
+    return rows
 
 
 def batch_rows(benchmark: Benchmark, roles: Sequence[str]) -> list[list[str]]:
@@ -116,11 +135,9 @@ def step_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
     if quality:
         head.insert(5, f"{quality} (validation), {unit_of(quality)}".rstrip(", "))
     rows = []
-    given = [step.options for step in findings.params.compress.steps]
-    written = given if len(given) == len(record.steps) else [step.options for step in record.steps]
-    for step, options in zip((record.reference, *record.steps), ({}, *written), strict=True):
+    for step, name in zip((record.reference, *record.steps), step_names(findings), strict=True):
         row = [
-            described(step, options),
+            name,
             f"{step.state_bytes:,}",
             f"{step.parameters:,}",
             f"{step.nonzeros:,}",
@@ -131,6 +148,17 @@ def step_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
             row.insert(5, figure(quality, step.quality.get(quality)))
         rows.append(row)
     return head, rows
+
+
+def step_names(findings: Findings) -> list[str]:
+    """The reference, and each step with the options that the user wrote."""
+    record = findings.compression
+    if record is None:
+        return []
+    given = [step.options for step in findings.params.compress.steps]
+    written = given if len(given) == len(record.steps) else [step.options for step in record.steps]
+    steps = zip((record.reference, *record.steps), ({}, *written), strict=True)
+    return [described(step, options) for step, options in steps]
 
 
 def described(step: StepRecord, options: Mapping[str, object]) -> str:

@@ -6,10 +6,11 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from compression_gate.gate.policy import LOOSENING
+from compression_gate.gate.policy import LOOSENING, UNDERPOWERED
+from compression_gate.gate.policy import told as told_of_policy
 from compression_gate.gate.waivers import told
 from compression_gate.records.metric_table import METRICS
-from compression_gate.records.verdict import Check, Verdict
+from compression_gate.records.verdict import Axis, Check, TradeOff, Verdict
 from compression_gate.reporters.base import Findings
 
 SYMBOLS = {"pass": "✔", "fail": "✘", "undecided": "◐", "error": "!", "waived": "⊘"}
@@ -113,9 +114,10 @@ def headline(findings: Findings, status: str) -> str:
     check = deciding(verdict, status)
     if check is None:
         return f"{TITLES[status]}."
-    if check.observed is None:
+    if check.observed is None or (status == "error" and check.message):
         return f"{TITLES[status]}. {name_of(check)}: {first_line(check.message)}"
-    return f"{TITLES[status]}. {name_of(check)}: {reading(check)}"
+    named = "" if check.metric.startswith(check.rule) and not check.slice else f"{name_of(check)}: "
+    return f"{TITLES[status]}. {named}{reading(check)}"
 
 
 def reading(check: Check) -> str:
@@ -171,11 +173,13 @@ def ordered(checks: Sequence[Check]) -> list[Check]:
 def next_steps(verdict: Verdict, lines: Mapping[str, int] | None = None) -> list[tuple[Check, str]]:
     """For each check that does not pass: what to do. ``lines``: of the rules in `params.yaml`."""
     found = ordered(verdict.checks)
-    return [(check, step_for(check, lines or {})) for check in found if check.status not in ("pass", "waived")]
+    return [(check, step_for(check, lines)) for check in found if check.status not in ("pass", "waived")]
 
 
-def step_for(check: Check, lines: Mapping[str, int]) -> str:
+def step_for(check: Check, lines: Mapping[str, int] | None = None) -> str:
     """What to do about one check, as an imperative sentence."""
+    if check.mending == UNDERPOWERED and check.message:
+        return check.message  # it holds the ways out
     if check.mending:
         return f"{check.message}: {check.mending}" if check.message else check.mending
     over = figure(check.metric, abs(check.headroom)) if check.headroom is not None else ""
@@ -183,7 +187,7 @@ def step_for(check: Check, lines: Mapping[str, int]) -> str:
     if check.status == "fail":
         verb = "Win back" if check.change is not None else "Raise" if check.limit.startswith("min") else "Lower"
         what = f"{over} {unit} of {check.metric}" if check.change is not None else f"{check.metric} by {over} {unit}"
-        line = f":{lines[check.rule]}" if check.rule in lines else ""
+        line = f":{lines[check.rule]}" if lines and check.rule in lines else ""
         return f"{verb} {what.strip()}, or state the new limit in params.yaml{line}: gate.rules.{check.rule}."
     if check.interval is None:
         return check.message or "Measure more, or widen the limit."
@@ -196,6 +200,12 @@ def step_for(check: Check, lines: Mapping[str, int]) -> str:
     return (
         f"The interval {interval_of(check)} holds the limit {limit_of(check)}: measure more{now}, or widen the limit."
     )
+
+
+def notes_of(verdict: Verdict) -> list[str]:
+    """Warnings that are of no check: those are shown as such."""
+    named = set(told_of_policy(verdict.checks))
+    return [text for text in verdict.warnings if text not in named]
 
 
 def way_to_accept(check: Check) -> str:
@@ -225,19 +235,46 @@ def trade_off_line(verdict: Verdict) -> str:
     found = verdict.trade_off
     if found is None:
         return ""
-    words = {
-        "dominates": "better, and worse in nothing",
-        "trades": "a trade",
-        "dominated": "worse, and better in nothing",
-        "same": "the same within noise",
+    better, worse, same = (
+        [axis for axis in found.axes if axis.outcome == outcome] for outcome in ("better", "worse", "same")
+    )
+    gains, losses = (listed([difference(axis) for axis in axes]) for axes in (better, worse))
+    told = {
+        "dominates": f"this change brings {gains}, and is worse in nothing that was measured",
+        "trades": f"this change brings {gains}, at the price of {losses}",
+        "dominated": f"this change costs {losses}, and brings nothing that was measured",
+        "same": "this change makes no difference that shows",
     }
-    axes = [
-        f"{axis.outcome if axis.outcome != 'same' else 'same within noise'} in {with_unit(axis.metric)} "
-        f"({figure(axis.metric, axis.compared_to)} → {figure(axis.metric, axis.observed)})"
-        for axis in found.axes
-    ]
-    front = ", ".join(point.role for point in found.points if point.on_front)
-    return f"Against the {found.against}: {words[found.outcome]}: {'; '.join(axes)}. On the Pareto front: {front}."
+    unchanged = f"; {listed([axis.metric for axis in same])}: the same within noise" if same else ""
+    return f"Against the {found.against} {told[found.outcome]}{unchanged}. {front_line(found)}"
+
+
+def difference(axis: Axis) -> str:
+    """How far an axis moved: points of a fraction, per cent of a cost, from what to what."""
+    change = axis.observed - axis.compared_to
+    ends = f"({figure(axis.metric, axis.compared_to)} → {figure(axis.metric, axis.observed)})"
+    if unit_of(axis.metric) == "%":
+        return f"{figure(axis.metric, abs(change))} points {'more' if change > 0 else 'less'} {axis.metric} {ends}"
+    if not axis.compared_to:
+        return f"{signed(axis.metric, change)} {axis.metric} {ends}"
+    share = 100 * abs(change / axis.compared_to)
+    return f"{share:.3g}\u00a0% {'more' if change > 0 else 'less'} {axis.metric} {ends}"
+
+
+def front_line(found: TradeOff) -> str:
+    """Where this commit stands among all models of the run."""
+    names = [point.role for point in found.points if point.on_front]
+    others = listed([name for name in names if name != "candidate"])
+    if "candidate" in names:
+        return (
+            f"It is on the Pareto front of {len(found.points)} models{f', with the {others}' if others else ', alone'}."
+        )
+    return f"It is not on the Pareto front, which holds the {others}."
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words in a row: a, b and c."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def reuse_line(verdict: Verdict) -> str:
@@ -272,7 +309,9 @@ def with_unit(metric: str) -> str:
     )
 
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # escapes, and turns of direction
+CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)  # escapes, turns of direction, no characters
 COMMANDS = re.compile(r"(?m)^(\s*)(::|##\[)")  # what a runner reads from a log as an order to itself
 
 

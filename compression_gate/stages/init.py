@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from compression_gate.pipeline.definition import (
     DEFINITION,
     FILE_NAME,
     PARAMS,
+    Stage,
     as_dvc_yaml,
     dep_path,
     missing_deps,
+    missing_outputs,
     missing_params,
 )
 from compression_gate.pipeline.dvc import git_root
@@ -144,7 +147,7 @@ def ignore(suite: Path, written: list[Path]) -> None:
 
 
 def refresh(suite: Path) -> str:
-    """Add the deps and params that `dvc.yaml` lacks, drop sources that are gone, keep all else; returns the diff.
+    """Add what `dvc.yaml` lacks, drop sources that are gone, keep all else; returns the diff.
 
     Raises:
         ParamsError: there is no `dvc.yaml` of a suite here.
@@ -152,7 +155,7 @@ def refresh(suite: Path) -> str:
     from ruamel.yaml import YAML
 
     params = read_params(suite)
-    missing, unread = missing_deps(params, suite), missing_params(suite)
+    missing, unread, unwritten = missing_deps(params, suite), missing_params(suite), missing_outputs(suite)
     path = suite / FILE_NAME
     old = path.read_text(encoding="utf-8")
     yaml = YAML()
@@ -169,10 +172,18 @@ def refresh(suite: Path) -> str:
             deps.insert(0, file)
         if keys := unread.get(name):
             stage.setdefault("params", []).append({PARAMS: keys})
+        for kind, entry in outputs_to_add(DEFINITION[name], unwritten.get(name, [])):
+            stage.setdefault(kind, []).append(entry)
     buffer = io.StringIO()
     yaml.dump(document, buffer)
     new = buffer.getvalue()
     diff = list(difflib.unified_diff(old.splitlines(), new.splitlines(), FILE_NAME, FILE_NAME, lineterm=""))
-    if missing or unread or any(line.startswith("-  ") for line in diff):
+    if missing or unread or unwritten or any(line.startswith("-  ") for line in diff):
         write_text(path, new)
     return "\n".join(diff)
+
+
+def outputs_to_add(stage: Stage, paths: Collection[str]) -> list[tuple[str, Any]]:
+    """The entries of outputs that a stage lacks, each with the key of the list that it belongs to."""
+    plain = [(kind, path) for kind in ("outs", "metrics") for path in getattr(stage, kind) if path in paths]
+    return [*plain, *(("plots", dict(plot)) for plot in stage.plots if any(path in paths for path in plot))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -9,8 +10,9 @@ from typing import TypeVar
 from compression_gate.errors import CompressionGateError
 from compression_gate.records.base import Record, write_text
 from compression_gate.records.document import Document
-from compression_gate.records.metrics import Benchmark, CompressionRecord, Evaluation
+from compression_gate.records.metrics import Benchmark, CompressionRecord, CurvePoint, Evaluation
 from compression_gate.records.params import Params, read_params
+from compression_gate.records.sensitivity import SensitivityTable
 from compression_gate.records.verdict import PIPELINE, Verdict
 from compression_gate.reporters.base import Findings
 from compression_gate.reporters.markdown import rendered
@@ -20,12 +22,50 @@ PARAMS = "params.yaml"
 
 
 def run(suite: Path) -> None:
-    """Write `reports/report.md`.
+    """Write `report.md`, `report.html`, `junit.xml` and what `dvc plots` draws.
 
     Raises:
         MetricsError: there is no verdict to render.
     """
-    write_text(suite / "reports" / "report.md", rendered(read_findings(suite)))
+    from compression_gate.reporters import html, junit, plot_data
+
+    reports = suite / "reports"
+    findings = with_samples(read_findings(suite), suite)
+    write_text(reports / "report.md", rendered(findings))
+    write_text(reports / "report.html", html.rendered(findings))
+    write_text(reports / "junit.xml", junit.rendered(findings))
+    for name, text in plot_data.plot_files(findings).items():
+        write_text(reports / "plots" / name, text)
+
+
+def with_samples(findings: Findings, suite: Path) -> Findings:
+    """The findings with what only a page has room for, summed up from single examples, calls and layers."""
+    from compression_gate.reporters.samples import samples_of
+
+    reports = suite / "reports"
+    if any(check.metric == PIPELINE for check in findings.verdict.checks):
+        return findings
+    table = optional(SensitivityTable, reports / "sensitivity.json")
+    if table is not None and table.artifact_digest != findings.verdict.reference.digest:
+        table = None  # it was measured of another reference
+    return replace(
+        findings,
+        samples=samples_of(reports / "predictions.npz", reports / "timings.npz", findings.evaluation),
+        training=curve_of(reports / "training.csv"),
+        sensitivity=table,
+    )
+
+
+def curve_of(path: Path) -> tuple[CurvePoint, ...]:
+    """The training curve; none where nothing was trained, or the file is damaged."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(
+                CurvePoint.model_validate({name: value or None for name, value in row.items()})
+                for row in csv.DictReader(file)
+            )
+    except (OSError, ValueError, csv.Error):
+        return ()
 
 
 def read_findings(suite: Path) -> Findings:

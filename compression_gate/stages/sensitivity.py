@@ -42,5 +42,6 @@ def run(suite: Path, request: Request) -> SensitivityTable:
     model = load_reference(task, suite / "models/reference", normalize=artifact.normalize)
     context = Context(task=task, reference=model, train=params.train)
     table = sensitivity_of(model, context, columns, request.examples)
+    table = table.model_copy(update={"artifact_digest": artifact.digest})
     table.write(suite / RECORD)
     return table

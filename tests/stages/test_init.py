@@ -192,3 +192,21 @@ def test_refresh_of_a_foreign_definition_is_refused(suite):
     (suite.path / "dvc.yaml").write_text("stages: {train: {cmd: python train.py}}\n")
     with pytest.raises(ParamsError, match="got none named prepare"):
         init.refresh(suite.path)
+
+
+@pytest.mark.parametrize("lost", ["reports/report.html", "reports/metrics.json", "reports/plots/steps.csv"])
+def test_refresh_adds_an_output_that_an_older_version_did_not_write(suite, lost):
+    """Left undeclared, a report that DVC restores would stand beside another run's."""
+    path = suite.path / "dvc.yaml"
+    values = yaml.safe_load(path.read_text())
+    for stage in values["stages"].values():
+        for kind in ("outs", "metrics", "plots"):
+            kept = [entry for entry in stage.get(kind, []) if entry != lost and lost not in entry]
+            stage |= {kind: kept} if kind in stage else {}
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    params = read_params(suite.path)
+    with pytest.raises(ParamsError, match=rf"{lost} among its outs, metrics or plots.*init --refresh"):
+        check_definition(params, suite.path)
+    assert lost in init.refresh(suite.path)
+    check_definition(params, suite.path)
+    assert init.refresh(suite.path) == ""

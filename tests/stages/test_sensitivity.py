@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from compression_gate.cli import app
 from compression_gate.errors import MetricsError, ParamsError
+from compression_gate.records.artifact import Artifact
 from compression_gate.records.sensitivity import Sensitivity, SensitivityTable
 from compression_gate.reporters.sensitivity import grids, reasons, saved
 from compression_gate.stages import prepare, sensitivity, train
@@ -26,6 +27,7 @@ def trained(suite):
 def test_the_record_holds_what_was_asked_of_every_layer(trained):
     table = sensitivity.run(trained.path, Request(methods=["magnitude_pruning"], examples=16))
     assert SensitivityTable.read(trained.path / RECORD) == table
+    assert table.artifact_digest == Artifact.open(trained.path / "models/reference").digest
     assert {row.layer for row in table.rows} == {"conv", "hidden", "out"}
     assert table.n == 16
 

@@ -1,0 +1,149 @@
+"""Checks drawn: how far each went towards its limit, so that metrics of any unit line up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from compression_gate.records.verdict import Check
+from compression_gate.reporters import wording
+from compression_gate.reporters.svg import Scale, bar, element, line, marked, percent, plot, spread, text
+
+SHARES = Scale(low=-0.6, high=2.6, begin=0, end=100)  # nothing at 0, the limit at 1
+HEIGHT, MIDDLE = 24, 12.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """A check in shares of its limit: 0 is no degradation, or nothing at all; 1 is the limit, beyond it is broken."""
+
+    point: float
+    low: float
+    high: float
+
+
+def shares_of(check: Check) -> Shares | None:
+    """A check in shares of its limit; None where it has no figure, or a limit of nothing."""
+    if check.observed is None or not check.allowed:
+        return None
+    ends = [end for end in check.interval or () if end is not None]
+    if check.change is not None:
+        places = [value / check.allowed for value in (check.change, *ends)]
+    elif check.limit.startswith("min"):
+        # The figure that is needed over the one that is there: more than all of it is too much.
+        places = [check.allowed / value if value > 0 else SHARES.high for value in (check.observed, *ends)]
+    else:
+        places = [value / check.allowed for value in (check.observed, *ends)]
+    return Shares(point=places[0], low=min(places), high=max(places))
+
+
+def share_axis() -> Markup:
+    """What stands above the bars."""
+    marks = ((0, "0", None), (1, "limit", "key"), (2, "2 × limit", None))
+    return plot(
+        14, "0, the limit, twice the limit", *(text(SHARES.at(x), 11, word, kind, "middle") for x, word, kind in marks)
+    )
+
+
+def share_bar(check: Check) -> Markup | str:
+    """One check against its limit: the shaded side is allowed, the thick line the interval, the dot the figure."""
+    found = shares_of(check)
+    if found is None:
+        return wording.NOTHING
+    label = f"{wording.name_of(check)}: {wording.reading(check)}; interval {wording.interval_of(check)}"
+    inside = [
+        bar(0, SHARES.at(1), 6, 12, "allowed"),
+        line(SHARES.at(0), 6, SHARES.at(0), 18, "zero"),
+        line(SHARES.at(1), 2, SHARES.at(1), 22, "limit"),
+        *whisker(SHARES, (found.low, found.point, found.high), MIDDLE),
+    ]
+    if check.waiver is not None and (ceiling := ceiling_of(check)) is not None:
+        inside.append(line(SHARES.at(ceiling), 4, SHARES.at(ceiling), 20, "ceiling"))
+    return element("div", marked_plot(HEIGHT, label, *inside), class_=f"s-{check.status}")
+
+
+def ceiling_of(check: Check) -> float | None:
+    """A waiver's ceiling in shares of the limit."""
+    assert check.waiver is not None  # asked for by the caller
+    ceiling, allowed = check.waiver.ceiling, abs(check.allowed or 0.0)
+    value = ceiling.value * abs(check.compared_to or 0.0) if ceiling.relative else ceiling.value
+    return value / allowed if allowed else None
+
+
+def whisker(scale: Scale, found: tuple[float, float, float], y: float) -> list[Markup]:
+    """An interval with its ends and the figure on it; an arrow where it goes on beyond the drawing."""
+    low, point, high = found
+    parts = []
+    if high > low:
+        parts.append(line(scale.at(low), y, scale.at(high), y, "interval"))
+        parts += [line(scale.at(end), y - 4, scale.at(end), y + 4, "end") for end in (low, high) if scale.holds(end)]
+    if scale.holds(point):
+        parts.append(element("circle", cx=percent(scale.at(point)), cy=y, r=4.5, class_="dot"))
+    else:
+        beyond = point > scale.high
+        sign, anchor = ("▸", "end") if beyond else ("◂", "start")
+        parts.append(text(100.0 if beyond else 0.0, y + 5, sign, "beyond", anchor))
+    return parts
+
+
+def marked_plot(height: int, tip: str, *inside: object) -> Markup:
+    """A drawing that tells more when it is pointed at, or reached by the keyboard."""
+    return element("svg", *inside, class_="plot", height=height, role="img", aria_label=tip, data_tip=tip, tabindex=0)
+
+
+def slice_scale(checks: Sequence[Check]) -> Scale:
+    """One scale for all slices of a rule, its limit among them; degradation to the right."""
+    values = [value for check in checks for value in places_of(check)]
+    limits = [check.allowed for check in checks if check.allowed is not None]
+    low, high = spread([*values, *limits, *([0.0] if any(check.change is not None for check in checks) else [])])
+    down = any(limit < 0 for limit in limits) or any(check.limit.startswith("min") for check in checks)
+    return Scale(low=low, high=high, begin=100.0 if down else 0.0, end=0.0 if down else 100.0)
+
+
+def places_of(check: Check) -> list[float]:
+    """The figure that is judged, and the ends of its interval."""
+    point = check.change if check.change is not None else check.observed
+    return [value for value in (point, *(check.interval or ())) if value is not None]
+
+
+def slice_axis(scale: Scale, check: Check) -> Markup:
+    """Round values above the dots, and the limit in words."""
+    show = wording.signed if check.change is not None else wording.figure
+    marks = [
+        text(scale.at(value), 11, brief(show(check.metric, value)), None, "middle")
+        for value in scale.ticks(5)
+        if check.allowed is None or abs(scale.at(value) - scale.at(check.allowed)) > 12
+    ]
+    if check.allowed is not None:
+        place = scale.at(check.allowed)
+        anchor = "middle" if 12 < place < 88 else "end" if place >= 88 else "start"
+        marks.append(text(place, 11, f"limit {brief(show(check.metric, check.allowed))}", "key", anchor))
+    return plot(14, f"scale of {check.metric}", *marks)
+
+
+def brief(words: str) -> str:
+    """A figure on an axis, without zeros behind the point."""
+    return words.rstrip("0").rstrip(".") if "." in words else words
+
+
+def slice_dot(check: Check, scale: Scale) -> Markup | str:
+    """One slice: its change with the interval, on the scale of all of them."""
+    places = places_of(check)
+    if not places:
+        return wording.NOTHING
+    ends = places[1:] or places
+    tip = f"{wording.name_of(check)}: {wording.reading(check)}; interval {wording.interval_of(check)}"
+    tip = f"{tip}; {check.message}" if check.message else tip
+    inside = []
+    if check.allowed is not None:
+        limit, best = scale.at(check.allowed), 0.0 if scale.begin > scale.end else scale.at(scale.low)
+        inside += [bar(best, limit, -4, 26, "allowed"), line(limit, -4, limit, 22, "limit")]
+    if check.change is not None:
+        inside.append(line(scale.at(0.0), -4, scale.at(0.0), 22, "zero"))
+    inside += whisker(scale, (min(ends), places[0], max(ends)), 9.0)
+    return element("div", marked_plot(18, tip, *inside), class_=f"s-{check.status}")
+
+
+__all__ = ["marked", "share_axis", "share_bar", "shares_of", "slice_axis", "slice_dot", "slice_scale"]
