@@ -19,8 +19,8 @@ APART = "\u200b"  # zero-width space: nobody sees it, and nothing is a mention, 
 UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
 )
-# @somebody, #12, GH-12, !12 (GitLab), https://…, www.…
-ACTIVE = re.compile(r"@(?=\w)|(?<!&)#(?=\d)|\bGH(?=-\d)|!(?=\d)|:(?=//)|\bwww(?=\.)", flags=re.IGNORECASE)
+# @somebody, #12, ##[command] in a log, GH-12, !12 (GitLab), https://…, www.…
+ACTIVE = re.compile(r"@(?=\w)|#(?=[\d\[])|\bGH(?=-\d)|!(?=\d)|:(?=//)|\bwww(?=\.)", flags=re.IGNORECASE)
 
 
 def disarmed(text: str) -> str:

@@ -108,13 +108,13 @@ def message_of(findings: Findings, problems: Sequence[str] = (), origin: Origin 
     Raises:
         CompressionGateError: the records contradict each other so that no report can be made of them.
     """
-    safe = without_effect(findings)
-    verdict = safe.verdict
     try:
-        body, headline = rendered(safe), wording.headline(safe, verdict.status)
+        safe = without_effect(findings)
+        body, headline = rendered(safe), wording.headline(safe, safe.verdict.status)
         notes = annotations_of(safe)
     except Exception as error:  # records of somebody else may be valid each and make no sense together
         raise CompressionGateError(f"the report cannot be made: {type(error).__name__}: {line(str(error))}") from error
+    verdict = safe.verdict
     if problems:
         headline = f"{wording.TITLES['error']}. {line(problems[0])}"
         body = unbelieved(problems) + body
@@ -132,9 +132,9 @@ def message_of(findings: Findings, problems: Sequence[str] = (), origin: Origin 
 
 def refusal(suite: str, reason: str, exit_code: int, origin: Origin = Origin()) -> Message:
     """Say that there is no verdict that could be shown, and why."""
-    text = line(reason, 1000)
+    text, name = line(reason, 1000), line(suite, 100)
     headline = f"{wording.TITLES['error']}. There is no verdict to show."
-    body = f"# {EMOJI['error']} {headline}\n\nSuite **{escaped(suite)}**: {escaped(text)}\n"
+    body = f"# {EMOJI['error']} {headline}\n\nSuite **{escaped(name)}**: {escaped(text)}\n"
     return Message(
         suite=disarmed(suite),
         status="error",

@@ -14,6 +14,7 @@ from typing import Literal
 
 from compression_gate.errors import CompressionGateError, MetricsError, ParamsError, UploadError
 from compression_gate.forge import chat, gitlab, jobs, uploads
+from compression_gate.forge.disarming import line
 from compression_gate.forge.message import Message, Origin, message_of, refusal
 from compression_gate.records.base import write_text
 from compression_gate.records.upload import SUITE_NAME, Posted
@@ -223,7 +224,7 @@ def gather(request: Request, origin: Origin) -> Gathered:
         findings, problems = read_suite(request)
         return Gathered(messages=(message_of(findings, problems, origin),))
     except CompressionGateError as error:
-        log.error("compression-gate post: %s", error)
+        log.error("compression-gate post: %s", line(str(error), 2000))
         message = refusal(request.suite.resolve().name, str(error), error.exit_code, origin)
         return Gathered(messages=(message,), exit_code=error.exit_code)
 
@@ -259,7 +260,7 @@ def from_uploads(request: Request, sources: Sequence[Path | bytes], origin: Orig
                 messages[upload.suite] = message_of(uploads.findings_of(upload), upload.problems, origin)
         except CompressionGateError as error:
             reason, code = str(error), error.exit_code
-            log.error("compression-gate post: %s", error)
+            log.error("compression-gate post: %s", line(str(error), 2000))
     missing = [name for name in request.suites if name not in messages]
     if missing:
         code = code or UploadError.exit_code
