@@ -63,6 +63,7 @@ class SearchParams(Section):
         order: ``free``: steps come in any order that makes sense; ``written``: in that of the slots.
         objectives: what is minimised at once (multi-objective); quality is the loss of it.
         objective: ``pareto``, or a single number of the source articles: ``fitness`` or ``reward``.
+        train_share: of the training examples that every trial sees; the recipe that is found is trained on all of them.
         prefer: which of the feasible candidates is written down as the recipe.
         workers: processes; None for as many as cores and memory allow.
         latency_budget_s: for pairs of calls, in each trial.
@@ -80,6 +81,7 @@ class SearchParams(Section):
     prefer: Objective = "size_bytes"
     budget: SearchBudget = SearchBudget()
     population: int = Field(16, ge=2)
+    train_share: float = Field(1.0, gt=0, le=1)
     synchronous: bool = True
     proxy: ProxyParams | None = None
     fitness: FitnessParams = FitnessParams()
@@ -96,4 +98,14 @@ class SearchParams(Section):
         """An objective that stands twice would count twice."""
         if len(set(self.objectives)) != len(self.objectives):
             raise ValueError(f"objectives: expected each once, got {', '.join(self.objectives)}")
+        return self
+
+    @model_validator(mode="after")
+    def cheap_is_cheaper(self) -> SearchParams:
+        """A proxy that sees as much as the trial itself saves nothing."""
+        if self.proxy is not None and self.proxy.train_share >= self.train_share:
+            raise ValueError(
+                f"proxy.train_share: expected less than train_share, {self.train_share:g}, "
+                f"got {self.proxy.train_share:g}"
+            )
         return self

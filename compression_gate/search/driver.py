@@ -27,7 +27,6 @@ from compression_gate.search.proxy import Correlation, correlation_of, order_of
 from compression_gate.search.space import Space
 
 EXPLORED = 8  # one in so many of those that the proxy would drop is carried out all the same
-FULL = 1.0
 
 
 @dataclass(kw_only=True)
@@ -36,7 +35,7 @@ class Candidate:
 
     Args:
         refusal: why the chain cannot even be built.
-        share: of the training examples at which it is to be carried out next.
+        share: of the training examples with which it is to be carried out next.
         cheap: what came of it with fewer; None where it was carried out in full at once.
     """
 
@@ -45,7 +44,7 @@ class Candidate:
     steps: tuple[Step, ...] = ()
     digest: str = ""
     refusal: str | None = None
-    share: float = FULL
+    share: float
     cheap: Answer | None = None
     dropped: bool = False
 
@@ -90,6 +89,7 @@ class Driver:
     ) -> None:
         self.space, self.searcher, self.goal, self.params = space, searcher, goal, params
         self.journal, self.on_told = journal, on_told
+        self.full = params.train_share
         self.found = Found(proxy_on=params.proxy is not None)
         self.asked = 0
         self.batch: list[Candidate] = []  # in the order of asking; those of one generation where that is synchronous
@@ -170,7 +170,7 @@ class Driver:
 
     def add(self, proposal: Proposal) -> None:
         """Put a proposal on its way; where its chain is known, it is answered already."""
-        one = Candidate(number=self.asked, proposal=proposal)
+        one = Candidate(number=self.asked, proposal=proposal, share=self.full)
         self.asked += 1
         try:
             one.steps = self.space.steps_of(proposal.genome)
@@ -207,7 +207,7 @@ class Driver:
             return
         if self.open_batch or not all(self.is_answered(one) for one in self.batch):
             return
-        if any(one.share < FULL for one in self.batch if not one.dropped):
+        if any(one.share < self.full for one in self.batch if not one.dropped):
             self.screen()
             self.settle()
             return
@@ -230,7 +230,7 @@ class Driver:
     def screen(self) -> None:
         """Choose those of a batch that are worth all of the training data; the first batch is, whatever it scored."""
         assert self.params.proxy is not None  # nothing else makes a share
-        cheap = [one for one in self.batch if one.share < FULL]
+        cheap = [one for one in self.batch if one.share < self.full]
         for one in cheap:
             one.cheap = self.answered_of(one).answer
         scores = [self.goal.score(one.cheap) for one in cheap if one.cheap is not None]
@@ -240,7 +240,7 @@ class Driver:
             one = cheap[index]
             one.dropped = not scores[index].complete or not (place < kept or explored)
             if not one.dropped:
-                one.share = FULL
+                one.share = self.full
 
     def watch_proxy(self, batch: list[Candidate]) -> None:
         """Hold what cheap trials lost against what full ones do; switch the proxy off where it does not predict."""
@@ -281,9 +281,9 @@ class Driver:
         """Count a trial, and keep it where it is the best of something."""
         found = self.found
         found.told += 1
-        found.failed += not trial.answer.complete
+        found.failed += not score.complete
         found.cached += trial.cached
-        if trial.share < FULL or not trial.answer.complete:
+        if trial.share < self.full or not score.complete:
             return
         if not trial.feasible or score.violation > 0:
             if found.nearest is None or score.violation < self.goal.score(found.nearest.answer).violation:

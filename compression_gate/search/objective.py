@@ -88,11 +88,12 @@ class Goal:
         return sign * (self.reference[self.metric] - figures[self.metric])
 
     def score(self, answer: Answer) -> Score:
-        """What a searcher is told."""
+        """What a searcher is told; a trial that lacks a figure that an objective is made of is one that failed."""
         if not answer.complete:
             return Score(values=(), violation=math.inf)
-        values = tuple(self.value(one, answer.figures) for one in self.objectives)
-        if not all(map(math.isfinite, values)):
+        try:
+            values = tuple(self.value(one, answer.figures) for one in self.objectives)
+        except KeyError:
             return Score(values=(), violation=math.inf)
         excess = self.excess(values)
         if self.kind != "pareto":

@@ -166,7 +166,7 @@ def tried(request: Request, laboratory: Laboratory, start: float) -> Answer:
         measured = measure(models, bench.task, params, SPLIT, laboratory.known)
         laboratory.known |= {key: one for key, one in measured.answers.items() if not key.endswith("candidate")}
         evaluation = record(measured, models, params, "", folder)
-        timed = laboratory.times and request.share == 1
+        timed = laboratory.times and request.share >= params.search.train_share
         pairs = paired(models, bench.task, params) if timed else {}
         facts = Facts(
             params=params if timed else without_times(params),

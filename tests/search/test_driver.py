@@ -1,0 +1,253 @@
+"""The driver: what is asked, what is carried out, whom it tells; whatever happens, the journal brings it back."""
+
+import json
+
+import pytest
+
+from compression_gate.errors import SearchError
+from compression_gate.records.search_params import SearchParams
+from compression_gate.records.trial import Answer, Distance
+from compression_gate.search.base import Proposal, Setup
+from compression_gate.search.driver import Driver
+from compression_gate.search.genetic import Genetic
+from compression_gate.search.journal import Header, begin, resume
+from compression_gate.search.objective import Goal
+from compression_gate.search.random_search import Random
+from compression_gate.search.space import Units, space_of
+
+HEADER = Header(digest="a")
+SPACE = space_of(
+    (
+        {"method": "structured_pruning", "pruning_ratio": {"low": 0.1, "high": 0.8}, "optional": True},
+        {"method": "distillation", "epochs": [1, 2], "alpha": {"low": 0.0, "high": 1.0}, "optional": True},
+        {"method": "weight_only_quantization", "bits": [8, 4, 2], "optional": True},
+    ),
+    free_order=True,
+    units=Units(),
+)
+REFERENCE = {"accuracy": 0.9, "size_bytes": 1000.0}
+
+
+def landscape(steps, share=1.0):
+    """Bytes and accuracy of a chain; half the ratio and half the bits cost little, distillation brings some back."""
+    size, accuracy = 1000.0, 0.9
+    for step in steps:
+        options = {key: value for key, value in step.items() if key != "method"}
+        if step["method"] == "structured_pruning":
+            size *= 1 - options["pruning_ratio"]
+            accuracy -= 0.2 * options["pruning_ratio"] ** 2
+        elif step["method"] == "distillation":
+            accuracy += 0.01 * options["epochs"] * options["alpha"] * share
+        else:
+            size *= options["bits"] / 32
+            accuracy -= {8: 0.001, 4: 0.01, 2: 0.1}[options["bits"]]
+    lost = max(0.0, 0.9 - accuracy)
+    broken = lost > 0.05
+    check = Distance(
+        rule="accuracy", status="fail" if broken else "pass", distance=max(0.0, lost / 0.05 - 1), blocking=broken
+    )
+    figures = {"accuracy": accuracy, "size_bytes": size}
+    return Answer(figures=figures, checks=(check,), verdict="fail" if broken else "pass", seconds=1.0)
+
+
+def driver(path, *, searcher=Random, journal=None, told=None, **changes):
+    """A driver of a small search; ``told`` collects its trials."""
+    values = {"objectives": ["quality", "size_bytes"], "population": 4, "budget": {"trials": 12}, "seed": 3}
+    params = SearchParams.model_validate_json(json.dumps(values | changes))
+    goal = Goal.of(params, "accuracy", REFERENCE)
+    setup = Setup(space=SPACE, seed=params.seed, values=len(goal.names), population=params.population)
+    journal = journal or begin(path, HEADER)
+    return Driver(SPACE, searcher(setup), goal, params, journal, on_told=(told if told is not None else []).append)
+
+
+def run(one, *, workers=2, stop_after=None, answer_of=landscape, newest_first=False):
+    """Carry a search out in memory; trials end in the order they began, or the other way round."""
+    running, answered = [], 0
+    while not one.done:
+        while one.wants(workers - len(running)):
+            one.ask()
+        running += one.requests()
+        if not running:
+            continue
+        request = running.pop(-1 if newest_first else 0)
+        if stop_after is not None and answered >= stop_after:
+            return one
+        one.answer(request.number, answer_of(request.steps, request.share), float(answered))
+        answered += 1
+    return one
+
+
+def resumed(path, **changes):
+    """A driver that took up its journal."""
+    journal, events = resume(path, HEADER)
+    one = driver(path, journal=journal, **changes)
+    for place, event in events:
+        one.replay(place, event)
+    return one
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal.jsonl"
+
+
+def test_every_trial_of_the_budget_is_told_once(path):
+    told = []
+    run(driver(path, told=told))
+    assert [trial.number for trial in told] == list(range(12))
+
+
+def test_the_best_is_the_smallest_that_the_gate_lets_through(path):
+    told = []
+    one = run(driver(path, told=told))
+    feasible = [trial for trial in told if trial.feasible]
+    assert feasible
+    assert len(feasible) < len(told)
+    assert one.found.best.answer.figures["size_bytes"] == min(trial.answer.figures["size_bytes"] for trial in feasible)
+    assert one.found.feasible == len(feasible)
+
+
+def test_without_any_that_passes_the_nearest_miss_is_kept(path):
+    def hopeless(steps, share):
+        answer = landscape(steps)
+        lost = 1 - answer.figures["accuracy"]
+        check = Distance(rule="accuracy", status="fail", distance=lost, blocking=True)
+        return answer.model_copy(update={"checks": (check,), "verdict": "fail"})
+
+    told = []
+    found = run(driver(path, told=told), answer_of=hopeless).found
+    assert found.best is None
+    assert found.front == []
+    assert found.nearest.answer.violation == min(trial.answer.violation for trial in told)
+
+
+@pytest.mark.parametrize("searcher", [Random, Genetic])
+@pytest.mark.parametrize("workers", [1, 3, 7])
+def test_generations_do_not_depend_on_how_many_work_or_who_is_first(path, searcher, workers, tmp_path):
+    told, again = [], []
+    run(driver(path, searcher=searcher, told=told), workers=1)
+    run(driver(tmp_path / "other.jsonl", searcher=searcher, told=again), workers=workers, newest_first=True)
+    assert [(trial.genome, trial.answer) for trial in told] == [(trial.genome, trial.answer) for trial in again]
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+@pytest.mark.parametrize("stop_after", range(0, 12, 3))
+def test_a_search_that_was_killed_goes_on_as_if_nothing_had_been(path, tmp_path, stop_after, synchronous):
+    whole, told = [], []
+    settings = {"searcher": Genetic, "synchronous": synchronous}
+    run(driver(path, told=whole, **settings), workers=1)
+    other = tmp_path / "other.jsonl"
+    run(driver(other, **settings), stop_after=stop_after, workers=1).journal.close()
+    run(resumed(other, told=told, **settings), workers=1)
+    assert [(trial.genome, trial.answer.figures) for trial in told] == [
+        (trial.genome, trial.answer.figures) for trial in whole
+    ]
+
+
+def test_a_killed_search_asks_for_open_trials_again(path):
+    run(driver(path), stop_after=5).journal.close()
+    one = resumed(path)
+    open_ones = {candidate.number for candidate in one.batch if not one.is_answered(candidate)}
+    assert {request.number for request in one.requests()} == open_ones
+    assert open_ones
+
+
+class Same:
+    """Proposes the same chain again and again, by genomes that differ in what is not used."""
+
+    def __init__(self, setup):
+        self.space, self.count = setup.space, 0
+
+    def ask(self):
+        self.count += 1
+        genome = {name: gene.at(0.5) for name, gene in self.space.genes.items()}
+        left_out = {f"{slot.name}.pick": "left out" for slot in self.space.slots}
+        return Proposal(genome={**genome, **left_out, "1.distillation.alpha": self.count / 100}, origin="same")
+
+    def tell(self, proposal, score):
+        pass
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_the_same_chain_is_carried_out_once(path, synchronous):
+    calls, told = [], []
+
+    def counted(steps, share):
+        calls.append(steps)
+        return landscape(steps, share)
+
+    one = run(driver(path, searcher=Same, told=told, synchronous=synchronous), answer_of=counted)
+    assert len(calls) == 1
+    assert one.found.cached == len(told) - 1 == 11
+
+
+def test_a_failed_trial_is_told_and_ends_nothing(path):
+    told = []
+
+    def fails(steps, share):
+        return Answer(reason="crashed: exit 1") if len(steps) == 2 else landscape(steps, share)
+
+    one = run(driver(path, told=told), answer_of=fails)
+    assert one.found.failed == sum(trial.answer.reason is not None for trial in told) > 0
+    assert one.found.told == 12
+
+
+def test_a_size_that_is_reached_ends_the_search(path):
+    one = run(driver(path, budget={"trials": 500, "size_bytes": 300}))
+    assert one.small_enough
+    assert one.found.told < 500
+
+
+PROXY = {"proxy": {"train_share": 0.25, "keep": 0.5}, "population": 16, "budget": {"trials": 96}}
+
+
+def test_a_proxy_that_predicts_saves_full_trials(path):
+    calls, told = [], []
+
+    def counted(steps, share):
+        calls.append(share)
+        return landscape(steps, share)
+
+    one = run(driver(path, told=told, **PROXY), answer_of=counted)
+    trained = sum(any(step.method == "distillation" for step in trial.steps) for trial in told if not trial.cached)
+    assert one.found.proxy.value > 0.8
+    assert one.found.proxy_on
+    assert (
+        0.3 * trained < sum(trial.share == 1 and "distillation" in str(trial.steps) for trial in told) < 0.9 * trained
+    )
+    assert all(trial.share == 1 for _, trial in one.found.front)
+
+
+def test_a_proxy_that_does_not_predict_is_switched_off(path):
+    def misleading(steps, share):
+        answer = landscape(steps, share)
+        if share == 1:
+            return answer
+        return answer.model_copy(update={"figures": {**answer.figures, "accuracy": 1 - answer.figures["accuracy"]}})
+
+    one = run(driver(path, **PROXY), answer_of=misleading)
+    assert one.found.proxy.value < 0.3
+    assert not one.found.proxy_on
+
+
+@pytest.mark.parametrize("stop_after", [3, 20, 40])
+def test_a_search_with_a_proxy_resumes_as_well(path, tmp_path, stop_after):
+    whole, told = [], []
+    run(driver(path, told=whole, **PROXY))
+    other = tmp_path / "other.jsonl"
+    run(driver(other, **PROXY), stop_after=stop_after).journal.close()
+    run(resumed(other, told=told, **PROXY))
+    assert [(trial.genome, trial.share) for trial in told] == [(trial.genome, trial.share) for trial in whole]
+
+
+def test_a_journal_of_another_seed_is_refused(path):
+    run(driver(path), stop_after=3).journal.close()
+    with pytest.raises(SearchError, match="expected the genome that the searcher proposes for this seed"):
+        resumed(path, seed=4)
+
+
+def test_the_journal_holds_each_answer_once(path):
+    run(driver(path, searcher=Same)).journal.close()
+    kinds = [event.event for _, event in resume(path, HEADER)[1]]
+    assert kinds.count("answered") == 1
+    assert kinds.count("asked") == 12

@@ -1,0 +1,75 @@
+"""Scores: what is made small, which limits count, and the scalar objectives with their signs."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compression_gate.records.search_params import FitnessParams
+from compression_gate.records.trial import Answer, Distance
+from compression_gate.search.objective import Goal, fitness, reward, sigmoid
+
+REFERENCE = {"accuracy": 0.9, "rmse": 2.0, "size_bytes": 1000.0, "macs": 500.0, "loss": 0.4}
+FIGURES = {"accuracy": 0.88, "rmse": 2.5, "size_bytes": 100.0, "macs": 250.0, "loss": 0.5, "latency_ratio": 0.4567}
+
+
+def goal(**changes):
+    values = {"objectives": ("quality", "size_bytes", "latency"), "metric": "accuracy", "reference": REFERENCE}
+    return Goal(**values | changes)
+
+
+def answer(*distances, figures=FIGURES, verdict="pass"):
+    checks = tuple(
+        Distance(rule=f"rule {number}", status=status, distance=distance, blocking=blocking)
+        for number, (status, distance, blocking) in enumerate(distances)
+    )
+    return Answer(figures=figures, checks=checks, verdict=verdict)
+
+
+def test_quality_is_what_is_lost_and_costs_are_shares():
+    assert goal().score(answer()).values == pytest.approx((0.02, 0.1, 0.46))
+    assert goal(metric="rmse").score(answer()).values[0] == pytest.approx(0.5)
+    assert goal(objectives=("loss", "macs")).score(answer()).values == pytest.approx((0.5, 0.5))
+
+
+def test_only_what_blocks_is_a_violation():
+    assert goal().score(answer(("fail", 0.5, True), ("fail", 0.2, False), ("pass", 0.0, False))).violation == 0.5
+    assert goal().score(answer(("error", None, True))).violation == 1.0
+
+
+@pytest.mark.parametrize("bad", [Answer(reason="crashed"), answer(figures={"accuracy": 0.9, "size_bytes": 100.0})])
+def test_a_trial_that_lacks_a_figure_has_no_values(bad):
+    score = goal().score(bad)
+    assert not score.complete
+    assert score.violation == math.inf
+
+
+@pytest.mark.parametrize("kind", ["fitness", "reward"])
+def test_the_scalar_objectives_fall_with_loss_and_with_cost(kind):
+    one = goal(kind=kind)
+    (usual,) = one.score(answer()).values
+    (worse,) = one.score(answer(figures={**FIGURES, "accuracy": 0.5})).values
+    (larger,) = one.score(answer(figures={**FIGURES, "size_bytes": 900.0})).values
+    assert usual < worse
+    assert usual < larger
+    assert one.names == (kind,)
+
+
+def test_fitness_is_the_formula():
+    constants = FitnessParams(beta=2.0, trade_off=0.5)
+    assert fitness(0.3, 0.8, constants) == pytest.approx(1 / (1 + math.exp(2 * (0.3 + 0.5 * 0.8))))
+    assert reward([0.3], [0.8], constants) == pytest.approx(sigmoid(-2 * 0.3 - 0.5 * 0.8))
+    assert reward([0.1, 0.3], [0.8], constants) == pytest.approx((sigmoid(-0.6) + sigmoid(-1.0)) / 2)
+
+
+def test_the_largest_cost_is_a_hard_constraint():
+    one = goal(constants=FitnessParams(max_cost=0.14))
+    assert one.score(answer()).violation == pytest.approx((0.1 + 0.46) / 2 / 0.14 - 1)
+    assert goal(constants=FitnessParams(max_cost=0.3)).score(answer()).violation == 0
+
+
+@given(st.floats(-1e6, 1e6))
+def test_sigmoid_never_overflows(value):
+    assert 0 <= sigmoid(value) <= 1
+    assert sigmoid(value) + sigmoid(-value) == pytest.approx(1)
