@@ -15,10 +15,10 @@ from torch import Tensor
 from compression_gate.codec.streams import strides_of
 
 CELLS, NEAR = 24, 5  # classes of density expected by row and column, half an octave of odds each, and of neighbours
-PRIOR_PLACES = 16.0  # how many places of the usual density each mean is taken to have seen before: many, since the
+PRIOR_PLACES = 150.0  # how many places of the usual density each mean is taken to have seen before: many, since the
 # first weight of an empty row makes the next ones cheaper, which its own price does not know
 PRIOR_COUNT = 4.0  # the same of a class of places, whose usual share is that of the coarser class
-DEAREST_BITS = 8.0  # the first integer of an otherwise empty row is priced no higher, for the same reason
+DEAREST_BITS = 7.0  # the first integer of an otherwise empty row is priced no higher, for the same reason
 FEWEST_LIVE, MOST_LIVE = 1e-4, 1 - 1e-4
 
 

@@ -49,7 +49,7 @@ class PricedWeight(nn.Module):
         self.levels = levels
         self.step = LearnedStep(first_step(weight, levels), rounded_each=weight.numel(), levels=levels)
         pruned = weight.detach() == 0 if weight.dim() > 1 else torch.zeros_like(weight, dtype=torch.bool)
-        self.register_buffer("live", ~pruned)
+        self.register_buffer("live", (~pruned).to(weight.dtype))  # 1 or 0: a product is faster than a choice
         self.register_buffer("first", torch.zeros_like(weight.detach()))
         self.register_buffer("further", torch.zeros(()))
         self.register_buffer("frozen", torch.zeros((), dtype=torch.bool))
@@ -67,8 +67,8 @@ class PricedWeight(nn.Module):
         step = self.step()
         if bool(self.frozen):
             step = step + (coarse(step.detach()) - step.detach())
-        scaled = (weight / step).clamp(-self.levels, self.levels)
-        return (scaled + (self.integers_of(scaled.detach()) - scaled).detach()) * step * self.live
+        rounded: Tensor = Rounded.apply(weight, step, self)
+        return rounded
 
     def integers_of(self, scaled: Tensor) -> Tensor:
         """Round weights that are measured in steps."""
@@ -77,7 +77,7 @@ class PricedWeight(nn.Module):
         nearest = scaled.round()
         if bool(self.frozen):
             nearest = scaled.sign() * (scaled.abs() + self.shift).round().clamp(1, self.levels)
-        return nearest.masked_fill(~self.live, 0) + 0.0  # no -0
+        return nearest * self.live + 0.0  # no -0
 
     @torch.no_grad()
     def scaled(self, weight: Tensor) -> Tensor:
@@ -101,9 +101,8 @@ class PricedWeight(nn.Module):
 
         The step has no part in it: it would grow for the sake of zeros, which save nothing by lying nearer to zero.
         """
-        size = weight.abs() / self.step().detach()
-        slope = torch.where(size < 1, self.first, self.further) * self.live * (size < self.levels)
-        return (slope * size).sum()
+        price: Tensor = Price.apply(weight, self)
+        return price
 
     @torch.no_grad()
     def reprice(self, weight: Tensor) -> None:
@@ -112,6 +111,46 @@ class PricedWeight(nn.Module):
         self.bits = prices.total
         self.first.copy_(prices.first if not bool(self.frozen) else torch.zeros_like(prices.first))
         self.further.copy_(prices.further)
+
+
+class Rounded(torch.autograd.Function):
+    """Integers times a step; written out as products, since it is done with every weight at every step of training."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, step: Tensor, rounding: PricedWeight) -> Tensor:
+        """Round; keep what both gradients need."""
+        ratio = weight / step
+        passing = (ratio.abs() <= rounding.levels).to(weight.dtype).mul_(rounding.live)
+        integers = rounding.integers_of(ratio.clamp(-rounding.levels, rounding.levels))
+        ctx.save_for_backward(passing, integers - ratio * passing)
+        # Strides of axes of one, which say in which order a convolution lays out its results, would not be kept.
+        out = torch.empty_strided(weight.shape, weight.stride(), dtype=weight.dtype, device=weight.device)
+        return torch.mul(integers, step, out=out)
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Pass the gradient on where the rounding did not cut."""
+        passing, of_step = ctx.saved_tensors
+        return above[0] * passing, (above[0] * of_step).sum(), None
+
+
+class Price(torch.autograd.Function):
+    """What weights cost, piece by piece between two integers."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, rounding: PricedWeight) -> Tensor:
+        """Sum the prices; keep their slopes."""
+        step = rounding.step()
+        size = weight.abs() / step
+        beyond, cut = size.clamp(max=1).floor_(), (size / rounding.levels).clamp_(max=1).floor_()  # 1 or 0
+        slope = torch.lerp(rounding.first, rounding.further.expand_as(size), beyond) * rounding.live * (1 - cut)
+        ctx.save_for_backward(slope * weight.sign() / step)
+        return (slope * size).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None]:
+        """Multiply the slopes."""
+        return ctx.saved_tensors[0] * above[0], None
 
 
 @dataclass(frozen=True, kw_only=True)

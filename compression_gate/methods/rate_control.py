@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,14 +16,18 @@ from compression_gate.codec.segments import code_small, coded_segments
 from compression_gate.codec.streams import MixedStream
 from compression_gate.methods.priced_weights import Priced, filled, matrices_of
 
+log = logging.getLogger("compression_gate")
 REPRICE_EVERY = 50  # steps: counting all places anew takes about two steps' time
 CONTROLS = 20  # how often the real coder is asked until the zeros are frozen, for a target
 COMPARISONS = 4  # the same without one, to compare the estimate with
 RAMP_SHARE = 0.5  # of the training: the price is full from there on
-STEERED_SHARE = 0.7  # of the time until the zeros are frozen: then the target is to be reached
+PLANNED_POWER = 3  # the logarithm of the size is planned to fall to the target as (1 - time)³ until the zeros are
+# frozen, which is how it falls by itself under a price that is kept
 FIRST_STRENGTH = 0.5  # where the search for a price begins
 LEAST_STRENGTH, MOST_STRENGTH = 1e-3, 300.0  # where it ends: beyond, the learning rate holds weights back
-GAIN, MOST_CHANGE = 1.5, 0.8  # of the price's logarithm, for each size's logarithm off; at one time at most
+FOLLOWED, HELD = 2.0, 0.5  # change of the price's logarithm for each change of the size's distance from its plan, and
+# for the distance itself: a size follows its price late, so that the distance alone would make both swing
+MOST_CHANGE = 0.8  # at one time
 FIXED_SHARE = 0.7  # of the time behind the freeze: until then magnitudes move, and the price still follows the size
 LARGEST_JUMP = 1.3  # of an estimate between two counts; beyond it the old prices stay
 CUT_LOW, CUT_HIGH, CUT_TRIALS, CLOSE = 0.08, 3.0, 12, 0.002  # cuts are tried in steps; 0.5 is plain rounding
@@ -65,6 +70,7 @@ class RateControl:
     step: int = 0
     now: float = 0.0
     planned_from: float = 0.0
+    distance: float = 0.0  # of the size's logarithm from its plan
     seen: list[tuple[int, float, int]] = field(default_factory=list)  # step, estimate and real size [bytes]
 
     def __post_init__(self) -> None:
@@ -75,11 +81,13 @@ class RateControl:
     def state_dict(self) -> dict[str, Any]:
         """What a continued training must know."""
         bits = [one.rounding.bits for one in self.priced]
-        return {"step": self.step, "now": self.now, "planned": self.planned_from, "seen": self.seen, "bits": bits}
+        plan = (self.planned_from, self.distance)
+        return {"step": self.step, "now": self.now, "plan": plan, "seen": self.seen, "bits": bits}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
-        self.step, self.now, self.planned_from = state["step"], state["now"], state["planned"]
+        self.step, self.now = state["step"], state["now"]
+        self.planned_from, self.distance = state["plan"]
         self.seen = [(int(step), float(guess), int(real)) for step, guess, real in state["seen"]]
         for one, bits in zip(self.priced, state["bits"], strict=True):
             one.rounding.bits = bits
@@ -127,17 +135,22 @@ class RateControl:
     def compare(self, student: nn.Module) -> None:
         """Ask the coder; with a target, make bits dearer where the model is larger than planned."""
         self.reprice()  # both speak of the same integers
-        real = coded_bytes(filled(self.shell, student, self.priced))
+        # Where a target is met, dead units count as gone; following the model takes a moment.
+        real = coded_bytes(filled(self.shell, student, self.priced)) if self.target is None else self.size(student)
         self.seen.append((self.step, sum(one.rounding.bits for one in self.priced) / 8, real))
-        if self.target is None:
-            return
+        log.debug("step %d: %d bytes, strength %.3g", self.step, real, self.now)
+        if self.target is not None:
+            self.steer(real, self.target)
+
+    def steer(self, real: int, target: int) -> None:
+        """Make bits dearer where the model is larger than planned, and cheaper where it is smaller."""
         if len(self.seen) == 1:
-            self.planned_from = math.log(max(real, self.target))
-        done = min(1.0, (self.step - self.every) / max(1.0, STEERED_SHARE * self.frozen_from - self.every))
-        # Most of the way early: what the last steps would have to take off, nothing could heal.
-        share = 1 - (1 - done) ** 2
-        planned = self.planned_from + (math.log(self.target) - self.planned_from) * share
-        change = GAIN * (math.log(real) - planned)
+            self.planned_from = math.log(max(real, target))
+        done = min(1.0, (self.step - self.every) / max(1.0, self.frozen_from - self.every))
+        planned = math.log(target) + (self.planned_from - math.log(target)) * (1 - done) ** PLANNED_POWER
+        distance = math.log(real) - planned
+        change = FOLLOWED * (distance - self.distance) + HELD * distance
+        self.distance = distance
         factor = math.exp(min(max(change, -MOST_CHANGE), MOST_CHANGE))
         self.now = min(max(self.now * factor, LEAST_STRENGTH), MOST_STRENGTH)
 
@@ -206,7 +219,7 @@ class RateControl:
                 one.rounding.live.copy_(live)
                 if one.weight.dim() > 1:
                     one.rounding.shift = middle / 2
-                    one.rounding.live.copy_(live & (one.rounding.scaled(one.weight).abs() >= -middle))
+                    one.rounding.live.copy_(live * (one.rounding.scaled(one.weight).abs() >= -middle))
             real = self.size(student)
             if abs(real / self.target - 1) <= CLOSE:
                 return

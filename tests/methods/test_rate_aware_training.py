@@ -308,6 +308,27 @@ def test_the_slope_of_the_price_is_that_of_the_bits():
     assert rounding.step.growth.grad is None
 
 
+def test_gradients_pass_the_rounding_and_stop_where_it_cuts():
+    """As autograd has it for the same written with tensors; the third weight is cut, the fifth pruned."""
+    weight = torch.tensor([[0.3, -0.4, 2.0, 1.1, 0.0]], requires_grad=True)
+    rounding = PricedWeight(weight.detach(), 3)
+    with torch.no_grad():
+        rounding.step.first.fill_(0.5)
+        rounding.step.gradient_scale = 1.0
+    above = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
+    (rounding(weight) * above).sum().backward()
+    assert torch.allclose(weight.grad, torch.tensor([[1.0, 2.0, 0.0, 4.0, 0.0]]))
+    # Of the step: integer less ratio, or the integer where it is cut; times the step, whose logarithm is learned.
+    expected = 0.5 * (1 * (1 - 0.6) + 2 * (-1 + 0.8) + 3 * 3 + 4 * (2 - 2.2))
+    assert float(rounding.step.growth.grad) == pytest.approx(expected, rel=1e-5)
+
+
+def test_rounding_keeps_the_layout_of_a_weight():
+    """A kernel of one input channel has channels last by its strides alone: without them convolutions get slower."""
+    weight = torch.randn(8, 1, 5, 5).to(memory_format=torch.channels_last)
+    assert PricedWeight(weight, 2)(weight).stride() == weight.stride()
+
+
 def test_a_bias_may_grow_from_zero():
     rounding = PricedWeight(torch.zeros(5), BIAS_LEVELS)
     assert bool(rounding.live.all())
