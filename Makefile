@@ -27,10 +27,10 @@ $(shell rm -f $(READY))
 endif
 endif
 
-.PHONY: help environment data gate examples test selftest lint clean
+.PHONY: help environment data gate examples test selftest forge-demo lint clean
 
 help: ## Say what can be made.
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 environment: $(READY) ## Make .venv, or leave it as it is when nothing changed.
 
@@ -53,6 +53,9 @@ test: data lint ## Environment, the data the tests need, the linters, all tests.
 
 selftest: $(READY) ## Hold the gate and the timing to their own numbers, on this machine.
 	$(BIN)/compression-gate selftest --gate --timing
+
+forge-demo: $(READY) ## act, pipeline, gate, comment: pull requests on a fake forge, on this machine.
+	@$(BIN)/python tests/support/forge_demo.py
 
 lint: $(READY) ## Linters of code, types and workflows.
 	$(BIN)/ruff check .

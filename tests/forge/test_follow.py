@@ -190,7 +190,7 @@ allowed = set(sys.argv[1].split(","))
 class Nothing:
     def find_spec(self, name, path=None, target=None):
         top = name.split(".")[0]
-        if top not in allowed and top not in sys.stdlib_module_names:
+        if top not in allowed and top not in sys.stdlib_module_names and not top.startswith("_sysconfigdata"):
             raise ImportError(f"{name} is made unimportable here")
 sys.meta_path.insert(0, Nothing())
 from compression_gate.cli import main
