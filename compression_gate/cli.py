@@ -207,6 +207,35 @@ def record(
 
 
 @app.command()
+def release(
+    name: Annotated[str, typer.Argument(help="What the release is called: 1.4.0")],
+    suite: Suite = HERE,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The archive to write.")] = None,
+    json: Json = False,
+) -> None:
+    """Write one archive of exactly what was judged; refused unless it passes as a release and nothing changed since."""
+    from compression_gate.stages import release as stage_release
+
+    path, manifest = stage_release.run(suite, name, output)
+    files = f"{len(manifest.files)} files, {sum(entry.bytes for entry in manifest.files.values()):,} bytes"
+    tell(manifest, f"wrote {path}: {files}, candidate {manifest.candidate_digest[:12]}", as_json=json)
+
+
+@app.command()
+def review(
+    suite: Suite = HERE,
+    since: Annotated[str | None, typer.Option(help="The first commit to look at; all if not said.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write there: .html, or Markdown.")] = None,
+    json: Json = False,
+) -> None:
+    """Look over the recorded runs up to this commit: what moved, which commit did it, the drift since the release."""
+    from compression_gate.stages import review as stage_review
+
+    found, text = stage_review.run(suite, since=since, output=output)
+    tell(found, f"wrote {output}" if output else text, as_json=json)
+
+
+@app.command()
 def init(
     suite: Suite = HERE,
     model: Annotated[str | None, typer.Option(help="Dotted path of the module or its factory.")] = None,

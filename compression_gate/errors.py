@@ -71,3 +71,11 @@ class HistoryError(CompressionGateError):
 
 class UploadError(CompressionGateError):
     """What another job handed over is no report that may be posted: damaged, hostile, or of another version."""
+
+
+class ReleaseError(CompressionGateError):
+    """What may not be released, or an archive that is not what it says; ends with the code of the verdict."""
+
+    def __init__(self, message: str, exit_code: int = 4) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -59,18 +59,19 @@ def age_days(waiver: Waiver, today: date) -> int | None:
     return None if day is None else max(0, (today - day).days)
 
 
-def told(waivers: Iterable[Waiver], today: date) -> list[str]:
+def told(waivers: Iterable[Waiver], today: date | None) -> list[str]:
     """What a report says first: how many waivers are live, then each in a line; nothing where there is none."""
     lines = [line_of(waiver, today) for waiver in waivers]
     return [f"{len(lines)} live waiver{'s' if len(lines) > 1 else ''}", *lines] if lines else []
 
 
-def line_of(waiver: Waiver, today: date) -> str:
-    """``rule accuracy up to 0.02 until 2026-12-31 (owner, 12 days old): reason``."""
+def line_of(waiver: Waiver, today: date | None) -> str:
+    """``rule accuracy up to 0.02 until 2026-12-31 (owner, 12 days old): reason``; without ``today`` since when."""
     what = f"rule {waiver.rule}{f', slice {waiver.slice}' if waiver.slice else ''}"
     end = f"until {'' if day_of(waiver.expires) else 'release '}{waiver.expires}"
-    days = age_days(waiver, today)
-    age = "of unknown age" if days is None else f"{days} day{'' if days == 1 else 's'} old"
+    days = age_days(waiver, today) if today else None
+    written = f"written {waiver.since}" if waiver.since and not today else "of unknown age"
+    age = written if days is None else f"{days} day{'' if days == 1 else 's'} old"
     also = ", also in a release" if waiver.release else ""
     reason = " ".join(waiver.reason.split())
     return f"{what} up to {waiver.ceiling} {end} ({waiver.owner}, {age}{also}): {reason}"

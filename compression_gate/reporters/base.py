@@ -68,7 +68,7 @@ class Findings:
         samples: summed up; None where nobody needs them.
         rule_lines: rule -> its line in `params.yaml`.
         tried: further models to show beside this run's, as a search leaves them.
-        today: the day it is shown on, from which the age of waivers is counted.
+        today: the day it is shown on, from which the age of waivers is counted; None where that must not matter.
     """
 
     suite: str
@@ -83,4 +83,4 @@ class Findings:
     samples: Samples | None = None
     rule_lines: Mapping[str, int] = field(default_factory=dict)
     tried: tuple[Point, ...] = ()
-    today: date = field(default_factory=date.today)
+    today: date | None = field(default_factory=date.today)

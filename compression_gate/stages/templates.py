@@ -1,6 +1,6 @@
 """The texts that `init` writes."""
 
-IGNORED = ("/models/reference/", "/models/candidate/", "/models/.*", "/reports/", ".compression_gate/")
+IGNORED = ("/models/reference/", "/models/candidate/", "/models/.*", "/reports/", "/releases/", ".compression_gate/")
 
 PARAMS_TEXT = """\
 # What is compressed, how, and what it may cost. `compression-gate list` names every method, metric and rule.

@@ -1,0 +1,104 @@
+"""`review`: look over the recorded runs of a range of commits. No torch, no DVC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compression_gate.errors import ParamsError
+from compression_gate.history import git, store
+from compression_gate.history.trends import changes_of, drift_of, reviewed, trends_of
+from compression_gate.pipeline.dvc import git_root
+from compression_gate.records.base import write_text
+from compression_gate.records.history import RunRecord
+from compression_gate.records.review import Review
+from compression_gate.reporters import review as reporter
+
+
+def run(suite: Path, *, since: str | None = None, output: Path | None = None) -> tuple[Review, str]:
+    """Review the runs from ``since`` up to the commit checked out; returns what was found, and its Markdown.
+
+    Args:
+        suite: its folder.
+        since: the first commit to look at; None for all.
+        output: a file to write: HTML where it ends in `.html`, else Markdown.
+
+    Raises:
+        ParamsError: no git, no commit, a revision that is none or does not lie before this commit.
+        HistoryError: the records cannot be read.
+    """
+    root = git_root(suite)
+    head = git.commit_of("HEAD", root) if root else None
+    if root is None or head is None:
+        raise ParamsError(
+            f"{suite}: expected a git checkout with a commit, whose runs are recorded, got none: git init"
+        )
+    begin = started(since, head, root)
+    commits = commits_of(begin, head, root)
+    name = suite.resolve().relative_to(root.resolve()).as_posix()
+    runs = store.read(name, root)
+    records = ordered(runs.by_commit, commits)
+    shown = reviewed(records, subjects_of([record.commit for record in records], root))
+    released = last_release(runs.by_commit, head, root)
+    earlier = reviewed([*([released] if released else []), *records[-1:]], {})
+    found = Review(
+        suite=suite.resolve().name,
+        since=begin,
+        head=head,
+        runs=tuple(shown),
+        trends=tuple(trends_of(shown)),
+        changes=tuple(changes_of(records)),
+        release=released.release if released else None,
+        drift=tuple(drift_of(earlier[0], earlier[-1])) if released and records else (),
+        unrecorded=sum(commit not in runs.by_commit for commit in commits),
+        notices=(*runs.notices, *runs.damaged.values()),
+    )
+    text = reporter.rendered(found)
+    if output is not None:
+        write_text(output, reporter.rendered_page(found) if output.suffix == ".html" else text)
+    return found, text
+
+
+def started(since: str | None, head: str, root: Path) -> str | None:
+    """The commit that ``since`` names.
+
+    Raises:
+        ParamsError: it names none, or one that this commit does not rest on.
+    """
+    if since is None:
+        return None
+    begin = git.commit_of(since, root)
+    if begin is None:
+        raise ParamsError(
+            f"--since: expected a commit that this clone has, got {since!r}: git fetch --unshallow, or name another"
+        )
+    if not git.is_ancestor(begin, head, root):
+        raise ParamsError(f"--since: expected a commit before {head[:12]}, got {since!r} ({begin[:12]}): name another")
+    return begin
+
+
+def commits_of(begin: str | None, head: str, root: Path) -> list[str]:
+    """The commits of the range along first parents, oldest first, ``begin`` among them."""
+    line = git.output(["rev-list", "--first-parent", "--reverse", head, "--"], root).split()
+    if begin is None:
+        return line
+    inside = set(git.output(["rev-list", f"{begin}..{head}", "--"], root).split())
+    return [*([begin]), *(commit for commit in line if commit in inside)]
+
+
+def ordered(by_commit: dict[str, RunRecord], commits: list[str]) -> list[RunRecord]:
+    """The records of a row of commits, in their order."""
+    return [by_commit[commit] for commit in commits if commit in by_commit]
+
+
+def subjects_of(commits: list[str], root: Path) -> dict[str, str]:
+    """The first line of each commit."""
+    if not commits:
+        return {}
+    lines = git.output(["log", "--no-walk=unsorted", "--format=%H%x09%s", *commits, "--"], root).splitlines()
+    return {commit: subject for commit, _, subject in (line.partition("\t") for line in lines)}
+
+
+def last_release(by_commit: dict[str, RunRecord], head: str, root: Path) -> RunRecord | None:
+    """The release that lies nearest before the commit checked out, or at it."""
+    line = git.output(["rev-list", "--topo-order", head, "--"], root).split()
+    return next((by_commit[commit] for commit in line if commit in by_commit and by_commit[commit].release), None)
