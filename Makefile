@@ -61,9 +61,10 @@ lint: $(READY) ## Linters of code, types and workflows.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/actionlint
-	$(BIN)/zizmor --offline --quiet .github action.yml post/action.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/actionlint .github/workflows/*.yml templates/github/*.yml
+	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github action.yml post/action.yml templates/github/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml templates/github/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci templates/gitlab/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml post/action.yml
 
 clean: ## Remove the environment and caches; data, models and reports stay.

@@ -40,7 +40,7 @@ class Job:
     Args:
         pull: number of the pull request whose own job this is; None elsewhere.
         head: of the run that this job follows (`workflow_run`), by which its pull request is found.
-        run: the number of the run that this job follows.
+        run: the number of the run whose uploads this job reads: the one it follows, or for a named commit its own.
         completed: that run has ended.
         foreign: the commit comes from another repository.
     """
@@ -109,7 +109,10 @@ def github_job(sha: str | None = None) -> Job:
             completed=event.get("action") != "requested" and run.get("status") in (None, "completed"),
             foreign=name != repository,
         )
-    return Job(**shared, sha=sha or commit(context.sha), run_url=own_url)
+    if sha:
+        # A commit that somebody named: what this very run uploaded is about it.
+        return Job(**shared, sha=sha, run_url=own_url, run=context.run_id or None, foreign=True)
+    return Job(**shared, sha=commit(context.sha), run_url=own_url)
 
 
 def own_url_of(run: Mapping[str, Any], server: str) -> str | None:

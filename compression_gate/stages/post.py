@@ -238,7 +238,7 @@ def gather_from_run(request: Request, origin: Origin, forge: object) -> Gathered
             "post: --follow: expected GITHUB_TOKEN and a workflow_run event, got neither: see docs/github.md"
         )
     if forge.job.run is None:
-        raise ParamsError("post: --follow: expected the event workflow_run, got another: use --from, or none of both")
+        raise ParamsError("post: --follow: expected the event workflow_run, or --head-sha, got neither")
     archives = forge.archives(uploads.LARGEST_ARCHIVE_BYTES)
     if archives is None:
         for warning in forge.warnings:

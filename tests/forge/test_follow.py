@@ -176,6 +176,16 @@ def test_follow_without_such_an_event_says_what_is_missing(job) -> None:
         post.run(post.Request(suite=Path(), follow=True))
 
 
+def test_a_named_commit_is_told_what_the_same_run_uploaded(job, packed, fake) -> None:
+    """A maintainer's run of a commit that was reviewed: the event names main, the person names the commit."""
+    fake.add_pull(PULL, SHA, "feature", STRANGER)
+    fake.add_artifact(55, "compression-gate-suite", packed())
+    job("workflow_dispatch", {"inputs": {"sha": SHA}})
+    (done,) = post.run(post.Request(suite=Path(), follow=True, suites=("suite",), sha=SHA)).posted
+    assert (done.comment, done.check_run) == ("created", "created")
+    assert [run["head_sha"] for run in fake.check_runs] == [SHA]
+
+
 def test_a_folder_is_posted_by_hand_for_a_commit(job, judged, fake, tmp_path) -> None:
     fake.add_pull(PULL, SHA, "feature", STRANGER)
     post.run(post.Request(suite=judged, to=tmp_path / "upload"))
