@@ -31,7 +31,7 @@ from compression_gate.search.base import Executor, Request, Setup
 from compression_gate.search.defaults import default_slots
 from compression_gate.search.driver import Driver
 from compression_gate.search.executors import EXECUTORS
-from compression_gate.search.executors.local import Place
+from compression_gate.search.executors.base import Place
 from compression_gate.search.journal import Header, Journal, Reference, begin, held, resume
 from compression_gate.search.objective import Goal
 from compression_gate.search.space import Space, Units, layered_methods, space_of

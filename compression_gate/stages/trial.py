@@ -1,8 +1,9 @@
 """One trial of a search: a chain carried out, exported, reloaded, measured and judged on the validation split.
 
-Run as ``python -m compression_gate.stages.trial SUITE FOLDER``: a request a line on stdin, an answer a line on stdout,
-until stdin ends. ``FOLDER`` is the search's: the params, the reference and the references that it began with lie there,
-so that nothing changes under a search that runs; and the steps that trials share.
+Run as ``python -m compression_gate.stages.trial SUITE FOLDER``: a request a line on stdin, its number and its answer a
+line on stdout. When stdin ends, whoever asked is gone: the process ends with all that it started, whatever it is at.
+``FOLDER`` is the search's: the params, the reference and the references that it began with lie there, so that nothing
+changes under a search that runs; and the steps that trials share.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from compression_gate.records.params import Params, Rule, Step, read_params
 from compression_gate.records.trial import Answer, Distance
 from compression_gate.records.verdict import Check
 from compression_gate.search.base import Request
+from compression_gate.search.executors.orphan import end_with_asker
 from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.benchmark import exact_figures, inverted, limits_on
 from compression_gate.stages.evaluate import Measured, measure, record
@@ -158,7 +160,7 @@ def tried(request: Request, laboratory: Laboratory, start: float) -> Answer:
     bench, params = laboratory.bench(request.share), laboratory.judged_params
     steps = built([Step.model_validate(step) for step in request.steps], "steps")
     done = bench.carry_out(steps)
-    with TemporaryDirectory(dir=laboratory.folder) as name:
+    with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "candidate").mkdir()
         artifact = bench.write(done.model, steps, folder / "candidate")
@@ -329,12 +331,13 @@ def serve(laboratory: Laboratory, requests: Iterable[str], answers: TextIO) -> N
     for line in requests:
         values = json.loads(line)
         request = Request(number=values["number"], steps=tuple(values["steps"]), share=values["share"])
-        answers.write(carry_out(request, laboratory).model_dump_json() + "\n")
+        answers.write(f"{request.number} {carry_out(request, laboratory).model_dump_json()}\n")
         answers.flush()
 
 
 def main(arguments: Sequence[str]) -> None:
     """Serve on stdin and stdout; whatever else is printed goes to stderr."""
+    end_with_asker()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(1)

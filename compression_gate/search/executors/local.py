@@ -6,72 +6,42 @@ memory, and another takes its place. So nothing that a trial does can end the se
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import os
 import select
-import subprocess
-import sys
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import psutil
-from pydantic import ValidationError
 
+from compression_gate.errors import SearchError
 from compression_gate.measurers.machine import usable_cores
-from compression_gate.measurers.workers import end, environment, how_it_ended
 from compression_gate.records.trial import Answer
 from compression_gate.search.base import Request
+from compression_gate.search.executors.base import Place
+from compression_gate.search.executors.watched import Watched, memory_of
 
 log = logging.getLogger("compression_gate")
 WORKER = "compression_gate.stages.trial"
 POLL_S = 0.2
+MEMORY_S = 0.5  # between looks at the memory: each takes a few milliseconds
 FIRST_GUESS_BYTES = 1_500_000_000  # of one process, before any was seen: torch, a small model, its data
 SPARE_SHARE = 0.8  # of the memory that is there: the rest is for what else runs
-LAST_LINES = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where trials are carried out.
-
-    Args:
-        folder: of the search: what trials share.
-        workers: how many at once; None for as many as cores and memory allow.
-    """
-
-    suite: Path
-    folder: Path
-    workers: int | None = None
-    timeout_s: float = 900.0
-    memory_bytes: int | None = None
-    address: str | None = None
-
-
-@dataclass(kw_only=True)
-class Worker:
-    """A process, and the trial it is at."""
-
-    process: subprocess.Popen[str]
-    errors: Path
-    request: Request | None = None
-    since: float = 0.0
-    peak_bytes: int = 0
-    buffer: str = field(default="")
 
 
 class LocalExecutor:
-    """Processes that are started when they are needed, and kept."""
+    """Processes that are started when they are needed, and kept.
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    Args:
+        worker: the module that they run.
+    """
+
+    def __init__(self, place: Place, worker: str = WORKER) -> None:
+        self.place, self.worker = place, worker
         self.waiting: deque[Request] = deque()
-        self.workers: list[Worker] = []
+        self.workers: list[Watched] = []
         self.peak_bytes = 0
-        self.started = 0
+        self.looked = 0.0
+        self.most_bytes = place.memory_bytes or int(psutil.virtual_memory().total * SPARE_SHARE)
 
     @property
     def allowed(self) -> int:
@@ -94,118 +64,99 @@ class LocalExecutor:
 
     def begin_waiting(self) -> None:
         """Hand waiting trials to processes."""
-        while self.waiting:
-            worker = next((one for one in self.workers if one.request is None), None)
-            if worker is None:
-                if len(self.workers) >= self.allowed:
-                    return
-                worker = self.start()
-            worker.request, worker.since, worker.peak_bytes = self.waiting.popleft(), time.monotonic(), 0
-            self.send(worker)
+        while self.waiting and (worker := self.idle()) is not None:
+            worker.begin(self.waiting.popleft())
 
-    def start(self) -> Worker:
+    def idle(self) -> Watched | None:
+        """A process without a trial, started if there is none; None where there may be no more.
+
+        Raises:
+            SearchError: the system starts no process, and none is there.
+        """
+        for worker in [one for one in self.workers if one.request is None]:
+            if worker.ready:
+                return worker
+            log.warning("search: a worker ended, or spoke, between two trials: another takes its place")
+            self.remove(worker)
+        if len(self.workers) >= self.allowed:
+            return None
+        try:
+            return self.start()
+        except OSError as error:
+            if self.workers:
+                return None  # when one of them ends there may be room
+            raise SearchError(f"search: expected to start a process for trials, got {error}") from error
+
+    def start(self) -> Watched:
         """Start one more process."""
-        errors = self.place.folder / "workers" / f"{self.started}.log"
-        errors.parent.mkdir(parents=True, exist_ok=True)
-        self.started += 1
-        with errors.open("w", encoding="utf-8") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", WORKER, str(self.place.suite.resolve()), str(self.place.folder.resolve())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                env=environment(1),
-                start_new_session=os.name == "posix",
-            )
-        worker = Worker(process=process, errors=errors)
+        worker = Watched(self.worker, self.place.suite, self.place.folder)
         self.workers.append(worker)
         return worker
-
-    def send(self, worker: Worker) -> None:
-        """Hand a process its trial; one that is gone is noticed when its answer is waited for."""
-        assert worker.process.stdin is not None
-        assert worker.request is not None
-        with contextlib.suppress(BrokenPipeError):
-            worker.process.stdin.write(json.dumps(asdict(worker.request)) + "\n")
-            worker.process.stdin.flush()
 
     def finished(self, timeout_s: float) -> list[tuple[int, Answer]]:
         """Wait for answers; see the contract."""
         until = time.monotonic() + timeout_s
         while True:
             busy = [worker for worker in self.workers if worker.request is not None]
-            outputs = [worker.process.stdout for worker in busy if worker.process.stdout is not None]
             patience = max(0.0, min(POLL_S, until - time.monotonic()))
+            outputs = [worker.answers for worker in busy]
             ready = select.select(outputs, [], [], patience)[0] if outputs else []
-            found = [
-                answered
-                for worker in busy
-                if (answered := self.looked_at(worker, readable=worker.process.stdout in ready)) is not None
-            ]
+            found = self.heard_from([worker for worker in busy if worker.answers in ready])
+            found += self.over_their_limits()
             if found or not busy or time.monotonic() >= until:
                 self.begin_waiting()
                 return found
 
-    def looked_at(self, worker: Worker, *, readable: bool) -> tuple[int, Answer] | None:
-        """The answer of a process, or what became of its trial; None while it works."""
-        assert worker.request is not None
-        assert worker.process.stdout is not None
-        request, took = worker.request, time.monotonic() - worker.since
-        if readable:
-            line = worker.process.stdout.readline()
-            if line.endswith("\n"):
-                worker.request = None
+    def heard_from(self, workers: list[Watched]) -> list[tuple[int, Answer]]:
+        """The answers of processes that have said something, or ended."""
+        found = []
+        for worker in workers:
+            assert worker.request is not None
+            number = worker.request.number
+            if (heard := worker.listen()) is None:
+                continue
+            answer, usable = heard
+            found.append((number, answer))
+            if usable:
                 self.peak_bytes = max(self.peak_bytes, worker.peak_bytes)
-                return request.number, read_answer(line)
-            return request.number, self.lost(worker, took)
-        memory = memory_of(worker.process.pid)
-        worker.peak_bytes = max(worker.peak_bytes, memory)
-        if took > self.place.timeout_s:
-            return request.number, self.stopped(worker, took, f"hangs: no answer within {self.place.timeout_s:.0f} s")
-        most = self.place.memory_bytes
-        if most is not None and memory > most:
-            return request.number, self.stopped(
-                worker, took, f"memory: {memory:,} bytes, more than the {most:,} allowed"
-            )
-        return None
+            else:
+                self.remove(worker)
+        return found
 
-    def lost(self, worker: Worker, took: float) -> Answer:
-        """The answer of a process that ended in the middle of its trial."""
-        self.remove(worker)
-        last = worker.errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST_LINES:]
-        how = how_it_ended(worker.process.returncode)
-        return Answer(reason=f"crashed: {how}: {' | '.join(last) or 'no message'}"[:2000], seconds=took)
+    def over_their_limits(self) -> list[tuple[int, Answer]]:
+        """Stop trials that take too long or too much memory, and say so."""
+        busy = [worker for worker in self.workers if worker.request is not None]
+        self.look_at_memory(busy)
+        found = []
+        for worker in busy:
+            assert worker.request is not None
+            if worker.took_s > self.place.timeout_s:
+                reason = f"hangs: no answer within {self.place.timeout_s:g} s (search.trial_timeout_s)"
+            elif worker.peak_bytes > self.most_bytes:
+                reason = f"memory: {worker.peak_bytes:,} bytes, more than the {self.most_bytes:,} allowed"
+            else:
+                continue
+            found.append((worker.request.number, Answer(reason=reason, seconds=worker.took_s)))
+            self.remove(worker)
+        return found
 
-    def stopped(self, worker: Worker, took: float, reason: str) -> Answer:
-        """Kill a process, and say why."""
-        self.remove(worker)
-        return Answer(reason=reason, seconds=took)
+    def look_at_memory(self, busy: list[Watched]) -> None:
+        """Note what each process takes, now and then."""
+        now = time.monotonic()
+        if not busy or now - self.looked < MEMORY_S:
+            return
+        self.looked = now
+        taken = memory_of(worker.process.pid for worker in busy)
+        for worker in busy:
+            worker.peak_bytes = max(worker.peak_bytes, taken[worker.process.pid])
 
-    def remove(self, worker: Worker) -> None:
+    def remove(self, worker: Watched) -> None:
         """End a process and everything that it started."""
-        end(worker.process)
         self.workers.remove(worker)
+        worker.end()
 
     def close(self) -> None:
         """End all processes, whatever they are at."""
         self.waiting.clear()
         for worker in list(self.workers):
             self.remove(worker)
-
-
-def read_answer(line: str) -> Answer:
-    """What a process wrote; a line that is no answer is the answer of a trial that failed."""
-    try:
-        return Answer.model_validate_json(line)
-    except ValidationError:
-        return Answer(reason=f"crashed: expected an answer, got {line[:200]!r}")
-
-
-def memory_of(pid: int) -> int:
-    """Memory of a process and its children that is theirs alone or shared among them [bytes], about."""
-    try:
-        process = psutil.Process(pid)
-        return sum(one.memory_info().rss for one in [process, *process.children(recursive=True)])
-    except psutil.Error:
-        return 0
