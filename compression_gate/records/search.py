@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from compression_gate.records.base import Record
-from compression_gate.records.trial import Trial
+from compression_gate.records.trial import Genome, Trial
 
 
 class ProxyRecord(Record):
@@ -16,9 +16,11 @@ class ProxyRecord(Record):
     Args:
         correlation: Spearman's; None with too few pairs. low, high: an interval of 80 %.
         used: whether cheap trials still chose what is carried out when the search ended.
+        points: what each pair lost in quality, cheap and full.
     """
 
     pairs: int
+    points: tuple[tuple[float, float], ...] = ()
     correlation: float | None = None
     low: float = -1.0
     high: float = 1.0
@@ -38,6 +40,33 @@ class Placed(Record):
     recipe: str | None = None
 
 
+class Improvement(Record):
+    """A trial that was better than all before it.
+
+    Args:
+        told: how many trials had been told then. at_s: seconds of search.
+    """
+
+    told: int
+    at_s: float
+    size_bytes: float
+    quality_lost: float
+
+
+class Row(Record):
+    """A trial as plots need it.
+
+    Args:
+        values: its objectives; empty where it failed.
+    """
+
+    number: int
+    genome: Genome
+    values: tuple[float, ...]
+    feasible: bool
+    full: bool
+
+
 class SearchRecord(Record):
     """What came of a search.
 
@@ -51,6 +80,8 @@ class SearchRecord(Record):
             limits least.
         recipe: the file that was written for either, relative to the suite.
         unanswered: rules that trials cannot answer; the gate asks them afterwards.
+        course: every trial that was better than all before it, oldest first.
+        rules_digest: of the rules that trials were judged by; a front is of use while they are the same.
     """
 
     schema_number: Literal[1] = Field(1, alias="schema")
@@ -77,3 +108,5 @@ class SearchRecord(Record):
     front: tuple[Placed, ...] = ()
     unanswered: tuple[str, ...] = ()
     started_from: int = 0
+    course: tuple[Improvement, ...] = ()
+    rules_digest: str = ""

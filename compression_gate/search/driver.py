@@ -17,6 +17,7 @@ from compression_gate.errors import ParamsError, SearchError
 from compression_gate.methods.chain import method_of, trains
 from compression_gate.records.params import Step
 from compression_gate.records.recipe import recipe_digest
+from compression_gate.records.search import Improvement
 from compression_gate.records.search_params import SearchParams
 from compression_gate.records.trial import Answer, Trial
 from compression_gate.search.base import Proposal, Request, Searcher
@@ -55,6 +56,7 @@ class Found:
 
     Args:
         front: feasible candidates that nothing feasible dominates, each with its values.
+        course: how the best became what it is.
         best: the feasible candidate to be written down; nearest: the one that breaks its limits least.
         proxy: how well cheap trials told the quality of full ones; None before that was measured.
     """
@@ -64,6 +66,7 @@ class Found:
     cached: int = 0
     feasible: int = 0
     front: list[tuple[tuple[float, ...], Trial]] = field(default_factory=list)
+    course: list[Improvement] = field(default_factory=list)
     best: Trial | None = None
     nearest: Trial | None = None
     proxy: Correlation | None = None
@@ -295,6 +298,9 @@ class Driver:
             found.front = [row for row in found.front if not dominates(values, row[0])] + [(values, trial)]
         if found.best is None or self.preference(trial) < self.preference(found.best):
             found.best = trial
+            lost, size = self.goal.quality_lost(trial.answer.figures), trial.answer.figures["size_bytes"]
+            step = Improvement(told=found.told, at_s=found.seconds, size_bytes=size, quality_lost=lost)
+            found.course.append(step)
 
     def preference(self, trial: Trial) -> tuple[bool, float, float]:
         """By what the recipe is chosen: proven on validation data before undecided, then as the params prefer."""

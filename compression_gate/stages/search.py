@@ -96,7 +96,7 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
                 driver.replay(place, event)
             started_from = driver.found.told
             ended = drive(driver, executor, params.search, folder, interrupted, on_change)
-        return written(suite, params, header, driver, ended, started_from)
+        return written(suite, params, header, driver, ended, started_from, table.last)
 
 
 def run_shown(suite: Path, ask: Ask) -> SearchRecord:

@@ -5,33 +5,40 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import logging
 import shutil
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from compression_gate import __version__
+from compression_gate.errors import MetricsError
 from compression_gate.methods.chain import method_of
 from compression_gate.records.base import write_text
 from compression_gate.records.params import Params, Step
 from compression_gate.records.recipe import Provenance, Recipe
-from compression_gate.records.search import Placed, ProxyRecord, SearchRecord
+from compression_gate.records.search import Placed, ProxyRecord, Row, SearchRecord
 from compression_gate.records.trial import Trial
+from compression_gate.reporters.search_page import rendered
 from compression_gate.search.driver import Driver
 from compression_gate.search.journal import Header
-from compression_gate.search.objective import LATENCY
+from compression_gate.search.objective import LATENCY, Goal
 from compression_gate.stages.trial import answerable
 
+log = logging.getLogger("compression_gate")
 RECIPES, REPORTS = Path("recipes"), Path("reports/search")
+MOST_DRAWN = 2_000
 FIGURES = ("accuracy", "loss", "size_bytes", "compression_ratio", LATENCY, "macs", "parameters", "sparsity")
 
 
 class Table:
-    """`reports/search/trials.csv`: a row for every trial, written as it is told."""
+    """`reports/search/trials.csv`: a row for every trial, written as it is told; the last ones are kept for plots."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "trials.csv"
+        self.last: deque[Trial] = deque(maxlen=MOST_DRAWN)
 
     def __enter__(self) -> Table:
         self.file: TextIO = self.path.open("w", encoding="utf-8", newline="")
@@ -42,6 +49,7 @@ class Table:
 
     def add(self, trial: Trial) -> None:
         """Write one row."""
+        self.last.append(trial)
         answer = trial.answer
         violation = answer.violation if answer.complete else ""
         self.rows.writerow(
@@ -79,8 +87,14 @@ def shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def written(suite: Path, params: Params, header: Header, driver: Driver, ended: str, started_from: int) -> SearchRecord:
-    """Write the recipes and the record."""
+def written(
+    suite: Path, params: Params, header: Header, driver: Driver, ended: str, started_from: int, last: Iterable[Trial]
+) -> SearchRecord:
+    """Write the recipes, the record and the page.
+
+    Args:
+        last: trials to be drawn.
+    """
     found, search, goal = driver.found, params.search, driver.goal
     place = suite / RECIPES / search.name
 
@@ -122,12 +136,39 @@ def written(suite: Path, params: Params, header: Header, driver: Driver, ended: 
         front=tuple(front),
         unanswered=tuple(name for name, rule in params.gate.rules.items() if not answerable(rule)),
         started_from=started_from,
+        course=tuple(found.course),
+        rules_digest=header.told["rules"],
     )
     record.write(suite / REPORTS / "search.json")
     if front:
         record.write(place / "front.json")
     write_text(suite / REPORTS / "metrics.json", json.dumps(metrics_of(record)) + "\n")
+    rows = [row_of(trial, goal, search.train_share) for trial in last]
+    write_text(suite / REPORTS / "search.html", rendered(record, rows, others_of(suite, record)))
     return record
+
+
+def row_of(trial: Trial, goal: Goal, full: float) -> Row:
+    """A trial as plots need it."""
+    figures = trial.answer.figures
+    values = tuple(goal.value(one, figures) for one in goal.objectives) if goal.score(trial.answer).complete else ()
+    share = trial.share >= full
+    return Row(number=trial.number, genome=trial.genome, values=values, feasible=trial.feasible, full=share)
+
+
+def others_of(suite: Path, record: SearchRecord) -> list[SearchRecord]:
+    """Searches of the suite under other names that went by the same rules from the same reference."""
+    found = []
+    for path in sorted((suite / RECIPES).glob("*/front.json")):
+        try:
+            other = SearchRecord.read(path)
+        except MetricsError as error:
+            log.warning("%s", error)
+            continue
+        same = (other.rules_digest, other.reference_digest) == (record.rules_digest, record.reference_digest)
+        if same and other.name != record.name:
+            found.append(other)
+    return found
 
 
 def provenance_of(trial: Trial, driver: Driver, header: Header) -> Provenance:
@@ -156,7 +197,12 @@ def proxy_record(driver: Driver) -> ProxyRecord | None:
     if seen is None:
         return ProxyRecord(pairs=0, used=driver.found.proxy_on)
     return ProxyRecord(
-        pairs=seen.pairs, correlation=seen.value, low=seen.low, high=seen.high, used=driver.found.proxy_on
+        pairs=seen.pairs,
+        points=tuple(driver.pairs),
+        correlation=seen.value,
+        low=seen.low,
+        high=seen.high,
+        used=driver.found.proxy_on,
     )
 
 
