@@ -51,7 +51,12 @@ def rendered(findings: Findings) -> str:
 def evidence(findings: Findings) -> list[str]:
     """What the verdict rests on, collapsed part by part."""
     verdict = findings.verdict
-    passing = [check for check in verdict.checks if check.status == "pass" and check.slice is None]
+    all_pass = all(check.status == "pass" for check in verdict.checks)  # those that block are shown above then
+    passing = [
+        check
+        for check in verdict.checks
+        if check.status == "pass" and check.slice is None and not (all_pass and check.level == "block")
+    ]
     sliced = sorted((check for check in verdict.checks if check.slice is not None), key=least_room_first)
     steps = [table(*record_tables.step_table(findings)), bullets(record_tables.attribution_lines(findings))]
     timing = [table(*record_tables.timing_table(findings)), bullets(record_tables.timing_lines(findings))]

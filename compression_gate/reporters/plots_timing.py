@@ -42,14 +42,14 @@ def ratio_plot(role: str, pair: PairedTiming, limits: Sequence[float]) -> Markup
     label = f"Ratio of times to the {role}: {measured}; control {noise}"
     parts = [
         *zone(x, limits),
-        *histogram(x, blocks, 104, 80, "this"),
+        *histogram(x, blocks, 104, 58, "this"),
         *interval(x, pair.interval, pair.ratio, 112, "this"),
     ]
     parts.append(text(0, 26, f"this commit ÷ {role}", "this", "start", 4))
     parts.append(text(0, 40, f"{len(blocks):,} blocks in {len(pair.blocks)} turns", None, "start", 4))
     if control:
         parts += [
-            *histogram(x, control, 216, 80, "control"),
+            *histogram(x, control, 216, 58, "control"),
             *interval(x, pair.control_interval, pair.control_ratio, 224, "control"),
         ]
         parts.append(text(0, 140, f"control: {role} ÷ its copy", "key", "start", 4))

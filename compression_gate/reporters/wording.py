@@ -18,6 +18,7 @@ TITLES = {"pass": "Pass", "fail": "Fail", "undecided": "Undecided", "error": "Er
 URGENCY = {"error": 0, "fail": 1, "undecided": 2, "waived": 3, "pass": 4}
 UNITS = {"_bytes": "bytes", "_ms": "ms", "_per_s": "per s", "_j": "J", "compression_ratio": "×", "speedup": "×"}
 NOTHING = "–"
+SPOKEN = {"size_bytes": ("fewer", "bytes"), "latency_ms": ("less", "latency")}
 
 
 def unit_of(metric: str) -> str:
@@ -254,11 +255,12 @@ def difference(axis: Axis) -> str:
     change = axis.observed - axis.compared_to
     ends = f"({figure(axis.metric, axis.compared_to)} → {figure(axis.metric, axis.observed)})"
     if unit_of(axis.metric) == "%":
-        return f"{figure(axis.metric, abs(change))} points {'more' if change > 0 else 'less'} {axis.metric} {ends}"
+        return f"{figure(axis.metric, abs(change))} points of {axis.metric} {ends}"
     if not axis.compared_to:
         return f"{signed(axis.metric, change)} {axis.metric} {ends}"
+    less, name = SPOKEN.get(axis.metric, ("less", axis.metric))
     share = 100 * abs(change / axis.compared_to)
-    return f"{share:.3g}\u00a0% {'more' if change > 0 else 'less'} {axis.metric} {ends}"
+    return f"{share:.3g}\u00a0% {'more' if change > 0 else less} {name} {ends}"
 
 
 def front_line(found: TradeOff) -> str:

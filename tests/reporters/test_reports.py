@@ -18,7 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from compression_gate.cli import app
-from compression_gate.records.verdict import Check, Subject
+from compression_gate.records.verdict import Check, Subject, TradeOff
 from compression_gate.reporters import markdown, record_tables, terminal, wording
 from compression_gate.stages import gate, report
 from compression_gate.stages.report import read_findings
@@ -168,6 +168,58 @@ def test_the_local_command_names_commit_folder_and_policy(finished: Path) -> Non
     assert wording.local_command(there) == (
         "git switch --detach cccccccccccc && compression-gate run -C 'my models/one' --policy release"
     )
+
+
+AXES = {  # name -> metric, held against, this commit
+    "accuracy": ("accuracy", 0.92, 0.915),
+    "bytes": ("size_bytes", 1000, 250),
+    "latency": ("latency_ms", 2.0, 2.5),
+}
+TRADES = [  # the outcome of each axis, what is said
+    (
+        {"accuracy": "worse", "bytes": "better", "latency": "same"},
+        "Against the baseline this change brings 75\u00a0% fewer bytes (1,000 → 250), at the price of 0.50 points of "
+        "accuracy (92.00 → 91.50); latency_ms: the same within noise. It is on the Pareto front of 2 models, with the "
+        "baseline.",
+    ),
+    (
+        {"accuracy": "same", "bytes": "better"},
+        "Against the baseline this change brings 75\u00a0% fewer bytes (1,000 → 250), and is worse in nothing that was "
+        "measured; accuracy: the same within noise. It is on the Pareto front of 2 models, with the baseline.",
+    ),
+    (
+        {"accuracy": "worse", "latency": "worse"},
+        "Against the baseline this change costs 0.50 points of accuracy (92.00 → 91.50) and 25\u00a0% more latency (2.00 → "
+        "2.50), and brings nothing that was measured. It is not on the Pareto front, which holds the baseline.",
+    ),
+    (
+        {"accuracy": "same"},
+        "Against the baseline this change makes no difference that shows; accuracy: the same within noise. It is on the "
+        "Pareto front of 2 models, with the baseline.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("outcomes", "said"), TRADES)
+def test_the_trade_off_is_told_in_a_sentence(finished: Path, outcomes: dict[str, str], said: str) -> None:
+    gate.run(finished)
+    axes = []
+    for name, outcome in outcomes.items():
+        metric, before, after = AXES[name]
+        axes.append({"metric": metric, "observed": after, "compared_to": before, "outcome": outcome})
+    found = {axis["outcome"] for axis in axes}
+    whole = (
+        "trades"
+        if {"better", "worse"} <= found
+        else {"better": "dominates", "worse": "dominated"}.get(next(iter(found - {"same"}), ""), "same")
+    )
+    points = [
+        {"role": role, "figures": {}, "on_front": role == "baseline" or whole != "dominated"}
+        for role in ("baseline", "candidate")
+    ]
+    trade_off = TradeOff.model_validate({"against": "baseline", "outcome": whole, "axes": axes, "points": points})
+    verdict = read_findings(finished).verdict.model_copy(update={"trade_off": trade_off})
+    assert wording.trade_off_line(verdict) == said
 
 
 FIGURES = [
