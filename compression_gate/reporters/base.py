@@ -68,6 +68,7 @@ class Findings:
         samples: summed up; None where nobody needs them.
         rule_lines: rule -> its line in `params.yaml`.
         tried: further models to show beside this run's, as a search leaves them.
+        adoptions: where the gate fails, recipes that a search found to meet its limits, and the line that adopts each.
         today: the day it is shown on, from which the age of waivers is counted; None where that must not matter.
     """
 
@@ -83,4 +84,5 @@ class Findings:
     samples: Samples | None = None
     rule_lines: Mapping[str, int] = field(default_factory=dict)
     tried: tuple[Point, ...] = ()
+    adoptions: tuple[str, ...] = ()
     today: date | None = field(default_factory=date.today)

@@ -45,7 +45,7 @@ def rendered(findings: Findings) -> str:
         rest=rest,
         counts=counts_of(verdict.checks),
         steps_to_take=wording.next_steps(verdict, findings.rule_lines),
-        notes=wording.notes_of(verdict),
+        notes=[*findings.adoptions, *wording.notes_of(verdict)],
         open_checks=[check for check in wording.ordered(verdict.checks) if check.status != "pass"],
         blocking=[check for check in verdict.checks if check.level == "block" and check.status == "pass"],
         passing=[check for check in verdict.checks if check.status == "pass"],

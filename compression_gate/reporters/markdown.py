@@ -129,7 +129,7 @@ def paragraphs(parts: Iterable[str]) -> str:
 def todo(findings: Findings) -> list[str]:
     """What to do next, most urgent first."""
     steps = wording.next_steps(findings.verdict, findings.rule_lines)
-    extra = wording.notes_of(findings.verdict)
+    extra = [*findings.adoptions, *wording.notes_of(findings.verdict)]
     if not steps and not extra:
         return []
     lines = [

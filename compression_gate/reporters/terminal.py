@@ -79,6 +79,7 @@ def body(findings: Findings, *, narrow: bool) -> list[RenderableType]:
     if steps:
         parts.append(Text("What to do next", style="bold"))
         parts += [line(f"{wording.SYMBOLS[check.status]} {wording.name_of(check)}: {text}") for check, text in steps]
+    parts += [line(text, "magenta") for text in findings.adoptions]
     parts += [line(f"note: {text}", "yellow") for text in verdict.warnings]
     parts.append(check_table(shown_checks(verdict), without=LEAST_USED if narrow else ()))
     told = (wording.trade_off_line(verdict), "bold"), *((text, "dim") for text in wording.worst_slices(verdict))

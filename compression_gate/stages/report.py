@@ -12,8 +12,10 @@ from compression_gate.records.base import Record, write_text
 from compression_gate.records.document import Document
 from compression_gate.records.metrics import Benchmark, CompressionRecord, CurvePoint, Evaluation
 from compression_gate.records.params import Params, read_params
+from compression_gate.records.search import SearchRecord
 from compression_gate.records.sensitivity import SensitivityTable
 from compression_gate.records.verdict import PIPELINE, Verdict
+from compression_gate.reporters.adoption import adoptions
 from compression_gate.reporters.base import Findings
 from compression_gate.reporters.markdown import rendered
 
@@ -82,9 +84,13 @@ def read_findings(suite: Path) -> Findings:
     if any(check.metric == PIPELINE for check in verdict.checks):
         # What lies there was measured by an older run, and is not what this one found.
         return found
+    compression = optional(CompressionRecord, reports / "compression.json")
+    recipe = compression.recipe_digest if compression else None
+    fronts = (optional(SearchRecord, path) for path in sorted((suite / "recipes").glob("*/front.json")))
     return replace(
         found,
-        compression=optional(CompressionRecord, reports / "compression.json"),
+        compression=compression,
+        adoptions=adoptions(verdict, params, recipe, [one for one in fronts if one]),
         # An adaptive test set tells its one answer and no figure.
         evaluation=None if verdict.test_reuse.mode == "adaptive" else optional(Evaluation, reports / "evaluation.json"),
         benchmark=optional(Benchmark, reports / "benchmark.json"),
