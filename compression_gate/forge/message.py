@@ -179,41 +179,35 @@ def unbelieved(problems: Sequence[str]) -> str:
 
 def annotations_of(findings: Findings) -> tuple[Annotation, ...]:
     """One note for each rule that does not pass, at its line of `params.yaml`, most urgent first."""
-    by_rule: dict[str, list[Check]] = {}
-    for check in wording.ordered(findings.verdict.checks):
-        if check.status not in ("pass", "waived"):
-            by_rule.setdefault(check.rule, []).append(check)
+    by_rule: dict[str, list[tuple[Check, str]]] = {}
+    for check, text in wording.next_steps(findings.verdict, findings.rule_lines):
+        by_rule.setdefault(check.rule, []).append((check, text))
     folder = "" if findings.folder in (".", "") else findings.folder.rstrip("/") + "/"
     return tuple(
         Annotation(
             path=folder + FILE_NAME,
             line=max(1, findings.rule_lines.get(rule, 1)),
-            level=level_of(checks),
-            title=line(f"{findings.suite}: {rule}: {wording.TITLES[checks[0].status].lower()}", LONGEST_TITLE),
-            message=note_of(findings, checks),
+            level=level_of(steps[0][0]),
+            title=line(f"{findings.suite}: {rule}: {wording.TITLES[steps[0][0].status].lower()}", LONGEST_TITLE),
+            message=note_of(steps),
         )
-        for rule, checks in by_rule.items()
+        for rule, steps in by_rule.items()
     )
 
 
-def level_of(checks: Sequence[Check]) -> AnnotationLevel:
+def level_of(worst: Check) -> AnnotationLevel:
     """How loud a rule's note is: by its worst check, and only as loud as the rule itself."""
-    worst = checks[0]
     if worst.level == "info":
         return "notice"
     return "failure" if worst.level == "block" and worst.status in ("fail", "error") else "warning"
 
 
-def note_of(findings: Findings, checks: Sequence[Check]) -> str:
+def note_of(steps: Sequence[tuple[Check, str]]) -> str:
     """What to do about a rule: a line for each of its slices, the first few."""
-    steps = dict.fromkeys(
-        line(f"{wording.name_of(check)}: {text}", 500)
-        for check, text in wording.next_steps(findings.verdict, findings.rule_lines)
-        if any(check is one for one in checks)
-    )
-    shown = list(steps)[:MOST_SLICES]
-    if len(steps) > len(shown):
-        shown.append(f"and {len(steps) - len(shown)} more")
+    told = list(dict.fromkeys(f"{wording.name_of(check)}: {text}" for check, text in steps))
+    shown = [line(one, 500) for one in told[:MOST_SLICES]]
+    if len(told) > len(shown):
+        shown.append(f"and {len(told) - len(shown)} more")
     return "\n".join(shown)[:LONGEST_NOTE]
 
 

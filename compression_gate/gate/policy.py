@@ -74,7 +74,8 @@ def decide(
     checks = tuple(waived(check, waivers) for check in settled(checks, policy))
     if former is not None:
         checks = (*checks, *self_loosened(checks, policy, overrides or {}, former, waivers))
-    blocking = tuple(check for check in checks if blocks(check, table))
+    stops = [blocks(check, table) for check in checks]
+    blocking = tuple(check for check, stop in zip(checks, stops, strict=True) if stop)
     found = {"fail" if check.status == "waived" else check.status for check in blocking}
     status = next(status for status in ORDER if status in found or status == "pass")
     return Decision(
@@ -83,7 +84,7 @@ def decide(
         exit_code=EXIT_CODES[status],
         checks=checks,
         blocking=blocking,
-        warnings=tuple(check for check in checks if check.status != "pass" and check not in blocking),
+        warnings=tuple(check for check, stop in zip(checks, stops, strict=True) if check.status != "pass" and not stop),
         applied=(*described(policy, table, overrides or {}), *families(checks, policy)),
     )
 

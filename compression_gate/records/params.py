@@ -531,7 +531,12 @@ def contradictions(rules: dict[str, Rule]) -> list[tuple[str, str]]:
 
 
 def write_resolved(params: Params, path: Path) -> None:
-    """Write the params with defaults filled in, section by section, for DVC to depend on."""
-    text = yaml.safe_dump(params.as_dict(), sort_keys=False, allow_unicode=True)
+    """Write the params with defaults filled in, section by section, for DVC to depend on.
+
+    Each section has its digest in it: DVC's run cache overlooks every key that is called `size` or `nfiles`, so that
+    without it another limit of a rule `size`, or another `model_args: {size: …}`, would bring an older result back.
+    """
+    plain = {name: {**section, "digest": digest_of(section)} for name, section in params.as_dict().items()}
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)

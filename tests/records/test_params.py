@@ -263,6 +263,29 @@ def test_resolved_params_hold_every_default_and_are_left_alone_while_equal(tmp_p
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (first.st_ino, first.st_mtime_ns)
 
 
+OVERLOOKED = [
+    ("task", {"model_args": {"size": 8}}, {"model_args": {"size": 9}}),
+    ("task", {"data_args": {"nfiles": 1}}, {"data_args": {"nfiles": 2}}),
+    ("gate", {"max_size_bytes": 100}, {"max_size_bytes": 200}),  # the rule is called size
+]
+
+
+@pytest.mark.parametrize(("section", "before", "after"), OVERLOOKED)
+def test_dvc_s_run_cache_sees_every_change_of_a_section(tmp_path, section, before, after):
+    """It leaves keys called size and nfiles out of what it hashes, however deep they lie."""
+    from dvc.stage.cache import _get_cache_hash
+
+    keys = []
+    for changed in (before, after):
+        plain = yaml.safe_load(TASK)
+        plain[section] = plain.get(section, {}) | changed
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(plain))
+        write_resolved(read_params(tmp_path), tmp_path / "resolved.yaml")
+        values = yaml.safe_load((tmp_path / "resolved.yaml").read_text())
+        keys.append(_get_cache_hash({"params": {section: values[section]}}, key=True))
+    assert keys[0] != keys[1]
+
+
 SHARES = st.floats(0, 1, allow_subnormal=False)
 
 
@@ -287,6 +310,9 @@ def test_what_is_resolved_reads_back_as_the_same_params(tmp_path_factory, epochs
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     params = read_params(folder)
     write_resolved(params, folder / "params.yaml")
+    plain = yaml.safe_load((folder / "params.yaml").read_text())
+    without = {name: {key: one for key, one in section.items() if key != "digest"} for name, section in plain.items()}
+    (folder / "params.yaml").write_text(yaml.safe_dump(without))
     again = read_params(folder)
     assert again == params
     assert again.digest == params.digest
