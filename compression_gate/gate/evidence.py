@@ -12,6 +12,7 @@ from compression_gate.gate import intervals, timing_test
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES
+from compression_gate.gate.timing_zone import zone_of
 from compression_gate.records.history import History
 from compression_gate.records.metric_table import BETWEEN_MODELS
 from compression_gate.records.metrics import Benchmark, ModelCost, ModelQuality, PairedTiming, Value
@@ -322,7 +323,7 @@ def trusted_pair(role: str, facts: Facts, limit: float) -> PairedTiming:
         found = timing_test.summary(part)
         if not same_times((ratio, *interval), (found[0], *found[1])):
             raise UnjudgeableError("untrusted_timing", f"ratio {ratio} in {interval} is not what its blocks make")
-    if timing_test.control_alarms(control, turns, timing_test.zone_of(limit).room):
+    if timing_test.control_alarms(control, turns, zone_of(limit).room):
         raise UnjudgeableError(
             "untrusted_timing", f"a model timed against its own copy came out at {pair.control_ratio}, not 1"
         )

@@ -12,6 +12,7 @@ import numpy as np
 from compression_gate.gate import power, proportions, resampling, timing_test
 from compression_gate.gate.facts import Outcomes, Part, Question, part_of
 from compression_gate.gate.limits import CHANGES, Bound, bound_of
+from compression_gate.gate.timing_zone import zone_of
 from compression_gate.records.metrics import PairedTiming
 from compression_gate.records.params import Rule
 
@@ -268,7 +269,7 @@ def of_pairs(rule: Rule, pair: PairedTiming, base: float) -> Estimate:
     turns = [np.array(blocks) for blocks in pair.blocks]
     # A limit that a candidate may not be faster than is one that the other may not be slower than.
     turned = metric == "speedup" and rule.form == "max"
-    found = timing_test.decide([-blocks for blocks in turns] if turned else turns, timing_test.zone_of(limit))
+    found = timing_test.decide([-blocks for blocks in turns] if turned else turns, zone_of(limit))
     low, high = (1 / found.interval[1], 1 / found.interval[0]) if turned else found.interval
     ratio = 1 / found.ratio if turned else found.ratio
     faster = metric in ("throughput_per_s", "speedup")

@@ -27,6 +27,8 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
+from compression_gate.gate.timing_zone import Zone
+
 ALPHA = 0.005  # how often a decision may be wrong at its line
 # Numbers of processes after which they are asked, each time with half the error of the time before: in all ALPHA at
 # most (Lan and DeMets 1983, Biometrika 70, have the idea). Asking at ALPHA after every process would be wrong in 3.6 %.
@@ -35,44 +37,11 @@ LEAST_TURNS = LOOKS[0]
 OFFSETS_INSIDE = 3.0  # deviations of the mean offset of a turn that must fit into the zone of silence
 MOST_LOG = 700.0  # beyond it no number holds the ratio
 UNKNOWN_BIAS = 3.0  # what an e-value that must find the bias itself lags behind one that knows it [log]
-WIDE, SILENT, SILENT_SHARE, EVEN = 0.05, 0.02, 0.4, 0.015
 
 APART = "the models' places in memory differ more between processes than the limit leaves room for"
 
 Status = Literal["pass", "fail", "undecided"]
 Turns = Sequence[np.ndarray]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Zone:
-    """The two lines, as ratios of times, and how much placement may shift a turn [log]."""
-
-    low: float
-    high: float
-    room: float
-
-    @property
-    def middle(self) -> float:
-        """Half way between the lines [log]."""
-        return (math.log(self.low) + math.log(self.high)) / 2
-
-
-def zone_of(limit: float) -> Zone:
-    """The zone of a limit on the ratio of times: 1.05 where the candidate may be 5 % slower, 0.5 where it must halve.
-
-    Raises:
-        ValueError: a ratio that no time has.
-    """
-    if not (math.isfinite(limit) and limit > 0):
-        raise ValueError(f"limit: expected a ratio of times over zero, got {limit}")
-    excess = limit - 1
-    if abs(excess) < 1e-9:
-        return Zone(low=1 - EVEN, high=1 + EVEN, room=EVEN)
-    if excess < 0:
-        # As far under the limit as silence is under a limit of 5 %.
-        return Zone(low=limit * (1 + SILENT) / (1 + WIDE), high=limit, room=math.log1p(SILENT))
-    silent = SILENT if excess >= WIDE else SILENT_SHARE * excess
-    return Zone(low=1 + silent, high=limit, room=math.log1p(silent))
 
 
 def log_evidence(over: np.ndarray, of: np.ndarray) -> np.ndarray:

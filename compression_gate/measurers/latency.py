@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from compression_gate.errors import MeasurementError
-from compression_gate.gate.timing_test import ALPHA, Zone, summary, zone_of
+from compression_gate.gate.timing_test import ALPHA, summary
+from compression_gate.gate.timing_zone import Zone, zone_of
 from compression_gate.measurers.children import FORKS
 from compression_gate.measurers.workers import run_worker
 from compression_gate.records.base import finite

@@ -24,7 +24,8 @@ import numpy as np
 
 from compression_gate import registry
 from compression_gate.errors import CompressionGateError, MeasurementError
-from compression_gate.gate.timing_test import LEAST_TURNS, LOOKS, Zone, blocks_needed, decide
+from compression_gate.gate.timing_test import LEAST_TURNS, LOOKS, blocks_needed, decide
+from compression_gate.gate.timing_zone import Zone
 from compression_gate.measurers.children import Child, Fork, Fresh, wait
 from compression_gate.measurers.latency import FORKED, PROCESSES, Turn
 from compression_gate.records.base import replacing

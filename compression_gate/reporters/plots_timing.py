@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup
 
+from compression_gate.gate.timing_zone import zone_of
 from compression_gate.records.metrics import PairedTiming
 from compression_gate.records.verdict import Check
 from compression_gate.reporters import wording
@@ -73,8 +74,6 @@ def ends_of(values: Sequence[float]) -> tuple[float, float]:
 
 def zone(x: Scale, limits: Sequence[float]) -> list[Markup]:
     """Where silence is promised, where an alarm is, and one."""
-    from compression_gate.gate.timing_test import zone_of
-
     parts = [line(x.at(0.0), 16, x.at(0.0), 240, "zero")]
     if not limits:
         return parts

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from compression_gate.gate.proportions import clopper_pearson
-from compression_gate.gate.timing_test import control_alarms, decide, zone_of
+from compression_gate.gate.timing_test import control_alarms, decide
+from compression_gate.gate.timing_zone import zone_of
 from compression_gate.records.base import replacing
 from compression_gate.records.timing_selftest import TimingCase, TimingDecision, TimingRate
 

@@ -19,8 +19,8 @@ from compression_gate.gate.timing_test import (
     log_evidence,
     share_of,
     sign_interval,
-    zone_of,
 )
+from compression_gate.gate.timing_zone import zone_of
 
 
 def turns_at(

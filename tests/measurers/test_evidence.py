@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from compression_gate.errors import MeasurementError
-from compression_gate.gate.timing_test import decide, zone_of
+from compression_gate.gate.timing_test import decide
+from compression_gate.gate.timing_zone import zone_of
 from compression_gate.measurers import evidence
 from compression_gate.measurers.evidence import accumulated, add, read
 from compression_gate.measurers.latency import Sampled, Turn

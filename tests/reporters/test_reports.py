@@ -189,13 +189,13 @@ TRADES = [  # the outcome of each axis, what is said
     ),
     (
         {"accuracy": "worse", "latency": "worse"},
-        "Against the baseline this change costs 0.50 points of accuracy (92.00 → 91.50) and 25\u00a0% more latency (2.00 → "
-        "2.50), and brings nothing that was measured. It is not on the Pareto front, which holds the baseline.",
+        "Against the baseline this change costs 0.50 points of accuracy (92.00 → 91.50) and 25\u00a0% more latency "
+        "(2.00 → 2.50), and brings nothing that was measured. It is not on the Pareto front, which holds the baseline.",
     ),
     (
         {"accuracy": "same"},
-        "Against the baseline this change makes no difference that shows; accuracy: the same within noise. It is on the "
-        "Pareto front of 2 models, with the baseline.",
+        "Against the baseline this change makes no difference that shows; accuracy: the same within noise. It is on "
+        "the Pareto front of 2 models, with the baseline.",
     ),
 ]
 

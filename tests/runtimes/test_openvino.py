@@ -22,7 +22,8 @@ from compression_gate.runtimes.onnx_runtime import OnnxRuntime
 from compression_gate.tasks.calling import named
 
 pytest.importorskip("openvino", reason="openvino is not installed: pip install 'compression-gate[openvino]'")
-from compression_gate.gate.timing_test import decide, zone_of
+from compression_gate.gate.timing_test import decide
+from compression_gate.gate.timing_zone import zone_of
 from compression_gate.runtimes import openvino as module
 from compression_gate.runtimes.openvino import OpenVino
 
