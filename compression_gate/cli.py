@@ -342,6 +342,9 @@ def search(
     workers: Annotated[int | None, typer.Option(help="Trials at once.")] = None,
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a search that was stopped or killed.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Write the recipe that was found into params.yaml, in place of steps.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Find a recipe: smaller and no worse, as far as the gate's own rules on validation data tell."""
@@ -365,6 +368,13 @@ def search(
         from compression_gate.reporters.search import show
 
         show(found)
+    if adopt and found.best is not None and found.recipe is not None:
+        from compression_gate.stages.adoption import adopt as put
+
+        changed = put(suite, found.recipe)
+        typer.echo(
+            f"params.yaml: compress.recipe: {found.recipe}" if changed else "params.yaml names it already", err=True
+        )
     raise typer.Exit(stage_search.code_of(found))
 
 
