@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from compression_gate.records.trial import Answer, Genome
+from compression_gate.search.descriptors import Knowledge
 from compression_gate.search.objective import Score
 from compression_gate.search.space import Space
 
@@ -32,6 +33,7 @@ class Setup:
         population: how many proposals make one generation.
         budget: trials in all, None where time alone ends the search.
         start: genomes worth asking about first.
+        known: what was measured of the layers; None where nothing was.
     """
 
     space: Space
@@ -40,6 +42,7 @@ class Setup:
     population: int
     budget: int | None = None
     start: Sequence[Genome] = ()
+    known: Knowledge | None = None
 
 
 class Searcher(Protocol):
