@@ -188,4 +188,4 @@ def what_next(record: SearchRecord) -> list[str]:
             f"the nearest miss is {record.recipe}; all trials: reports/search/trials.csv",
             "do: widen search.space or the limits, or search longer: compression-gate search --resume --trials MORE",
         ]
-    return [f"do: write `recipe: {record.recipe}` in place of steps in params.yaml, then compression-gate run"]
+    return [f"do: write recipe: {record.recipe} in place of steps in params.yaml (or --adopt), then compression-gate run"]

@@ -23,6 +23,7 @@ PARTS = 4  # of a range, within which trials count as alike
 FEWEST_ALIKE = 3
 LEVELS = 20
 OTHERS = 6
+LEFT_OUT = "left out"  # as genomes say it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +66,24 @@ def rendered(record: SearchRecord, rows: Sequence[Row], others: Sequence[SearchR
         ],
         course=course_plot([record, *others[:OTHERS]]),
         coordinates=coordinates_plot(full, influences, record),
-        influences=[(one, [shade(share) for share in one.shares]) for one in influences[:MOST_GENES]],
+        influences=[
+            (label_of(one.gene, rows), [shade(share) for share in one.shares]) for one in influences[:MOST_GENES]
+        ],
         proxy=proxy_plot(record),
         proxy_line=words.proxy_line(record) if record.proxy is not None else "",
     )
+
+
+def label_of(gene: str, rows: Sequence[Row]) -> str:
+    """A gene in words: which step a slot takes, where it stands in the chain, or a step's option."""
+    slot, _, rest = gene.partition(".")
+    if rest not in ("pick", "place"):
+        return rest.replace(".", " ", 1).replace("_", " ")
+    names = {short(str(row.genome.get(f"{slot}.pick", ""))) for row in rows} - {LEFT_OUT, ""}
+    step = names.pop().replace("_", " ") if len(names) == 1 else f"slot {int(slot) + 1}"
+    if rest == "place":
+        return f"{step}: place in the chain"
+    return f"{step}: in or out" if not names and not step.startswith("slot") else f"{step}: which"
 
 
 def front_rows(record: SearchRecord) -> list[list[str]]:
@@ -154,7 +169,7 @@ def joined(record: SearchRecord, x: Scale, y: Scale, index: int) -> list[Markup]
 
 
 def course_plot(records: Sequence[SearchRecord]) -> Markup | None:
-    """The smallest file that passes, by how many trials it took: this search and others."""
+    """Bytes of the candidate that would be taken, by how many trials were told: this search and others."""
     records = [record for record in records if record.course]
     if not records:
         return None
@@ -171,7 +186,7 @@ def course_plot(records: Sequence[SearchRecord]) -> Markup | None:
     ends: list[float] = []
     for number, record in enumerate(records):
         parts += course_line(record, x, y, ends, first=number == 0)
-    return plot(HEIGHT, "smallest file that passes, by trials", *parts)
+    return plot(HEIGHT, "bytes of the candidate that would be taken, by trials", *parts)
 
 
 def course_line(record: SearchRecord, x: Scale, y: Scale, ends: list[float], *, first: bool) -> list[Markup]:
@@ -240,7 +255,7 @@ def has_a_say(row: Row, gene: str) -> bool:
     if rest == "pick":
         return True
     if rest == "place":
-        return picked != "left out"
+        return picked != LEFT_OUT
     return picked is None or gene.startswith(f"{picked}.")
 
 
@@ -326,7 +341,7 @@ class Column:
 def column_of(gene: str, rows: Sequence[Row]) -> Column:
     """The axis of a gene."""
     values = [row.genome[gene] for row in rows]
-    name = gene.rpartition(".")[2] if not gene.endswith((".pick", ".place")) else gene
+    name = label_of(gene, rows).rpartition(" ")[2] if not gene.endswith((".pick", ".place")) else label_of(gene, rows)
     if is_range(values):
         return Column.of_values(name, [float(value) for value in values], gene)
     known = tuple(sorted({str(value) for value in values}))

@@ -116,7 +116,7 @@ def headline(findings: Findings, status: str) -> str:
     if check is None:
         return f"{TITLES[status]}."
     if check.observed is None or (status == "error" and check.message):
-        return f"{TITLES[status]}. {name_of(check)}: {first_line(check.message)}"
+        return f"{TITLES[status]}. {name_of(check)}: {first_sentence(check.message)}"
     named = "" if check.metric.startswith(check.rule) and not check.slice else f"{name_of(check)}: "
     return f"{TITLES[status]}. {named}{reading(check)}"
 
@@ -164,6 +164,12 @@ def summary(findings: Findings) -> str:
 def first_line(text: str) -> str:
     """The first line of a message."""
     return text.splitlines()[0] if text else ""
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a message's first line."""
+    sentence, stop, _ = first_line(text).partition(". ")
+    return sentence + stop.strip()
 
 
 def ordered(checks: Sequence[Check]) -> list[Check]:
@@ -239,7 +245,7 @@ def trade_off_line(verdict: Verdict) -> str:
     better, worse, same = (
         [axis for axis in found.axes if axis.outcome == outcome] for outcome in ("better", "worse", "same")
     )
-    gains, losses = (listed([difference(axis) for axis in axes]) for axes in (better, worse))
+    gains, losses = (listed([difference(axis) for axis in axes]) or "nothing" for axes in (better, worse))
     told = {
         "dominates": f"this change brings {gains}, and is worse in nothing that was measured",
         "trades": f"this change brings {gains}, at the price of {losses}",

@@ -25,6 +25,7 @@ def told(suite: Path, *words: str) -> str:
 @pytest.fixture
 def tracked(whole: Path) -> Path:
     """A run that was committed, and a second one in the workspace: a slower candidate, a layer less."""
+    pytest.importorskip("dvc")
     params = read_params(whole)
     prepare_state(whole, params)
     (whole / ".compression_gate/references/release").mkdir(parents=True)
