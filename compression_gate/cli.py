@@ -12,12 +12,12 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from compression_gate import __version__
-from compression_gate.errors import CompressionGateError, ParamsError
+from compression_gate.errors import CompressionGateError, DataUnreachableError, ParamsError
 
 if TYPE_CHECKING:
     from compression_gate.records.base import Record
@@ -73,14 +73,16 @@ def guarded(word: str, suite: Path, **options: Any) -> Any:
         return importlib.import_module(f"compression_gate.stages.{word}").run(suite, **options)
     except CompressionGateError as error:
         code, message = error.exit_code, str(error)
+        lost = isinstance(error, DataUnreachableError)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever a user's code raises ends as "could not measure", not as a pass
         traceback.print_exc()
-        code, message = CRASHED, f"{type(error).__name__}: {error}"
+        code, message, lost = CRASHED, f"{type(error).__name__}: {error}", False
     typer.echo(f"compression-gate {word}: {message}", err=True)
     if code != ParamsError.exit_code:
         remove_outputs(suite, word)
     if suite.is_dir():
-        Failure(stage=word, exit_code=code, message=message).write(failure_path(suite))
+        reason: Literal["crashed", "data_unreachable"] = "data_unreachable" if lost else "crashed"
+        Failure(stage=word, exit_code=code, message=message, reason=reason).write(failure_path(suite))
     raise typer.Exit(code)
 
 

@@ -33,6 +33,10 @@ class TaskError(CompressionGateError):
     """The user's model, data, loss or weights did not do what the contract of ``task`` says."""
 
 
+class DataUnreachableError(TaskError):
+    """The user's data could not be had: no network, no permission, no file. Another job may be able to."""
+
+
 class DataError(CompressionGateError):
     """The data were read, and are not fit to be trained or judged on."""
 

@@ -76,6 +76,12 @@ def test_fault_of_the_users_code_ends_with_4_and_a_traceback(suite):
     assert "ZeroDivisionError" in Failure.read(failure_path(suite.path)).message
 
 
+def test_data_that_cannot_be_had_are_the_reason_that_is_left(suite):
+    suite.append("\n\ndef load(split):\n    raise PermissionError('no credentials')\n")
+    assert called("prepare", "-C", suite.path).exit_code == 4
+    assert Failure.read(failure_path(suite.path)).reason == "data_unreachable"
+
+
 @pytest.mark.parametrize("word", ["prepare", "train", "compress", "evaluate", "benchmark"])
 def test_wrong_params_end_with_2_and_leave_every_output_as_it_was(suite, word):
     (suite.path / "reports").mkdir()

@@ -36,11 +36,12 @@ WAIVERS_FILE = "waivers.yaml"
 
 
 class Failure(Record):
-    """`.compression_gate/failure.json`: which stage failed, with which code, and what it said."""
+    """`.compression_gate/failure.json`: which stage failed, with which code, what it said, and why."""
 
     stage: str
     exit_code: Literal[1, 2, 3, 4]
     message: str
+    reason: Literal["crashed", "data_unreachable"] = "crashed"
 
 
 def failure_path(suite: Path) -> Path:

@@ -321,13 +321,14 @@ def machine_of(suite: Path) -> str | None:
 def crashed_verdict(suite: Path, params: Params, failure: Mapping[str, Any]) -> Verdict:
     """Write the verdict of a run that did not get this far: an error that names the stage and what it said."""
     code: Literal[2, 3, 4] = failure["exit_code"] if failure["exit_code"] in (2, 3) else 4
+    reason = failure.get("reason", "crashed")
     check = Check(
         rule=f"stage {failure['stage']}",
         metric=PIPELINE,
         status="error",
-        reason="crashed",
+        reason=reason,
         message=str(failure["message"]),
-        mending=MENDING["crashed"],
+        mending=MENDING[reason],
     )
     try:
         sources = sources_of(suite)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from compression_gate.errors import CompressionGateError, ParamsError, TaskError
+from compression_gate.errors import CompressionGateError, DataUnreachableError, ParamsError, TaskError
 from compression_gate.records.params import Params, TaskParams
 from compression_gate.tasks.calling import Inputs
 from compression_gate.tasks.sources import import_roots
@@ -83,7 +83,8 @@ class Split:
         except CompressionGateError:
             raise
         except Exception as error:
-            raise TaskError(
+            kind = DataUnreachableError if says_unreachable(error) else TaskError
+            raise kind(
                 f"task.data: split {self.name!r}, item {here[0]}{f' to {here[-1]}' if len(here) > 1 else ''}: "
                 f"raised {type(error).__name__}: {error}: mend __getitem__, or leave the item out"
             ) from error
@@ -304,6 +305,7 @@ def called(key: str, path: str, arguments: dict[str, Any], *positional: Any) -> 
 
     Raises:
         ParamsError: its signature does not take these arguments.
+        DataUnreachableError: a data callable could not get at its files or network.
         TaskError: it raised. ``KeyError`` and ``ValueError`` of a data callable pass: they say "no such split".
     """
     target = imported(key, path)
@@ -323,9 +325,39 @@ def called(key: str, path: str, arguments: dict[str, Any], *positional: Any) -> 
     except Exception as error:
         if isinstance(error, (KeyError, ValueError)) and positional and positional[0] in OPTIONAL_SPLITS:
             raise
+        if key == "task.data" and says_unreachable(error):
+            raise DataUnreachableError(
+                f"{key}: {path}({given}): the data could not be had: {type(error).__name__}: {error}"
+            ) from error
         raise TaskError(
             f"{key}: {path}({given}): raised {type(error).__name__}: {error}: mend it, or {key}_args"
         ) from error
+
+
+# Libraries that fetch, whose refusals are not all of Python's own kind.
+FETCHERS = {
+    "aiohttp",
+    "azure",
+    "boto3",
+    "botocore",
+    "dvc",
+    "fsspec",
+    "gcsfs",
+    "google",
+    "httpx",
+    "requests",
+    "s3fs",
+    "urllib3",
+}
+
+
+def says_unreachable(error: BaseException | None) -> bool:
+    """Whether an error of a data callable says that files or a network are not to be had, not that code is wrong."""
+    while error is not None:
+        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in FETCHERS:
+            return True
+        error = error.__cause__
+    return False
 
 
 def seed_everything(seed: int) -> None:

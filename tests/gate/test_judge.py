@@ -633,6 +633,14 @@ def test_check_ends_as_the_run_that_crashed(finished: Path, code: int) -> None:
     assert (outcome.status, outcome.exit_code, outcome.problems) == ("error", code, ())
 
 
+def test_a_run_that_could_not_get_at_the_data_says_so_and_who_may(finished: Path) -> None:
+    failure = {"stage": "prepare", "exit_code": 4, "message": "403", "reason": "data_unreachable"}
+    gate.crashed_verdict(finished, read_params(finished), failure)
+    (one,) = check.check(finished, "pull_request").verdict.checks
+    assert (one.status, one.reason) == ("error", "data_unreachable")
+    assert "let a maintainer run it" in one.mending
+
+
 def test_the_report_of_a_crash_shows_no_figures_of_an_older_run(finished: Path) -> None:
     params = read_params(finished)
     gate.crashed_verdict(finished, params, {"stage": "train", "exit_code": 4, "message": "the shop is closed"})

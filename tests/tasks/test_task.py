@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression_gate.errors import ParamsError, TaskError
+from compression_gate.errors import DataUnreachableError, ParamsError, TaskError
 from compression_gate.records.params import TaskParams, read_params
 from compression_gate.tasks.task import Task, imported, open_task, targets_of
 
@@ -115,6 +115,22 @@ NO_DATASETS = [
 def test_data_callable_that_returns_no_dataset_is_told(suite, body, expected):
     suite.append(f"\n\ndef load(split):\n    {body}\n")
     with pytest.raises(TaskError, match=rf"task\.data: .*{expected}"):
+        opened(suite).split("test")
+
+
+UNREACHABLE = [  # what the data callable meets: no permission, no network, no file, whatever it makes of it
+    "raise PermissionError('403')",
+    "raise ConnectionError('no route')",
+    "open('/nowhere/at/all')",
+    "try: open('/nowhere/at/all')\n    except OSError as error: raise RuntimeError('no data') from error",
+    "import requests; raise requests.HTTPError('401')",
+]
+
+
+@pytest.mark.parametrize("body", UNREACHABLE)
+def test_data_that_cannot_be_had_are_told_from_code_that_is_wrong(suite, body):
+    suite.append(f"\n\ndef load(split):\n    {body}\n")
+    with pytest.raises(DataUnreachableError, match="could not be had"):
         opened(suite).split("test")
 
 
