@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
@@ -13,12 +14,28 @@ Genome = dict[str, Any]
 Verdict = Literal["pass", "undecided", "fail", "error"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A trial to be carried out.
+
+    Args:
+        steps: of the chain, as plain values.
+        share: of the training examples.
+    """
+
+    number: int
+    steps: tuple[dict[str, Any], ...]
+    share: float = 1.0
+
+
 class Distance(Record):
     """One check of the gate's judge, on validation data: how it ended, and how far outside its limit.
 
     Args:
         distance: beyond the limit, as a share of it; 0 within, None where nothing could be judged. Of a check that
             blocks because nothing is proven: of the worse end of its interval.
+        blocking: whether it stops the candidate: by the policy, or since its figure is beyond a blocking rule's limit,
+            proven or not.
     """
 
     rule: str
@@ -83,7 +100,7 @@ class Trial(Record):
     @property
     def feasible(self) -> bool:
         """Whether the gate would let it through, as far as validation data tell."""
-        return self.answer.complete and self.answer.verdict == "pass"
+        return self.answer.complete and self.answer.verdict == "pass" and self.answer.violation == 0
 
     @property
     def proven(self) -> bool:

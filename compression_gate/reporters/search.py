@@ -188,4 +188,5 @@ def what_next(record: SearchRecord) -> list[str]:
             f"the nearest miss is {record.recipe}; all trials: reports/search/trials.csv",
             "do: widen search.space or the limits, or search longer: compression-gate search --resume --trials MORE",
         ]
-    return [f"do: write recipe: {record.recipe} in place of steps in params.yaml (or --adopt), then compression-gate run"]
+    adopting = f"write recipe: {record.recipe} in place of steps in params.yaml (--adopt does it)"
+    return [f"do: {adopting}, then compression-gate run"]

@@ -15,6 +15,7 @@ from compression_gate.records.metrics import CompressionRecord, Evaluation
 from compression_gate.records.params import read_params
 from compression_gate.records.recipe import Recipe
 from compression_gate.records.search import SearchRecord
+from compression_gate.records.verdict import Check
 from compression_gate.search.base import Request
 from compression_gate.search.executors.local import Place
 from compression_gate.stages import compress, evaluate, prepare, search, train, trial
@@ -375,3 +376,34 @@ def test_a_recipe_keeps_where_it_came_from(trained):
     text = yaml.safe_load((trained.path / found.recipe).read_text(encoding="utf-8"))
     assert list(text) == ["schema", "provenance", "steps"]
     assert text["provenance"]["searcher"] == "random"
+
+
+OUTSIDE = {
+    "undecided and beyond": ("undecided", "block", -0.1, True),
+    "undecided and inside": ("undecided", "block", 0.1, False),
+    "beyond, and only warned of": ("undecided", "warn", -0.1, False),
+    "passed": ("pass", "block", 0.1, False),
+    "not judged": ("error", "block", None, False),
+}
+
+
+@pytest.mark.parametrize(("status", "level", "headroom", "outside"), OUTSIDE.values(), ids=OUTSIDE)
+def test_a_figure_beyond_a_blocking_limit_counts_though_nothing_is_proven(status, level, headroom, outside):
+    check = Check(rule="accuracy", metric="accuracy", status=status, level=level, headroom=headroom)
+    assert trial.is_outside(check) == outside
+
+
+def test_how_far_an_undecided_check_is_counts_the_worse_end_of_its_interval():
+    check = Check(
+        rule="accuracy",
+        metric="accuracy",
+        status="undecided",
+        level="block",
+        change=-0.008,
+        interval=(-0.014, -0.002),
+        limit="max_drop 0.01",
+        allowed=-0.01,
+        headroom=0.002,
+    )
+    assert trial.beyond(check) == pytest.approx(0.4)
+    assert trial.beyond(check.model_copy(update={"status": "fail", "headroom": -0.005})) == pytest.approx(0.5)

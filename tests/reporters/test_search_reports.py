@@ -1,0 +1,227 @@
+"""What a search prints and draws: everything it found, whatever it found, and nothing that runs."""
+
+import math
+import random
+
+import pytest
+from rich.console import Console, Group
+
+from compression_gate.records.search import Improvement, Placed, ProxyRecord, Row, SearchRecord
+from compression_gate.records.trial import Answer, Distance, Trial
+from compression_gate.reporters import search, search_page
+
+OBJECTIVES = ("quality", "size_bytes", "latency")
+
+
+def trial(number, lost, size, *, verdict="pass", checks=()):
+    figures = {"accuracy": 0.9 - lost, "size_bytes": size, "compression_ratio": 1000 / size, "latency_ratio": 0.5}
+    return Trial(
+        number=number,
+        genome={},
+        origin="random",
+        steps=({"method": "low_rank"},),
+        recipe_digest=f"{number:064d}",
+        answer=Answer(figures=figures, checks=checks, verdict=verdict),
+    )
+
+
+def rows(count=80):
+    """Trials whose bytes follow the ratio, and whose quality follows the bits where that step is in the chain."""
+    coins, found = random.Random(0), []
+    for number in range(count):
+        genome = {
+            "0.pick": coins.choice(["left out", "0.structured_pruning"]),
+            "0.structured_pruning.pruning_ratio": coins.random(),
+            "1.pick": coins.choice(["1.static_quantization", "1.weight_only_quantization"]),
+            "1.weight_only_quantization.bits": coins.choice([2, 4, 8]),
+            "1.place": coins.random(),
+        }
+        ratio = genome["0.structured_pruning.pruning_ratio"] if genome["0.pick"] != "left out" else 0.0
+        bits = genome["1.weight_only_quantization.bits"] if genome["1.pick"].endswith("only_quantization") else 8
+        values = (0.1 / bits + coins.random() * 0.001, 1 - ratio, 0.5 + coins.random() * 0.1)
+        found.append(Row(number=number, genome=genome, values=values, feasible=bits > 2, full=True))
+    return found
+
+
+def record(**changes):
+    front = tuple(
+        Placed(values=(lost, size / 1000, 0.5), trial=trial(number, lost, size), recipe=f"recipes/found/{number}.yaml")
+        for number, lost, size in ((1, 0.0, 800), (2, 0.004, 500))
+    )
+    values = {
+        "name": "found",
+        "searcher": "genetic",
+        "executor": "local",
+        "seed": 0,
+        "digest": "d",
+        "package_version": "1",
+        "objectives": OBJECTIVES,
+        "metric": "accuracy",
+        "reference": {"accuracy": 0.9},
+        "reference_digest": "r",
+        "trials": 80,
+        "failed": 3,
+        "cached": 5,
+        "feasible": 60,
+        "seconds": 123.0,
+        "ended": "80 trials",
+        "best": front[1].trial,
+        "recipe": "recipes/found.yaml",
+        "front": front,
+        "course": (
+            Improvement(told=1, at_s=1, size_bytes=900, quality_lost=0),
+            Improvement(told=40, at_s=60, size_bytes=500, quality_lost=0.004),
+        ),
+    }
+    return SearchRecord(**values | changes)
+
+
+MISSED = record(
+    best=None,
+    front=(),
+    course=(),
+    recipe="recipes/found.nearest_miss.yaml",
+    nearest=trial(
+        7,
+        0.05,
+        400,
+        verdict="fail",
+        checks=(
+            Distance(rule="accuracy", status="fail", distance=0.4, blocking=True),
+            Distance(rule="size", status="pass", distance=0.0, blocking=False),
+            Distance(rule="classes", slice="class=3", status="error", distance=None, blocking=True),
+        ),
+    ),
+)
+NOTHING = record(best=None, nearest=None, front=(), course=(), recipe=None, feasible=0, failed=80)
+
+
+def printed(one):
+    console = Console(width=160, record=True, highlight=False)
+    with console.capture() as captured:
+        console.print(Group(*search.parts_of(one)))
+    return captured.get()
+
+
+def test_what_was_found_is_told_with_the_line_that_adopts_it():
+    text = printed(record())
+    assert "Found: 500 bytes, 2.0 × smaller, 0.40 points of accuracy lost (proven on validation data)." in text
+    assert "80 trials by genetic, seed 0: 60 feasible, 3 failed, 5 known already; 123 s; ended by 80 trials" in text
+    assert "recipe: recipes/found.yaml" in text
+
+
+def test_a_miss_is_told_with_its_distance_to_every_limit():
+    text = printed(MISSED)
+    assert "No recipe meets every limit. The nearest misses by 140.0% in all." in text
+    assert "accuracy: fail, 40.0% of its limit beyond it" in text
+    assert "size: within its limit" in text
+    assert "classes class=3: error" in text
+
+
+def test_a_search_that_measured_nothing_says_where_to_look():
+    text = printed(NOTHING)
+    assert "none of 80 trials could be measured" in text
+    assert "trials.csv" in text
+
+
+PROXIES = {
+    "too few": (ProxyRecord(pairs=3), "3 pairs with full ones, too few to tell"),
+    "predicts": (
+        ProxyRecord(pairs=20, correlation=0.8, low=0.7, high=0.9, used=True),
+        "rank correlation 0.80 (0.70 to 0.90",
+    ),
+    "does not": (
+        ProxyRecord(pairs=20, correlation=0.1, low=-0.2, high=0.4),
+        "they do not predict, and were switched off",
+    ),
+}
+
+
+@pytest.mark.parametrize(("proxy", "words"), PROXIES.values(), ids=PROXIES)
+def test_what_cheap_trials_were_worth_is_told(proxy, words):
+    assert words in printed(record(proxy=proxy))
+
+
+def test_a_long_front_is_shown_in_part_with_both_ends():
+    front = tuple(
+        Placed(values=(index / 100, 1 - index / 40, 0.5), trial=trial(index, index / 100, 1000 - index), recipe="r")
+        for index in range(30)
+    )
+    text = printed(record(front=front))
+    assert "12 of 30" in text
+    assert "+0.0000" in text
+    assert "+0.2900" in text
+
+
+PAGES = {"found": record(), "missed": MISSED, "nothing": NOTHING}
+
+
+@pytest.mark.parametrize("one", PAGES.values(), ids=PAGES)
+@pytest.mark.parametrize("count", [0, 2, 80])
+def test_the_page_holds_what_there_is_whatever_there_is(one, count):
+    others = [record(name="control", searcher="random")]
+    html = search_page.rendered(one, rows(count), others)
+    assert search.headline(one).partition(":")[0] in html
+    assert "nan" not in html.lower().replace("nanometre", "")
+    assert ("What each choice alone explains" in html) == (count == 80)
+    assert "Course" in html
+
+
+def test_the_same_search_gives_the_same_page():
+    assert search_page.rendered(record(), rows()) == search_page.rendered(record(), rows())
+
+
+def test_names_of_others_are_escaped():
+    hostile = record(name="<script>alert(1)</script>", searcher="<img src=x>", ended="<b>")
+    html = search_page.rendered(hostile, rows())
+    assert "<script>alert(1)" not in html
+    assert "<img src=x>" not in html
+
+
+def test_what_a_choice_explains_is_found():
+    found = {one.gene: one.shares for one in search_page.influences_of(rows(), len(OBJECTIVES))}
+    assert found["1.weight_only_quantization.bits"][0] > 0.8
+    assert found["0.structured_pruning.pruning_ratio"][1] > 0.8
+    assert found["1.pick"][0] > 0.2
+    assert max(found.get("1.place", (0.0,))) < 0.15
+
+
+def test_a_gene_counts_only_where_its_step_is_in_the_chain():
+    some = rows()
+    groups = search_page.groups_of(some, "1.weight_only_quantization.bits")
+    picked = [row.genome["1.pick"].endswith("only_quantization") for row in some]
+    assert [group >= 0 for group in groups] == picked
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_chance_explains_nothing_on_average(seed):
+    """ω² of a gene that has no part in it is zero but for chance: never much with 200 trials."""
+    coins = random.Random(seed)
+    some = [
+        Row(number=i, genome={"0.a.x": coins.random()}, values=(coins.random(),), feasible=True, full=True)
+        for i in range(200)
+    ]
+    assert all(one.largest < 0.1 for one in search_page.influences_of(some, 1))
+
+
+def test_genes_are_named_in_words():
+    some = rows()
+    assert search_page.label_of("0.pick", some) == "structured pruning: in or out"
+    assert search_page.label_of("1.pick", some) == "slot 2: which"
+    assert search_page.label_of("1.place", some) == "slot 2: place in the chain"
+    assert search_page.label_of("0.structured_pruning.pruning_ratio", some) == "structured pruning pruning ratio"
+
+
+def test_progress_says_where_it_is():
+    moment = search.Moment(
+        told=12,
+        failed=1,
+        feasible=8,
+        front=[],
+        best=trial(3, 0, 500),
+        left="4 trials left",
+        objectives=OBJECTIVES,
+        metric="accuracy",
+    )
+    assert search.line_of(moment) == "12 trials, 8 feasible, front of 0, 1 failed, best 500 bytes; 4 trials left"
+    assert math.isclose(MISSED.nearest.answer.violation, 1.4)
