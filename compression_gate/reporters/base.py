@@ -67,7 +67,7 @@ class Findings:
         sensitivity: of the reference, where somebody asked for it; steps hold tables of their own.
         samples: summed up; None where nobody needs them.
         rule_lines: rule -> its line in `params.yaml`.
-        tried: further models to show beside this run's, as a search leaves them.
+        tried: fronts of searches, measured on the validation split: shown beside this run's models, compared with none.
         adoptions: where the gate fails, recipes that a search found to meet its limits, and the line that adopts each.
         today: the day it is shown on, from which the age of waivers is counted; None where that must not matter.
     """

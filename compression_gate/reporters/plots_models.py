@@ -55,7 +55,7 @@ def trade_off_panel(verdict: Verdict, found: TradeOff, quality: str, cost: str, 
         272,
         label,
         *axes_of(panel),
-        *front_line(panel, points),
+        *front_line(panel, found.points),
         *limit_lines(panel, limits),
         *(dot(panel, point, small=True) for point in tried),
         *move(panel, found),
@@ -167,7 +167,8 @@ def place(panel: Panel, point: Point) -> tuple[float, float]:
 def dot(panel: Panel, point: Point, *, small: bool = False) -> Markup:
     """A model: filled where it is on the front over all figures."""
     x, y = place(panel, point)
-    tip = f"{NAMES.get(point.role, point.role)}: {told(point, (panel.quality, panel.cost))}"
+    split = " (validation split)" if small else ""
+    tip = f"{NAMES.get(point.role, point.role)}{split}: {told(point, (panel.quality, panel.cost))}"
     kind = f"model {'front-dot' if point.on_front else 'off-front'} r-{point.role if point.role in ORDER else 'tried'}"
     return marked(tip, element("circle", cx=percent(x), cy=float(y), r=3.5 if small else 5.5, class_=kind))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,7 @@ from compression_gate.records.metrics import Benchmark, CompressionRecord, Curve
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.search import SearchRecord
 from compression_gate.records.sensitivity import SensitivityTable
-from compression_gate.records.verdict import PIPELINE, Verdict
+from compression_gate.records.verdict import PIPELINE, Point, Verdict
 from compression_gate.reporters.adoption import adoptions
 from compression_gate.reporters.base import Findings
 from compression_gate.reporters.markdown import rendered
@@ -86,14 +87,28 @@ def read_findings(suite: Path) -> Findings:
         return found
     compression = optional(CompressionRecord, reports / "compression.json")
     recipe = compression.recipe_digest if compression else None
-    fronts = (optional(SearchRecord, path) for path in sorted((suite / "recipes").glob("*/front.json")))
+    found_fronts = (optional(SearchRecord, path) for path in sorted((suite / "recipes").glob("*/front.json")))
+    searches = [one for one in found_fronts if one]
     return replace(
         found,
         compression=compression,
-        adoptions=adoptions(verdict, params, recipe, [one for one in fronts if one]),
+        adoptions=adoptions(verdict, params, recipe, searches),
+        tried=() if verdict.test_reuse.mode == "adaptive" else tried_of(searches, verdict),
         # An adaptive test set tells its one answer and no figure.
         evaluation=None if verdict.test_reuse.mode == "adaptive" else optional(Evaluation, reports / "evaluation.json"),
         benchmark=optional(Benchmark, reports / "benchmark.json"),
+    )
+
+
+def tried_of(searches: Sequence[SearchRecord], verdict: Verdict) -> tuple[Point, ...]:
+    """The fronts of searches that began at this very reference, as far as they have a figure on each axis."""
+    axes = {axis.metric for axis in verdict.trade_off.axes} if verdict.trade_off else set()
+    return tuple(
+        Point(role=f"search {search.name}, trial {placed.trial.number}", figures=figures, on_front=False)
+        for search in searches
+        if search.reference_digest == verdict.reference.digest
+        for placed in search.front
+        if axes and axes <= (figures := placed.trial.answer.figures).keys()
     )
 
 

@@ -8,10 +8,12 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from compression_gate.records.verdict import Subject
+from compression_gate.records.search import SearchRecord
+from compression_gate.records.verdict import Point, Subject
 from compression_gate.reporters import html
 from compression_gate.stages import gate, report
 from compression_gate.stages.report import read_findings, with_samples
@@ -180,3 +182,27 @@ def test_names_are_told_of_commits(whole: Path) -> None:
     findings = findings_of(whole)
     verdict = findings.verdict.model_copy(update={"candidate": Subject(digest="d" * 64, commit="c" * 40)})
     assert "git switch --detach cccccccccccc" in html.rendered(replace(findings, verdict=verdict))
+
+
+def test_what_a_search_found_is_shown_small_and_moves_no_front(whole: Path) -> None:
+    findings = findings_of(whole)
+    before = html.rendered(findings)
+    figures = {"accuracy": 0.99, "size_bytes": 500.0, "latency_ms": 0.05}
+    tried = Point(role="search one, trial 7", figures=figures, on_front=False)
+    after = html.rendered(replace(findings, tried=(tried,)))
+    assert after.count('class="model off-front r-tried"') == 2  # once by size, once by latency
+    assert "search one, trial 7 (validation split): accuracy, % 99.00" in after
+    assert "on the validation split." in after
+    assert after.count('class="front"') == before.count('class="front"') > 0
+
+
+def test_search_of_another_reference_is_not_shown(whole: Path) -> None:
+    verdict = read_findings(whole).verdict
+    figures = {"accuracy": 0.99, "size_bytes": 500.0, "latency_ms": 0.05}
+    search = SearchRecord.model_construct(
+        name="one",
+        reference_digest=verdict.reference.digest,
+        front=[SimpleNamespace(trial=SimpleNamespace(number=7, answer=SimpleNamespace(figures=figures)))],
+    )
+    assert [point.role for point in report.tried_of([search], verdict)] == ["search one, trial 7"]
+    assert report.tried_of([search.model_copy(update={"reference_digest": "another"})], verdict) == ()
