@@ -1,0 +1,207 @@
+"""Drawings: where values lie, which round numbers stand beside them, and that nothing in them is markup."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compression_gate.records.metrics import CurvePoint
+from compression_gate.records.verdict import Check, Point, TradeOff, Verdict
+from compression_gate.reporters import plots_checks, plots_models, plots_timing
+from compression_gate.reporters.svg import Scale, element, marked, plot, shown, spread, text
+
+TICKS = [  # low, high, logarithmic, how many at most, what stands there
+    (0.0, 10.0, False, 6, [0, 2, 4, 6, 8, 10]),
+    (0.905, 0.918, False, 7, [0.906, 0.908, 0.91, 0.912, 0.914, 0.916, 0.918]),
+    (40_000, 1_500_000, True, 6, [50_000, 100_000, 200_000, 300_000, 500_000, 1_000_000]),
+    (0.03, 0.2, True, 6, [0.03, 0.05, 0.1, 0.2]),
+]
+
+
+@pytest.mark.parametrize(("low", "high", "logarithmic", "most", "expected"), TICKS)
+def test_ticks_are_round_numbers_between_the_ends(low, high, logarithmic, most, expected) -> None:
+    scale = Scale(low=low, high=high, begin=0, end=100, logarithmic=logarithmic)
+    assert scale.ticks(most) == pytest.approx(expected)
+
+
+ENDS = st.floats(1e-6, 1e9)
+
+
+@given(one=ENDS, other=ENDS, logarithmic=st.booleans(), most=st.integers(2, 9))
+def test_ticks_lie_inside_and_are_not_too_many(one, other, logarithmic, most) -> None:
+    low, high = spread([one, other], logarithmic=logarithmic)
+    ticks = Scale(low=low, high=high, begin=0, end=100, logarithmic=logarithmic).ticks(most)
+    assert 1 <= len(ticks) <= 2 * most
+    room = 1e-6 * max(abs(low), abs(high))
+    assert all(low - room <= tick <= high + room for tick in ticks)
+
+
+@given(values=st.lists(ENDS, min_size=1), logarithmic=st.booleans())
+def test_axis_holds_every_value_between_its_ends(values, logarithmic) -> None:
+    low, high = spread(values, logarithmic=logarithmic)
+    scale = Scale(low=low, high=high, begin=0, end=100, logarithmic=logarithmic)
+    places = [scale.at(value) for value in values]
+    assert all(0 <= place <= 100 for place in places)
+    assert sorted(places) == [scale.at(value) for value in sorted(values)]
+
+
+def test_what_is_beyond_the_ends_lies_at_the_nearer_one() -> None:
+    scale = Scale(low=0, high=1, begin=10, end=90)
+    assert (scale.at(-5), scale.at(0.5), scale.at(5)) == (10, 50, 90)
+
+
+HOSTILE = "\"><script>'&"
+
+
+def test_whatever_an_element_is_given_stays_text() -> None:
+    for made in (element("text", HOSTILE, title=HOSTILE), text(0, 0, HOSTILE), plot(10, HOSTILE), marked(HOSTILE)):
+        assert "<script>" not in made
+        assert made.count("<") == made.count(">")
+        assert "'" not in made
+
+
+def test_numbers_of_attributes_are_short() -> None:
+    assert [shown(value) for value in (1 / 3, 2.0, 10, "x")] == ["0.33", "2", "10", "x"]
+
+
+SHARES = [  # form, held against, observed, change, interval, allowed, (point, low, high)
+    ("max_drop 0.01", 0.92, 0.915, -0.005, (-0.008, -0.002), -0.01, (0.5, 0.2, 0.8)),
+    ("max_drop 0.01", 0.92, 0.93, 0.01, (0.005, 0.015), -0.01, (-1.0, -1.5, -0.5)),
+    ("max_increase 5%", 2.0, 2.2, 0.2, (0.1, 0.3), 0.1, (2.0, 1.0, 3.0)),
+    ("max 1000", None, 500, None, None, 1000, (0.5, 0.5, 0.5)),
+    ("min 10", None, 20, None, (10, 40), 10, (0.5, 0.25, 1.0)),
+]
+
+
+@pytest.mark.parametrize(("limit", "against", "observed", "change", "interval", "allowed", "expected"), SHARES)
+def test_shares_of_the_limit_grow_towards_it_whatever_the_metric(
+    limit, against, observed, change, interval, allowed, expected
+) -> None:
+    check = Check(
+        rule="r",
+        metric="m",
+        status="pass",
+        observed=observed,
+        compared_to=against,
+        change=change,
+        interval=interval,
+        limit=limit,
+        allowed=allowed,
+    )
+    found = plots_checks.shares_of(check)
+    assert (found.point, found.low, found.high) == pytest.approx(expected)
+
+
+NO_SHARES = [{"observed": None, "allowed": 1.0}, {"observed": 1.0, "allowed": 0.0}, {"observed": 1.0, "allowed": None}]
+
+
+@pytest.mark.parametrize("values", NO_SHARES)
+def test_check_without_a_figure_or_with_a_limit_of_nothing_has_no_bar(values: dict) -> None:
+    check = Check(rule="r", metric="m", status="error", limit="max 1", **values)
+    assert plots_checks.share_bar(check) == "–"
+
+
+def sliced(limit: str, allowed: float, change: float) -> Check:
+    return Check(
+        rule="r", metric="recall", slice="s", status="pass", observed=0.9, change=change, limit=limit, allowed=allowed
+    )
+
+
+DIRECTIONS = [("max_drop 0.05", -0.05, -0.01), ("max_increase 0.05", 0.05, 0.01)]
+
+
+@pytest.mark.parametrize(("limit", "allowed", "change"), DIRECTIONS)
+def test_degradation_of_slices_is_drawn_to_the_right(limit: str, allowed: float, change: float) -> None:
+    scale = plots_checks.slice_scale([sliced(limit, allowed, change)])
+    assert scale.at(0.0) < scale.at(change) < scale.at(allowed)
+
+
+def verdict_of(points: list[Point], *checks: Check, metric: str = "accuracy") -> Verdict:
+    axes = [
+        {"metric": name, "observed": 1.0, "compared_to": 1.0, "outcome": "same"}
+        for name in (metric, "size_bytes", "latency_ms")
+    ]
+    found = TradeOff.model_validate({"against": "baseline", "outcome": "same", "axes": axes, "points": points})
+    return Verdict(
+        status="pass",
+        exit_code=0,
+        policy="pull_request",
+        checks=checks,
+        params_digest="p",
+        sources_digest="s",
+        package_version="0",
+        trade_off=found,
+    )
+
+
+def model(role: str, quality: float, size: float, *, metric: str = "accuracy") -> Point:
+    return Point(role=role, figures={metric: quality, "size_bytes": size, "latency_ms": 1.0}, on_front=True)
+
+
+def places(picture: str) -> dict[str, tuple[float, float]]:
+    """Where the dots of a panel lie: percents across, pixels down."""
+    found = re.findall(r'<circle cx="([\d.]+)%" cy="([\d.]+)" [^>]*class="model [^"]*r-(\w+)"', picture)
+    return {role: (float(x), float(y)) for x, y, role in found}
+
+
+def test_better_models_lie_higher_and_further_left() -> None:
+    points = [model("baseline", 0.91, 120_000), model("candidate", 0.92, 60_000)]
+    (_, by_size), _ = plots_models.trade_off_panels(verdict_of(points))
+    found = places(by_size)
+    assert found["candidate"][0] < found["baseline"][0]
+    assert found["candidate"][1] < found["baseline"][1]
+
+
+def test_an_error_as_quality_is_drawn_with_the_smaller_one_on_top() -> None:
+    points = [model("baseline", 3.0, 10, metric="rmse"), model("candidate", 2.0, 10, metric="rmse")]
+    (_, by_size), _ = plots_models.trade_off_panels(verdict_of(points, metric="rmse"))
+    found = places(by_size)
+    assert found["candidate"][1] < found["baseline"][1]
+
+
+def test_names_of_models_that_lie_together_are_moved_apart() -> None:
+    roles = ("reference", "release", "baseline", "candidate")
+    (_, by_size), _ = plots_models.trade_off_panels(verdict_of([model(role, 0.9, 10) for role in roles]))
+    heights = [
+        float(y)
+        for y in re.findall(r'<text x="[\d.]+%" y="([\d.]+)" class="(?:this|key)" text-anchor="\w+" dx', by_size)
+    ]
+    assert len(heights) == 4
+    assert min(b - a for a, b in zip(sorted(heights), sorted(heights)[1:], strict=False)) >= 12
+
+
+def test_limit_is_the_tightest_of_the_blocking_rules() -> None:
+    checks = [
+        Check(rule="a", metric="accuracy", status="pass", limit="min 0.9", allowed=0.9, observed=0.95),
+        Check(
+            rule="b", metric="accuracy", status="pass", limit="max_drop", allowed=-0.01, compared_to=0.93, change=0.0
+        ),
+        Check(rule="c", metric="accuracy", status="pass", limit="min 0.99", allowed=0.99, level="warn", observed=0.95),
+    ]
+    assert plots_models.limit_of("accuracy", checks) == pytest.approx(0.92)
+
+
+def test_limits_on_times_are_ratios() -> None:
+    latency = {"metric": "latency_ms", "against": "baseline", "compared_to": 2.0, "change": -0.5, "observed": 1.5}
+    checks = [
+        Check(rule="a", status="pass", limit="max_increase 5%", allowed=0.1, **latency),
+        Check(rule="b", metric="speedup", status="pass", limit="min 2", allowed=2.0, observed=4.0),
+    ]
+    assert plots_timing.limits_on("baseline", checks) == pytest.approx([1.05])
+    assert plots_timing.limits_on("reference", checks) == pytest.approx([0.5])
+
+
+def test_bins_hold_every_block() -> None:
+    x = Scale(low=-1, high=1, begin=0, end=100)
+    values = [-7.0, -0.99, 0.0, 0.001, 0.99, 7.0]  # those beyond the ends are in the outermost bins
+    bars = plots_timing.histogram(x, values, floor=100, height=80, kind="this")
+    heights = [float(re.search(r'height="([\d.]+)"', bar)[1]) for bar in bars if "<rect" in bar]
+    assert heights == [80, 80, 80]
+
+
+def test_a_curve_that_is_nowhere_finite_says_so() -> None:
+    curve = [CurvePoint(epoch=1, loss=None, validation_loss=None, validation_quality=None, seconds=1)]
+    assert "no loss is finite" in plots_models.curve_plot("training", curve)
