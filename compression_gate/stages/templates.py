@@ -54,8 +54,18 @@ jobs:
       # Install a CPU build of torch first (see pytorch.org/get-started): the default one brings gigabytes of CUDA.
       - run: pip install compression-gate
       - run: compression-gate run -C {folder}
-      - run: cat {folder}/reports/report.md >> "$GITHUB_STEP_SUMMARY"
-        if: always()
+      # The report in the job's summary, the rules that do not pass in its log. A workflow_run job may post it on the
+      # pull request, forks' too: docs/github.md of compression_gate.
+      - run: |
+          compression-gate post -C {folder} || true
+          compression-gate post -C {folder} --to "$RUNNER_TEMP/upload" || true
+        if: ${{{{ !cancelled() }}}}
+      - uses: actions/upload-artifact@v6
+        if: ${{{{ !cancelled() }}}}
+        with:
+          name: compression-gate-{name}
+          path: ${{{{ runner.temp }}}}/upload/
+          if-no-files-found: warn
       # Later commits are held against what main's runs were judged to be; a failed run is recorded as failed.
       - run: compression-gate record --push -C {folder}
         if: ${{{{ !cancelled() && github.event_name == 'push' }}}}
