@@ -1,0 +1,61 @@
+"""The population and the policy: who proposes what, and that both learn from everything."""
+
+from small_space import FAILED, known, scored, space, start
+
+from compression_gate.search.base import Setup
+from compression_gate.search.descriptors import walk_of
+from compression_gate.search.hybrid import Hybrid
+from compression_gate.search.objective import Score
+
+
+def made(**changes):
+    given = {"space": space(), "seed": 0, "values": 2, "population": 8, "start": (start(space()),), "known": known()}
+    return Hybrid(Setup(**(given | changes)))
+
+
+def told(searcher, count, score=scored):
+    found = []
+    for _ in range(count):
+        found.append(searcher.ask())
+        searcher.tell(found[-1], score(found[-1].genome))
+    return found
+
+
+def test_population_and_policy_take_turns():
+    origins = [one.origin for one in told(made(), 40)]
+    assert origins[0] == "start"
+    assert 10 <= origins.count("policy") <= 20
+    assert origins.count("genetic") >= 19
+
+
+def test_policy_changes_nothing_but_strengths_of_an_earlier_chain():
+    rest = [stop.name for stop in walk_of(space()).stops if stop.kind != "strength"]
+    seen = []
+    for proposal in told(made(), 40):
+        if proposal.origin == "policy":
+            assert any(all(one[name] == proposal.genome[name] for name in rest) for one in seen)
+        seen.append(proposal.genome)
+
+
+def test_what_the_policy_proposed_is_part_of_the_population():
+    searcher = made()
+    proposals = told(searcher, 24)
+    assert len(searcher.population.study.trials) == len(searcher.policy.trials) == len(proposals)
+
+
+def test_elite_holds_what_is_within_limits_and_best():
+    searcher = made(start=())
+    answers = iter([FAILED, Score(values=(0.5, 0.5), violation=1.0), *[Score(values=(0.1, 0.1), violation=0.0)] * 22])
+    told(searcher, 24, lambda genome: next(answers))
+    assert len(searcher.elite) == 8
+    assert all(score.violation == 0 for _, score in searcher.elite)
+
+
+def test_chains_without_strengths_are_left_to_the_population():
+    searcher = made()
+    bare = start(space()) | {"0.pick": "left out", "2.pick": "left out"}
+    assert not searcher.has_strengths(bare)
+    assert searcher.has_strengths(start(space()))
+    searcher.elite = [(bare, Score(values=(0.1, 0.1), violation=0.0))]
+    searcher.population.waiting = 0
+    assert {searcher.ask().origin for _ in range(4)} == {"genetic"}
