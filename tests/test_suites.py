@@ -245,7 +245,8 @@ class TestTwelveLines:
         assert (done.returncode, ran(done.stderr)) == (0, set()), done.stderr
 
     def test_a_wrong_option_leaves_everything_as_it_was(self, suite: Path) -> None:
-        before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in suite.rglob("reports/*")}
+        files = [path for path in (suite / "reports").rglob("*") if path.is_file()]
+        before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
         edit(suite, "compress.steps", [{"method": "structured_pruning", "pruning_ration": 0.5}])
         done = command(suite, "run")
         assert done.returncode == 2
