@@ -7,7 +7,7 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from compression_gate import __version__, registry
-from compression_gate.errors import MetricsError, ParamsError, SearchError
-from compression_gate.methods.ladder import facts_of
+from compression_gate.errors import ParamsError, SearchError
 from compression_gate.pipeline.state import source_digests, write_json
-from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, replacing_folder
 from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import FILE_NAME, Params, read_params
@@ -28,14 +26,15 @@ from compression_gate.records.search_params import SearchParams
 from compression_gate.records.trial import Answer
 from compression_gate.search import SEARCHERS
 from compression_gate.search.base import Executor, Request, Setup
-from compression_gate.search.defaults import default_slots
+from compression_gate.search.descriptors import Knowledge
 from compression_gate.search.driver import Driver
 from compression_gate.search.executors import EXECUTORS
 from compression_gate.search.executors.base import Place
 from compression_gate.search.journal import Header, Journal, Reference, begin, held, resume
 from compression_gate.search.objective import Goal
-from compression_gate.search.space import Space, Units, layered_methods, space_of
+from compression_gate.search.space import Space
 from compression_gate.stages.search_outputs import REPORTS, Table, written
+from compression_gate.stages.search_space import opened_space, reference_of
 from compression_gate.stages.trial import REFERENCE, REFERENCES, SOURCES, STEPS
 
 log = logging.getLogger("compression_gate")
@@ -79,7 +78,7 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
     params = overridden(read_params(suite), ask)
     folder = suite / FOLDER / params.search.name
     with held(folder):
-        space = opened_space(suite, params)
+        space, known = opened_space(suite, params)
         header = header_of(suite, params, space)
         if not ask.resume:
             lay_out(suite, folder, params)
@@ -90,7 +89,8 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
         with closing(journal), closing(executor), interruptible() as interrupted, Table(suite / REPORTS) as table:
             reference = measured_reference(events, journal, executor)
             goal = Goal.of(params.search, metric_of(params, reference), reference.figures)
-            searcher = registry.load("searchers", params.search.searcher, SEARCHERS)(setup_of(space, goal, params))
+            setup = setup_of(space, known, goal, params)
+            searcher = registry.load("searchers", params.search.searcher, SEARCHERS)(setup)
             driver = Driver(space, searcher, goal, params.search, journal, on_told=table.add)
             for place, event in events:
                 driver.replay(place, event)
@@ -156,56 +156,6 @@ def overridden(params: Params, ask: Ask) -> Params:
     if search.proxy is not None and not search.synchronous:
         raise ParamsError(f"{FILE_NAME}: search.proxy: compares the trials of a generation: expected synchronous: true")
     return params.model_copy(update={"search": search})
-
-
-def opened_space(suite: Path, params: Params) -> Space:
-    """The space that the params declare, or one that suits the model.
-
-    Raises:
-        ParamsError: what is declared cannot be read.
-        MetricsError: there is no reference to look at.
-    """
-    declared = params.search.space
-    if declared is None:
-        from compression_gate.modules.checkpoints import load_reference
-        from compression_gate.modules.norms import norms_of
-        from compression_gate.tasks.task import open_task
-
-        model = load_reference(
-            open_task(params, suite), suite / "models/reference", normalize=reference_of(suite).normalize
-        )
-        facts = facts_of(model, params.compress.runtime, params.compress.format)
-        declared = tuple(default_slots(facts, params.compress.format, norms=bool(norms_of(model))))
-    units = units_of(suite, params, layered_methods(declared))
-    return space_of(declared, free_order=params.search.order == "free", units=units)
-
-
-def reference_of(suite: Path) -> Artifact:
-    """The reference on disk.
-
-    Raises:
-        MetricsError: there is none.
-    """
-    try:
-        return Artifact.open(suite / "models/reference")
-    except MetricsError as error:
-        raise MetricsError(f"{error}: a search starts from a trained reference: `compression-gate run`") from error
-
-
-def units_of(suite: Path, params: Params, methods: Sequence[str]) -> Units:
-    """The layers that methods treat one by one, most sensitive first, by the table of sensitivities."""
-    if not methods:
-        return Units()
-    from compression_gate.stages import sensitivity
-
-    table = sensitivity.run(suite, sensitivity.Request(methods=methods))
-    found = {}
-    for method in methods:
-        rows = table.of(method)
-        worst = {layer: max(row.loss_rise or 0.0 for row in cells) for layer, cells in rows.items()}
-        order = sorted(rows, key=lambda layer: -worst[layer])
-        found[method] = {layer: rows[layer][0].members for layer in order}
-    return Units(of=found)
 
 
 def header_of(suite: Path, params: Params, space: Space) -> Header:
@@ -278,7 +228,7 @@ def metric_of(params: Params, reference: Answer) -> str:
     return known[0]
 
 
-def setup_of(space: Space, goal: Goal, params: Params) -> Setup:
+def setup_of(space: Space, known: Knowledge | None, goal: Goal, params: Params) -> Setup:
     """What the searcher is made with; the steps of the params are the first to be tried where the space has them."""
     start = space.genome_of(params.compress.steps) if params.compress.steps else None
     return Setup(
@@ -288,6 +238,7 @@ def setup_of(space: Space, goal: Goal, params: Params) -> Setup:
         population=params.search.population,
         budget=params.search.budget.trials,
         start=() if start is None else (start,),
+        known=known,
     )
 
 

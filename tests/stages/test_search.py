@@ -20,6 +20,7 @@ from compression_gate.search.base import Request
 from compression_gate.search.executors.local import Place
 from compression_gate.stages import compress, evaluate, prepare, search, train, trial
 from compression_gate.stages.search import Ask
+from compression_gate.stages.search_space import opened_space
 
 SPACE = [
     {"method": "batchnorm_folding", "optional": True},
@@ -407,3 +408,23 @@ def test_how_far_an_undecided_check_is_counts_the_worse_end_of_its_interval():
     )
     assert trial.beyond(check) == pytest.approx(0.4)
     assert trial.beyond(check.model_copy(update={"status": "fail", "headroom": -0.005})) == pytest.approx(0.5)
+
+
+LAYERED = ["ilp", "reinforcement", "hybrid"]
+
+
+@pytest.mark.parametrize("searcher", LAYERED)
+def test_searchers_by_layer_go_by_the_table_and_the_limit_on_bytes(trained, searcher):
+    trained.edit("search.space", [{"method": "weight_only_quantization", "bits": {"by_layer": [8, 4, 2]}}])
+    _, known = opened_space(trained.path, read_params(trained.path))
+    assert known.most_bytes == 30_000
+    assert known.stored_bytes > 0
+    assert {row.method for row in known.table.rows} == {"weight_only_quantization"}
+    found = search.run(trained.path, Ask(trials=4, searcher=searcher))
+    assert found.trials == 4
+    assert found.failed == 0
+
+
+def test_ilp_without_strengths_by_layer_says_what_to_declare(trained):
+    with pytest.raises(ParamsError, match="expected a step with an option by layer"):
+        search.run(trained.path, Ask(searcher="ilp"))
