@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from compression_gate.records.trial import Answer, Genome
+from compression_gate.records.trial import Request as Request  # what an executor takes
 from compression_gate.search.descriptors import Knowledge
 from compression_gate.search.objective import Score
 from compression_gate.search.space import Space
@@ -57,20 +58,6 @@ class Searcher(Protocol):
 
     def tell(self, proposal: Proposal, score: Score) -> None:
         """Learn what became of a proposal; each is told once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """A trial to be carried out.
-
-    Args:
-        steps: of the chain, as plain values.
-        share: of the training examples.
-    """
-
-    number: int
-    steps: tuple[dict[str, Any], ...]
-    share: float = 1.0
 
 
 class Executor(Protocol):

@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from compression_gate.stages.trial import REFERENCE, REFERENCES, SOURCES, STEPS
 log = logging.getLogger("compression_gate")
 FOLDER = Path(".compression_gate/search")
 JOURNAL = "journal.jsonl"
+DATA_RECORD = Path("reports/data.json")
 CACHE_BYTES = 2_000_000_000  # of finished steps; the oldest make room
 WAIT_S = 1.0
 OVERRIDES = ("name", "searcher", "seed", "executor", "workers", "address")
@@ -80,13 +81,12 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
     with held(folder):
         space, known = opened_space(suite, params)
         header = header_of(suite, params, space)
-        if not ask.resume:
-            lay_out(suite, folder, params)
-        journal, events = (
-            resume(folder / JOURNAL, header) if ask.resume else (begin(folder / JOURNAL, header), iter(()))
-        )
-        executor = executor_of(suite, folder, params.search)
-        with closing(journal), closing(executor), interruptible() as interrupted, Table(suite / REPORTS) as table:
+        with ExitStack() as stack:  # where nothing can be carried out, the journal of an earlier search stays
+            executor = stack.enter_context(closing(executor_of(suite, folder, params)))
+            journal, events = opened_journal(suite, folder, params, header, anew=not ask.resume)
+            stack.enter_context(closing(journal))
+            interrupted = stack.enter_context(interruptible())
+            table = stack.enter_context(Table(suite / REPORTS))
             reference = measured_reference(events, journal, executor)
             goal = Goal.of(params.search, metric_of(params, reference), reference.figures)
             setup = setup_of(space, known, goal, params)
@@ -187,8 +187,26 @@ def lay_out(suite: Path, folder: Path, params: Params) -> None:
     write_json(folder / SOURCES, source_digests(suite, params))
 
 
-def executor_of(suite: Path, folder: Path, search: SearchParams) -> Executor:
+def opened_journal(
+    suite: Path, folder: Path, params: Params, header: Header, *, anew: bool
+) -> tuple[Journal, Iterator[tuple[int, Any]]]:
+    """The journal of a search that begins, or of one that goes on, and what stands in it.
+
+    Raises:
+        SearchError: there is none to go on with, it is damaged, or of another search.
+    """
+    if not anew:
+        return resume(folder / JOURNAL, header)
+    (folder / JOURNAL).unlink(missing_ok=True)  # before the rest: killed here, there is nothing half new to resume
+    lay_out(suite, folder, params)
+    return begin(folder / JOURNAL, header), iter(())
+
+
+def executor_of(suite: Path, folder: Path, params: Params) -> Executor:
     """The executor that the params name."""
+    search = params.search
+    sources = [suite / name for name in source_digests(suite, params)]
+    shared = [folder / name for name in (FILE_NAME, REFERENCE, REFERENCES, SOURCES)]
     place = Place(
         suite=suite,
         folder=folder,
@@ -196,6 +214,7 @@ def executor_of(suite: Path, folder: Path, search: SearchParams) -> Executor:
         timeout_s=search.trial_timeout_s,
         memory_bytes=search.trial_memory_bytes,
         address=search.address,
+        files=(*sources, suite / FILE_NAME, suite / DATA_RECORD, *shared),
     )
     executor: Executor = registry.load("executors", search.executor, EXECUTORS)(place)
     return executor

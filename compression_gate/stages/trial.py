@@ -1,9 +1,8 @@
 """One trial of a search: a chain carried out, exported, reloaded, measured and judged on the validation split.
 
 Run as ``python -m compression_gate.stages.trial SUITE FOLDER``: a request a line on stdin, its number and its answer a
-line on stdout. When stdin ends, whoever asked is gone: the process ends with all that it started, whatever it is at.
-``FOLDER`` is the search's: the params, the reference and the references that it began with lie there, so that nothing
-changes under a search that runs; and the steps that trials share.
+line on stdout, until stdin ends. ``FOLDER`` is the search's: the params, the reference and the references that it began
+with lie there, so that nothing changes under a search that runs; and the steps that trials share.
 """
 
 from __future__ import annotations
@@ -45,7 +44,6 @@ from compression_gate.records.params import Params, Rule, Step, read_params
 from compression_gate.records.trial import Answer, Distance
 from compression_gate.records.verdict import Check
 from compression_gate.search.base import Request
-from compression_gate.search.executors.orphan import end_with_asker
 from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.benchmark import exact_figures, inverted, limits_on
 from compression_gate.stages.evaluate import Measured, measure, record
@@ -344,7 +342,6 @@ def serve(laboratory: Laboratory, requests: Iterable[str], answers: TextIO) -> N
 
 def main(arguments: Sequence[str]) -> None:
     """Serve on stdin and stdout; whatever else is printed goes to stderr."""
-    end_with_asker()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     torch.set_num_threads(1)

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import os
 import re
 import subprocess
 import sys
@@ -13,11 +12,11 @@ import psutil
 import pytest
 
 from compression_gate.errors import SearchError
-from compression_gate.search.base import Request
+from compression_gate.records.trial import Request
 from compression_gate.search.executors import local
 from compression_gate.search.executors.base import Place
+from compression_gate.search.executors.guard import has_token
 from compression_gate.search.executors.local import LocalExecutor
-from compression_gate.search.executors.watched import TOKEN, Watched, has_token
 
 SUPPORT = str(Path(__file__).parents[1] / "support")
 SHORT_S = 2.0
@@ -191,40 +190,44 @@ def test_memory_of_a_worker_is_that_of_all_it_started(executor_of):
     assert local.memory_of([worker.process.pid])[worker.process.pid] > 1.3 * alone
 
 
-def test_a_token_is_found_in_what_descends_and_in_nothing_else(executor_of, tmp_path):
-    worker = Watched("standin_trials", tmp_path, tmp_path)
-    try:
-        assert [process.pid for process in left_of([worker.token])] == [worker.process.pid]
-        assert TOKEN not in os.environ
-    finally:
-        worker.end()
+DRIVER = """
+import sys, time
+from pathlib import Path
+from compression_gate.records.trial import Request
+from compression_gate.search.executors.base import Place
+from compression_gate.search.executors.local import LocalExecutor
 
-
-ORPHAN = """
-import subprocess, sys, time
-from compression_gate.search.executors.orphan import end_with_asker
-
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-end_with_asker()
-print(child.pid, flush=True)
-time.sleep(600)
+folder = Path(sys.argv[1])
+executor = LocalExecutor(Place(suite=folder, folder=folder, workers=2), worker="standin_trials")
+for deed in ("hang with a grandchild", "write a file"):
+    executor.submit(Request(number=0, steps=({"do": deed},)))
+print(executor.token, executor.temporary, flush=True)
+executor.finished(600)
 """
 
 
-def test_a_worker_whose_driver_is_gone_ends_with_what_it_started_and_wrote(tmp_path):
-    environment = os.environ | {TOKEN: "a token of this test", "TMPDIR": str(tmp_path / "own")}
-    (tmp_path / "own").mkdir()
-    worker = subprocess.Popen(
-        [sys.executable, "-c", ORPHAN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-    )
-    child = psutil.Process(int(worker.stdout.readline()))
-    worker.stdin.write(b"a request that it never comes to\n")
-    worker.stdin.flush()
-    time.sleep(0.2)
-    assert worker.poll() is None
-    worker.stdin.close()
-    assert worker.wait(timeout=PATIENCE_S) == -9
-    psutil.wait_procs([child], timeout=PATIENCE_S)
-    assert not left_of(["a token of this test"])
-    assert not (tmp_path / "own").exists()
-    worker.stdout.close()
+def test_a_driver_that_is_killed_leaves_no_process_and_no_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", SUPPORT)
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    token, temporary = driver.stdout.readline().split()
+    until = time.monotonic() + PATIENCE_S
+    while len(left_of([token])) < 3 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(left_of([token])) == 3
+    assert Path(temporary).exists()
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    while (left_of([token]) or Path(temporary).exists()) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not left_of([token])
+    assert not Path(temporary).exists()
+
+
+def test_a_token_is_found_in_what_descends_and_in_nothing_else(executor_of):
+    executor = executor_of()
+    executor.submit(request(0, "hang"))
+    (worker,) = executor.workers
+    assert [process.pid for process in left_of([worker.token])] == [worker.process.pid]
+    assert [process.pid for process in left_of([executor.token])] == [worker.process.pid]
+    assert not left_of([executor.token[:4], worker.token + "1"])

@@ -78,6 +78,15 @@ def do(deed, reply):
 
             tempfile.mkstemp()
             time.sleep(600)
+        case "end its watcher":
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(600)
+        case "wait":
+            time.sleep(float(os.environ.get("STANDIN_WAIT_S", "1")))
+            return answer_to([])
+        case "tell files":
+            folder = Path(sys.argv[2])
+            return {**answer_to([]), "remarks": [str(folder), *sorted(one.name for one in folder.glob("*.*"))]}
         case "tell threads":
             return {"figures": {name: float(value) for name, value in os.environ.items() if name.endswith("THREADS")}}
         case "answer, then end":

@@ -9,4 +9,9 @@ EXECUTORS: dict[str, Plugin] = {
         target="compression_gate.search.executors.local:LocalExecutor",
         summary="single-thread processes on this machine",
     ),
+    "ray": Plugin(
+        target="compression_gate.search.executors.ray_cluster:RayExecutor",
+        summary="the same on the nodes of a Ray cluster",
+        needs="ray",
+    ),
 }

@@ -15,6 +15,7 @@ class Place:
         workers: how many at once; None for as many as there is room for.
         timeout_s, memory_bytes: a trial that takes more is stopped; None for all the memory that there is.
         address: of a cluster.
+        files: what trials read, files and folders, as far as they are there; for machines that see no ``suite``.
     """
 
     suite: Path
@@ -23,3 +24,4 @@ class Place:
     timeout_s: float = 900.0
     memory_bytes: int | None = None
     address: str | None = None
+    files: tuple[Path, ...] = ()

@@ -7,17 +7,22 @@ memory, and another takes its place. So nothing that a trial does can end the se
 from __future__ import annotations
 
 import logging
+import secrets
 import select
+import shutil
+import tempfile
 import time
 from collections import deque
+from pathlib import Path
+from typing import IO
 
 import psutil
 
 from compression_gate.errors import SearchError
 from compression_gate.measurers.machine import usable_cores
-from compression_gate.records.trial import Answer
-from compression_gate.search.base import Request
+from compression_gate.records.trial import Answer, Request
 from compression_gate.search.executors.base import Place
+from compression_gate.search.executors.guard import posted
 from compression_gate.search.executors.watched import Watched, memory_of
 
 log = logging.getLogger("compression_gate")
@@ -41,6 +46,9 @@ class LocalExecutor:
         self.workers: list[Watched] = []
         self.peak_bytes = 0
         self.looked = 0.0
+        self.token, self.started = secrets.token_hex(8), 0
+        self.temporary: Path | None = None
+        self.guard: IO[bytes] | None = None
         self.most_bytes = place.memory_bytes or int(psutil.virtual_memory().total * SPARE_SHARE)
 
     @property
@@ -88,8 +96,14 @@ class LocalExecutor:
             raise SearchError(f"search: expected to start a process for trials, got {error}") from error
 
     def start(self) -> Watched:
-        """Start one more process."""
-        worker = Watched(self.worker, self.place.suite, self.place.folder)
+        """Start one more process, the first with a guard."""
+        if self.temporary is None:  # its name is short: those of sockets in it have room for 100 letters
+            self.temporary = Path(tempfile.mkdtemp(prefix="trials-"))
+        if self.guard is None:
+            self.guard = posted(self.token, self.temporary)
+        token, folder = f"{self.token}.{self.started}", self.temporary / str(self.started)
+        self.started += 1
+        worker = Watched(self.worker, self.place.suite, self.place.folder, token, folder)
         self.workers.append(worker)
         return worker
 
@@ -160,3 +174,8 @@ class LocalExecutor:
         self.waiting.clear()
         for worker in list(self.workers):
             self.remove(worker)
+        if self.guard is not None:
+            self.guard.close()
+        if self.temporary is not None:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+        self.guard = self.temporary = None

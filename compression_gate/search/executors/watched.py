@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import select
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -24,43 +22,39 @@ import psutil
 from pydantic import ValidationError
 
 from compression_gate.measurers.workers import environment, how_it_ended
-from compression_gate.records.trial import Answer
-from compression_gate.search.base import Request
+from compression_gate.records.trial import Answer, Request
+from compression_gate.search.executors.guard import TOKEN, end_all
 
-TOKEN = "COMPRESSION_GATE_TRIALS"  # noqa: S105  # the name of a variable
 LONGEST_LINE = 10_000_000  # bytes; an answer has a few thousand
 READ_BYTES = 65_536
 LAST_LINES = 5
 LONGEST_REASON = 2_000
-KILLS = 10  # what is killed may have started something a moment before
 
 
 class Watched:
     """A worker, and the trial it is at.
 
     Args:
+        token: its own, by which all that it starts is found.
+        temporary: a folder for what it and these write; made here, removed with it.
         module: run as ``python -m module SUITE FOLDER``; reads a request a line, and writes an answer a line, its
             number before it.
     """
 
-    def __init__(self, module: str, suite: Path, folder: Path) -> None:
-        self.token = secrets.token_hex(8)
-        self.temporary = Path(tempfile.mkdtemp(prefix="trials-"))  # short: names of sockets have room for 100 letters
-        self.errors = folder / "workers" / f"{self.token}.log"
+    def __init__(self, module: str, suite: Path, folder: Path, token: str, temporary: Path) -> None:
+        self.token, self.temporary = token, temporary
+        temporary.mkdir()
+        self.errors = folder / "workers" / f"{token}.log"
         self.errors.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with self.errors.open("wb") as errors:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-m", module, str(suite.resolve()), str(folder.resolve())],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    env={**environment(1), TOKEN: self.token, "TMPDIR": str(self.temporary)},
-                    start_new_session=os.name == "posix",
-                )
-        except OSError:
-            shutil.rmtree(self.temporary, ignore_errors=True)
-            raise
+        with self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, str(suite.resolve()), str(folder.resolve())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**environment(1), TOKEN: token, "TMPDIR": str(temporary)},
+                start_new_session=os.name == "posix",
+            )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.requests, self.answers = self.process.stdin, self.process.stdout
@@ -129,10 +123,7 @@ class Watched:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for _ in range(KILLS):
-            if not (left := [one for one in psutil.process_iter() if has_token(one, self.token)]):
-                break
-            kill_all(left)
+        end_all(self.token)
         for pipe in (self.requests, self.answers):
             with contextlib.suppress(OSError):  # what nobody reads any more cannot be flushed
                 pipe.close()
@@ -148,21 +139,6 @@ def answer_in(line: bytes, number: int) -> Answer | None:
         return Answer.model_validate_json(text)
     except ValidationError:
         return None
-
-
-def has_token(process: psutil.Process, token: str) -> bool:
-    """Whether a process descends from the worker of a token."""
-    try:
-        return bool(process.environ().get(TOKEN) == token)
-    except (psutil.Error, OSError):  # another user's, or gone
-        return False
-
-
-def kill_all(processes: Iterable[psutil.Process]) -> None:
-    """Kill what is still there of some processes."""
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
 
 
 def memory_of(pids: Iterable[int]) -> dict[int, int]:
