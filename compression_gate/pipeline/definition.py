@@ -238,7 +238,7 @@ def missing_params(suite: Path) -> dict[str, list[str]]:
     return missing
 
 
-def missing_outputs(suite: Path) -> dict[str, list[str]]:
+def undeclared_outputs(suite: Path) -> dict[str, list[str]]:
     """For each stage of the suite's `dvc.yaml`, what it writes and does not declare: DVC would leave old ones there."""
     stages = read_definition(suite)
     missing: dict[str, list[str]] = {}
@@ -288,7 +288,7 @@ def check_definition(params: Params, suite: Path) -> None:
     problems += [
         f"{FILE_NAME}: stages.{name}: expected {', '.join(files)} among its outs, metrics or plots, got no such line: "
         "`compression-gate init --refresh` adds it"
-        for name, files in missing_outputs(suite).items()
+        for name, files in undeclared_outputs(suite).items()
     ]
     problems += [
         f"{FILE_NAME}: stages.{name}.cmd: expected 'compression-gate {name}', got {stage.get('cmd')!r}"

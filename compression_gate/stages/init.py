@@ -18,8 +18,8 @@ from compression_gate.pipeline.definition import (
     as_dvc_yaml,
     dep_path,
     missing_deps,
-    missing_outputs,
     missing_params,
+    undeclared_outputs,
 )
 from compression_gate.pipeline.dvc import git_root
 from compression_gate.records.base import write_text
@@ -155,7 +155,7 @@ def refresh(suite: Path) -> str:
     from ruamel.yaml import YAML
 
     params = read_params(suite)
-    missing, unread, unwritten = missing_deps(params, suite), missing_params(suite), missing_outputs(suite)
+    missing, unread, unwritten = missing_deps(params, suite), missing_params(suite), undeclared_outputs(suite)
     path = suite / FILE_NAME
     old = path.read_text(encoding="utf-8")
     yaml = YAML()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, ParamsError
-from compression_gate.pipeline.definition import STAGES, STATE, check_definition
+from compression_gate.pipeline.definition import DEFINITION, STAGES, STATE, check_definition, outputs_of
 from compression_gate.pipeline.dvc import dvc_root, missing_outputs, reproduce, set_up
 from compression_gate.pipeline.evidence import require_earlier
 from compression_gate.pipeline.references import resolve
@@ -29,7 +29,7 @@ from compression_gate.records.waivers import read_waivers
 from compression_gate.stages.check import releases_of
 
 log = logging.getLogger("compression_gate")
-VERDICT, REPORT = Path("reports/verdict.json"), Path("reports/report.md")
+VERDICT = Path("reports/verdict.json")
 UNEXPLAINED = 4
 
 
@@ -169,7 +169,7 @@ def record_crash(suite: Path, params: Params, failure: Failure) -> None:
     from compression_gate.stages import gate, report
 
     try:
-        for name in (VERDICT, REPORT):
+        for name in (str(VERDICT), *outputs_of(DEFINITION["report"])):
             (suite / name).unlink(missing_ok=True)
         gate.crashed_verdict(suite, params, failure.model_dump())
         report.run(suite)

@@ -17,6 +17,7 @@ from compression_gate.errors import CompressionGateError, MissingDependencyError
 from compression_gate.stages import run
 
 OLD = '{"status": "pass"}'
+REPORTS = ("reports/report.md", "reports/report.html", "reports/junit.xml", "reports/plots/steps.csv")
 
 
 @pytest.fixture
@@ -26,7 +27,9 @@ def ready(suite, monkeypatch):
     monkeypatch.setattr(run, "set_up", lambda *_: None)
     (suite.path / "reports").mkdir()
     (suite.path / "reports/verdict.json").write_text(OLD)
-    (suite.path / "reports/report.md").write_text("an older report")
+    for name in REPORTS:
+        (suite.path / name).parent.mkdir(exist_ok=True)
+        (suite.path / name).write_text("an older report")
     return suite
 
 
@@ -76,7 +79,7 @@ def test_on_a_full_disk_no_older_verdict_or_report_is_left(ready, monkeypatch):
     monkeypatch.setattr(gate, "crashed_verdict", raising(OSError(28, "No space left on device")))
     assert run.run(ready.path, run.Request()).exit_code == 4
     assert not (ready.path / "reports/verdict.json").exists()
-    assert not (ready.path / "reports/report.md").exists()
+    assert [name for name in REPORTS if (ready.path / name).exists()] == []
 
 
 def test_params_that_change_while_it_runs_do_not_hide_the_failure(ready, monkeypatch):
