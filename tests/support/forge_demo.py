@@ -168,7 +168,8 @@ def project(folder: Path) -> None:
     write(folder / ".github/workflows/gate.yml", GATE)
     write(folder / ".github/workflows/post.yml", POST)
     git(folder, "init", "-q", "-b", "feature")
-    subprocess.run([sys.executable, "-m", "compression_gate", "init", "-C", "shapes"], cwd=folder, check=True)
+    words = [sys.executable, "-m", "compression_gate", "init", "-C", "shapes"]
+    subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     (folder / ".github/workflows/compression-gate-shapes.yml").unlink()
     commit(folder, "A suite")
 
@@ -256,8 +257,13 @@ SHOWN = re.compile(r"::warning|uploaded |the action says|: comment |[✔✘◐!]
 
 def lines_of(run: Run) -> list[str]:
     """The lines of a log that say what happened."""
-    said = (line.partition(" | ")[2].strip() for line in run.log.splitlines() if " | " in line)
-    return [line for line in said if SHOWN.search(line)]
+    found = []
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", run.log).splitlines():
+        # act shows a command of the runner's as it is, and everything else that a step prints behind a bar.
+        said = line[line.index("::warning") :] if "::warning" in line else line.partition(" | ")[2].strip()
+        if SHOWN.search(said):
+            found.append(said)
+    return found
 
 
 def main() -> int:
