@@ -31,11 +31,14 @@ LEVELS = 20  # of shading, each a class of the style sheet
 WORST_LOSS = 0.2  # of a fraction: where a layer's loss is shaded in full
 MOST_SLICES = 12  # rows of a rule that are open; the others are one click away
 MOST_LAYERS = 40
+MOST_OPEN = 100  # checks that fail or are undecided; those of slices stand under their rule too
 
 
 def rendered(findings: Findings) -> str:
     """The report as HTML."""
     verdict = findings.verdict
+    slices = slices_of(verdict.checks)
+    drawn = {id(check) for _, _, found in slices for check in found}  # below, where there is a scale for them
     word, _, rest = wording.headline(findings, verdict.status).partition(". ")
     return page(
         "report.html.j2",
@@ -48,9 +51,9 @@ def rendered(findings: Findings) -> str:
         notes=[*findings.adoptions, *wording.notes_of(verdict)],
         open_checks=[check for check in wording.ordered(verdict.checks) if check.status != "pass"],
         blocking=[check for check in verdict.checks if check.level == "block" and check.status == "pass"],
-        passing=[check for check in verdict.checks if check.status == "pass"],
+        passing=[check for check in verdict.checks if check.status == "pass" and id(check) not in drawn],
         panels=plots_models.trade_off_panels(verdict, findings.tried),
-        slices=slices_of(verdict.checks),
+        slices=slices,
         ratio_plots=ratio_plots(findings),
         waterfall=waterfall_of(findings),
         layers=layers_of(findings),
@@ -91,6 +94,7 @@ def environment() -> Environment:
         shade=shade,
         most_slices=MOST_SLICES,
         most_layers=MOST_LAYERS,
+        most_open=MOST_OPEN,
     )
     return made
 
