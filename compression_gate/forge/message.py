@@ -136,7 +136,7 @@ def refusal(suite: str, reason: str, exit_code: int, origin: Origin = Origin()) 
     headline = f"{wording.TITLES['error']}. There is no verdict to show."
     body = f"# {EMOJI['error']} {headline}\n\nSuite **{escaped(name)}**: {escaped(text)}\n"
     return Message(
-        suite=disarmed(suite),
+        suite=name,
         status="error",
         exit_code=exit_code,
         headline=headline,

@@ -130,8 +130,8 @@ def on_github(request: Request) -> Outcome:
     job = jobs.github_job(request.sha)
     forge = github.Forge(job=job) if job.token and job.repository and job.sha and not request.dry else None
     if request.opening:
-        names = request.suites or (request.suite.resolve().name,)
-        words = {name: forge.open_check(name) if forge else "left out: no token" for name in names}
+        names = [line(name, 100) for name in request.suites or (request.suite.resolve().name,)]
+        words = {name: forge.open_check(name) if forge else why_silent(job, dry=request.dry) for name in names}
         return told(
             request, Gathered(), [opened(name, word, forge.warnings if forge else []) for name, word in words.items()]
         )
@@ -145,9 +145,8 @@ def on_github(request: Request) -> Outcome:
     for message in gathered.messages:
         jobs.add_summary(message.body)
         if forge is None:
-            why = "dry run" if request.dry else "no token" if not job.token else "no repository or commit is known"
             sent = github.planned(message, pulls) if request.dry else {}
-            posted.append(silent(message, f"left out: {why}", sent))
+            posted.append(silent(message, why_silent(job, dry=request.dry), sent))
         else:
             posted.append(delivered(message, forge, pulls, request))
         # A check run shows the notes by itself; where there is none, the job's own log does.
@@ -177,6 +176,11 @@ def delivered(message: Message, forge: object, pulls: Sequence[int], request: Re
         annotations=min(len(message.annotations), MOST_ANNOTATIONS) if check in ("created", "completed") else 0,
         warnings=tuple(forge.warnings[before:]),
     )
+
+
+def why_silent(job: jobs.Job, *, dry: bool) -> str:
+    """Why nobody is asked."""
+    return f"left out: {'dry run' if dry else 'no repository or commit is known' if job.token else 'no token'}"
 
 
 def silent(message: Message, why: str, sent: dict[str, object]) -> Posted:

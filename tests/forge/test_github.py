@@ -87,6 +87,14 @@ def test_a_check_run_that_was_opened_is_completed(posting, job, fake) -> None:
     assert [(run["status"], run["conclusion"]) for run in fake.check_runs] == [("completed", "success")]
 
 
+def test_a_suite_with_an_odd_name_completes_what_it_opened(posting, job, fake, judged) -> None:
+    job()
+    odd = judged.rename(judged.parent / "a @1 #2  b")
+    posting(suite=odd, opening=True)
+    posting(suite=odd)
+    assert [run["status"] for run in fake.check_runs] == ["completed"]
+
+
 CONCLUSIONS = [(0, "success"), (1, "failure"), (2, "failure"), (3, "failure"), (4, "failure")]
 
 
