@@ -131,18 +131,19 @@ def axis_figure(metric: str, value: float) -> str:
 
 
 def limit_lines(panel: Panel, limits: Mapping[str, float | None]) -> list[Markup]:
-    """The limits, where they lie inside of the drawing."""
-    parts = []
+    """The limits, where they lie inside of the drawing; their names over both lines."""
+    lines, names = [], []
     if (value := limits[panel.quality]) is not None and panel.y.holds(value):
         y = panel.y.at(value)
+        lines.append(line(LEFT, y, RIGHT, y, "limit"))
         words = f"{panel.quality} limit {wording.figure(panel.quality, value)}"
-        parts += [line(LEFT, y, RIGHT, y, "limit"), text(RIGHT, y + 13, words, "key", "end")]
+        names.append(text(RIGHT, y + 13, words, "key", "end"))
     if (value := limits[panel.cost]) is not None and panel.x.holds(value):
         x = panel.x.at(value)
-        parts += [line(x, TOP - 6, x, BOTTOM + 10, "limit")]
-        right = x < (LEFT + RIGHT) / 2
-        parts.append(text(x, BOTTOM + 4, f"{panel.cost} limit", "key", "start" if right else "end", 5 if right else -5))
-    return parts
+        lines.append(line(x, TOP - 6, x, BOTTOM + 10, "limit"))
+        side, shift = ("start", 5) if x < (LEFT + RIGHT) / 2 else ("end", -5)
+        names.append(text(x, BOTTOM + 4, f"{panel.cost} limit", "key", side, shift))
+    return [*lines, *names]
 
 
 def front_line(panel: Panel, points: Sequence[Point]) -> list[Markup]:
