@@ -209,22 +209,22 @@ def keep(suite: Path, name: str, fewest: int) -> dict[str, Any]:
     """What a search recorded, as one document."""
     from compression_gate.records.params import read_params
     from compression_gate.stages.search import FOLDER as SEARCHES
-    from compression_gate.stages.search import JOURNAL, metric_of, opened_space
+    from compression_gate.stages.search import JOURNAL, metric_of
+    from compression_gate.stages.search_space import opened_space
 
     params = read_params(suite)
-    space = opened_space(suite, params)
+    space, known = opened_space(suite, params)
     genomes, reference, answers = read_journal(suite / SEARCHES / name / JOURNAL)
     goal = Goal.of(params.search, metric_of(params, reference), reference.figures)
     if len(answers) < fewest:
         raise SystemExit(f"{name}: expected a journal of at least {fewest} trials in full, got {len(answers)}")
-    sensitivity = suite / "reports/sensitivity.json"
     return {
         "search": name,
         "metric": goal.metric,
         "objectives": list(goal.names),
         "reference_bytes": reference.figures["size_bytes"],
         "space": plain_space(space),
-        "sensitivity": json.loads(sensitivity.read_text(encoding="utf-8")) if sensitivity.exists() else None,
+        "known": None if known is None else plain_knowledge(known),
         "machine": machine_fingerprint(),
         "start": genomes.get(0),
         "trials": [plain_row(genomes[number], answer, goal) for number, answer in sorted(answers.items())],
@@ -257,6 +257,15 @@ def plain_row(genome: Genome, answer: Answer, goal: Goal) -> dict[str, Any]:
         "violation": score.violation,
         "lost": goal.quality_lost(answer.figures),
         "size_bytes": answer.figures["size_bytes"],
+    }
+
+
+def plain_knowledge(known: Knowledge) -> dict[str, Any]:
+    """What was measured of the layers, as JSON holds it."""
+    return {
+        "table": known.table.model_dump(mode="json", by_alias=True),
+        "stored_bytes": known.stored_bytes,
+        "most_bytes": known.most_bytes,
     }
 
 
@@ -316,13 +325,9 @@ def table_from(document: dict[str, Any]) -> Recorded:
         )
         for one in document["trials"]
     ]
-    sensitivity = document["sensitivity"]
-    known = None
-    if sensitivity is not None:
-        known = Knowledge(
-            table=SensitivityTable.model_validate_json(json.dumps(sensitivity)),
-            stored_bytes=round(document["reference_bytes"]),
-        )
+    known = document["known"]
+    if known is not None:
+        known = Knowledge(**(known | {"table": SensitivityTable.model_validate_json(json.dumps(known["table"]))}))
     return Recorded(
         space=space_from(document["space"]),
         rows=rows,

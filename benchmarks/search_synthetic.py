@@ -13,6 +13,7 @@ Rows go to `benchmarks/results/search_synthetic.json`; what is there is not run 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -92,7 +93,7 @@ def row_of(name: str, kind: str, seed: int, trials: int = max(BUDGETS)) -> dict[
     for budget in (one for one in BUDGETS if one <= trials):
         part = scores[:budget]
         found[f"at {budget}"] = {
-            "hypervolume": round(covered(part), 5),
+            "hypervolume": round(float(covered(part)), 5),
             "smallest at 1 point": smallest(part, MOST_LOST),
             "smallest at 0.5 points": smallest(part, MOST_LOST / 2),
             "feasible": sum(score.violation == 0 for score in part),
@@ -156,24 +157,22 @@ def main() -> None:
     parser.add_argument("--spaces", nargs="*", default=list(SPACES))
     parser.add_argument("--tuning", action="store_true", help="other networks; nothing is stored")
     parser.add_argument("--trials", type=int, default=max(BUDGETS))
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="another file, for two processes at once")
+    parser.add_argument("--markdown", action="store_true", help="print what is stored")
     asked = parser.parse_args()
-    rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() and not asked.tuning else []
+    kept = asked.results.exists() and not asked.tuning
+    rows = json.loads(asked.results.read_text(encoding="utf-8")) if kept else []
     if not asked.markdown:
         done = {(row["searcher"], row["space"], row["seed"]) for row in rows}
         for kind in asked.spaces:
-            for name in asked.searchers:
-                if name == "ilp" and kind != "by layer":
-                    continue
-                for seed in range(asked.seeds):
-                    key = (name, kind, seed + TUNING * asked.tuning)
-                    if key in done:
-                        continue
+            for seed, name in itertools.product(range(asked.seeds), asked.searchers):
+                key = (name, kind, seed + TUNING * asked.tuning)
+                if key not in done and (name != "ilp" or kind == "by layer"):
                     row = row_of(name, kind, key[2], asked.trials)
                     row["machine"], row["load"] = machine_fingerprint(), round(os.getloadavg()[0], 2)
                     rows.append(row)
                     if not asked.tuning:
-                        RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+                        asked.results.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print("\n".join(markdown(rows)))
 
 

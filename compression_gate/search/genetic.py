@@ -5,6 +5,9 @@ from __future__ import annotations
 from compression_gate.search.base import Setup
 from compression_gate.search.sampled import Sampled
 
+MUTATED = 4.0  # genes of a child, on average: about half of them belong to steps that are left out and change nothing
+MOST_MUTATED = 0.5
+
 
 class Genetic(Sampled):
     """Non-dominated sorting with crowding, broken limits counting more than any objective.
@@ -18,5 +21,6 @@ class Genetic(Sampled):
     def __init__(self, setup: Setup) -> None:
         from optuna.samplers import NSGAIISampler
 
-        sampler = NSGAIISampler(population_size=setup.population, seed=setup.seed)
+        share = min(MOST_MUTATED, MUTATED / max(1, len(setup.space.genes)))
+        sampler = NSGAIISampler(population_size=setup.population, seed=setup.seed, mutation_prob=share)
         super().__init__(setup, sampler)

@@ -41,7 +41,8 @@ RATE = 0.01
 UPDATES = 3  # of the network for every trial told
 ROWS = 1500  # walked stops in one update
 PREFERENCES = 4  # in one update
-SHARPNESS = 0.06  # the best share of the trials that is imitated most
+CORNERS = 0.5  # under 1, so that preferences for one objective above all come often
+SHARPNESS = 0.03  # the best share of the trials that is imitated most
 FEWEST_BEST = 3.0
 EXPLORED = 0.08  # of the actions are pure chance
 ENTROPY = 0.01
@@ -130,8 +131,8 @@ class Policy:
         self.due += UPDATES
 
     def preference(self) -> np.ndarray:
-        """Weights of the objectives, all equally likely, the largest 1, ``(D,)``."""
-        weights = self.numbers.dirichlet(np.ones(self.values))
+        """Weights of the objectives, drawn anew, the largest 1, ``(D,)``."""
+        weights = self.numbers.dirichlet(np.full(self.values, CORNERS))
         return np.asarray(weights / weights.max())
 
     def propose(self, kept: Genome | None = None, keeps: Callable[[Stop], bool] = lambda stop: False) -> Genome:

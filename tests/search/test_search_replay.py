@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_space import known
+from small_space import space as layered
 
 from compression_gate.records.trial import Answer
 from compression_gate.search.base import Setup
@@ -65,7 +67,7 @@ def document(replay, count: int = 60):
         "objectives": ["quality", "size_bytes"],
         "reference_bytes": 1000.0,
         "space": json.loads(json.dumps(replay.plain_space(one))),
-        "sensitivity": None,
+        "known": None,
         "start": genomes[0],
         "trials": [replay.plain_row(genome, answered(genome), goal()) for genome in genomes],
     }
@@ -80,6 +82,19 @@ def test_table_holds_the_same_space_again(replay, table):
     assert table.space.genes == space().genes
     for row in table.rows[:10]:
         assert table.space.steps_of(row.genome) == space().steps_of(row.genome)
+
+
+def test_table_holds_what_is_known_of_layers_again(replay):
+    found = known(most_bytes=5e4)
+    plain = document(replay) | {
+        "space": json.loads(json.dumps(replay.plain_space(layered()))),
+        "known": json.loads(json.dumps(replay.plain_knowledge(found))),
+        "trials": [],
+    }
+    table = replay.table_from(plain)
+    assert table.known == found
+    assert table.space.genes == layered().genes
+    assert replay.names_for(table, ["ilp"]) == ["ilp"]
 
 
 def test_recorded_trials_answer_once_each_and_the_nearest_first(table, replay):
