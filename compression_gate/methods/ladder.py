@@ -15,7 +15,7 @@ from torch import nn
 
 from compression_gate.errors import CompressionError, ExportError, ParamsError
 from compression_gate.modules.surgery import CONVOLUTIONS
-from compression_gate.records.params import FILE_NAME, CompressTarget, Params
+from compression_gate.records.params import FILE_NAME, Params
 
 Steps = tuple[dict[str, Any], ...]
 INTEGER_RUNTIMES = ("onnxruntime", "openvino")  # those that multiply integers; elsewhere they are computed in float
@@ -25,6 +25,8 @@ TUNING_EPOCHS = 2  # of distillation behind pruning, and of quantization-aware t
 BUDGETS = tuple(quarter / 4 for quarter in range(8, 32))  # mean bits, 2 to 7.75
 RATIOS = tuple(twentieth / 20 for twentieth in range(1, 19))  # pruning ratios, 0.05 to 0.9
 TRAINED_BITS = (2, 4, 8)
+PRICED_EPOCHS = 6
+PRICED_SHARE = 0.98  # of the bytes allowed: what a target is met within, with the structure beside the tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,7 @@ class Facts:
             can only be stored as integers.
         integers: whether the runtime multiplies integers.
         packed: whether files hold 4 and 2 bits in less than a byte.
+        coded: whether the coded file ships.
     """
 
     rounded: bool
@@ -43,6 +46,7 @@ class Facts:
     integers: bool
     packed: bool
     told: tuple[str, ...]
+    coded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,7 @@ def facts_of(model: nn.Module, runtime: str, file_format: str) -> Facts:
         stored=any(isinstance(module, STORED) for module in model.modules()),
         integers=integers,
         packed=packed,
+        coded=file_format == "coded",
         told=(
             f"weights by layer type: {layers or 'none of a known type'}",
             f"{runtime} {'multiplies integers' if integers else 'computes integers in float'}",
@@ -107,6 +112,12 @@ def trained_integers(bits: int) -> Steps:
     return ({"method": "quantization_aware_training", "bits": bits, "epochs": TUNING_EPOCHS, "distill": True},)
 
 
+def priced(most_bytes: float) -> Steps:
+    """Train with the price of bits in the loss, to a number of bytes."""
+    aim = max(1, int(most_bytes * PRICED_SHARE))
+    return ({"method": "rate_aware_training", "target_bytes": aim, "epochs": PRICED_EPOCHS},)
+
+
 def narrowed(ratio: float) -> Steps:
     """Remove channels, and learn from the reference."""
     return (
@@ -115,13 +126,14 @@ def narrowed(ratio: float) -> Steps:
     )
 
 
-def ladder(facts: Facts, target: CompressTarget, fits: Fits) -> Iterator[Rung]:
+def ladder(facts: Facts, most_bytes: float, state_bytes: int, fits: Fits) -> Iterator[Rung]:
     """Yield the rungs in order: what costs nothing first, then what costs training, then what costs channels too.
 
     Args:
+        most_bytes: that the file may take; state_bytes: of the reference's plain weights.
         fits: whether a chain's file would be small enough, told without training it.
     """
-    need = f"{target.compression_ratio:g} × smaller"
+    need = f"{state_bytes / most_bytes:g} × smaller"
     yield checked("8 bits", "nothing is trained, and 8 bits lose least", integers(facts, bits=8), fits, need)
     if facts.packed:
         yield searched(
@@ -132,6 +144,13 @@ def ladder(facts: Facts, target: CompressTarget, fits: Fits) -> Iterator[Rung]:
             fits,
             need,
             smallest=integers(facts, bits=2),
+        )
+    if facts.coded:
+        yield Rung(
+            name="priced bits",
+            why="training pays for every bit of the coded file, so that its bytes come out as asked",
+            steps=priced(most_bytes),
+            epochs=PRICED_EPOCHS,
         )
     yield searched(
         "trained bits",

@@ -84,13 +84,30 @@ class CompressTarget(Section):
 
     Args:
         compression_ratio: bytes of the reference's ``model.safetensors`` over those of the file that ships.
+        size_bytes: instead: bytes of the file that ships.
         max_accuracy_drop: of the exported files, on the validation split, 0-1.
         max_epochs: trained by all chains that are tried, together.
     """
 
-    compression_ratio: float = Field(gt=1)
+    compression_ratio: float | None = Field(None, gt=1)
+    size_bytes: int | None = Field(None, ge=1)
     max_accuracy_drop: float = Field(ge=0, lt=1)
     max_epochs: int = Field(8, ge=0)
+
+    @model_validator(mode="after")
+    def one_measure_of_size(self) -> CompressTarget:
+        """Both would contradict each other, or say the same twice."""
+        if (self.compression_ratio is None) == (self.size_bytes is None):
+            raise ValueError("expected exactly one of compression_ratio and size_bytes")
+        return self
+
+    def most_bytes(self, state_bytes: int) -> float:
+        """What the file that ships may take.
+
+        Args:
+            state_bytes: of the reference's ``model.safetensors``.
+        """
+        return float(self.size_bytes) if self.size_bytes is not None else state_bytes / (self.compression_ratio or 1.0)
 
 
 class CompressParams(Section):

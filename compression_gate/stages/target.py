@@ -72,7 +72,8 @@ def climb(target: CompressTarget, facts: Facts, workshop: Workshop) -> Chosen:
     for line in facts.told:
         log.info("compress: target: %s", line)
     tried: list[Tried] = []
-    for rung in ladder(facts, target, fitting(target, facts, workshop)):
+    most = target.most_bytes(workshop.state_bytes)
+    for rung in ladder(facts, most, workshop.state_bytes, fitting(target, facts, workshop)):
         left = target.max_epochs - sum(one.epochs for one in tried)
         if rung.reason is None and rung.epochs > left:
             text = f"needs {rung.epochs} epochs: {left} of {target.max_epochs} are left"
@@ -89,7 +90,7 @@ def climb(target: CompressTarget, facts: Facts, workshop: Workshop) -> Chosen:
                 log.info("compress: target: %s", told(row))
                 return Chosen(methods=methods, made=made, record=record)
         log.info("compress: target: %s: %s", rung.name, tried[-1].reason)
-    raise CompressionError(refusal(target, tried))
+    raise CompressionError(refusal(target, ratio_of(target, workshop), tried))
 
 
 def attempt(rung: Rung, methods: list[Method], target: CompressTarget, workshop: Workshop) -> tuple[Tried, Made | None]:
@@ -101,8 +102,8 @@ def attempt(rung: Rung, methods: list[Method], target: CompressTarget, workshop:
         return row.model_copy(update={"reason": str(error)}), None
     ratio, drop = workshop.state_bytes / made.size_bytes, workshop.reference_accuracy - made.accuracy
     missed = []
-    if ratio < target.compression_ratio:
-        missed.append(f"{ratio:.2f} × smaller, asked for {target.compression_ratio:g} ×")
+    if made.size_bytes > (most := target.most_bytes(workshop.state_bytes)):
+        missed.append(f"{ratio:.2f} × smaller, asked for {workshop.state_bytes / most:g} ×")
     if drop > target.max_accuracy_drop:
         missed.append(f"loses {100 * drop:.2f} points, allowed {100 * target.max_accuracy_drop:g}")
     figures = {
@@ -117,7 +118,7 @@ def attempt(rung: Rung, methods: list[Method], target: CompressTarget, workshop:
 
 def fitting(target: CompressTarget, facts: Facts, workshop: Workshop) -> Callable[[Steps], bool]:
     """Return whether a chain's file would be small enough: its weights counted, and the graph as that of 8 bits."""
-    allowed = workshop.state_bytes / target.compression_ratio * MARGIN
+    allowed = target.most_bytes(workshop.state_bytes) * MARGIN
     sizes: dict[str, int] = {}
 
     def weights_of(steps: Steps) -> tuple[nn.Module, int]:
@@ -151,7 +152,7 @@ def options_of(methods: Iterable[Method]) -> tuple[dict[str, Any], ...]:
 def choice(target: CompressTarget, facts: Facts, workshop: Workshop, tried: list[Tried]) -> Choice:
     """Write the choice down."""
     return Choice(
-        compression_ratio=target.compression_ratio,
+        compression_ratio=ratio_of(target, workshop),
         max_accuracy_drop=target.max_accuracy_drop,
         max_epochs=target.max_epochs,
         facts=facts.told,
@@ -162,6 +163,11 @@ def choice(target: CompressTarget, facts: Facts, workshop: Workshop, tried: list
     )
 
 
+def ratio_of(target: CompressTarget, workshop: Workshop) -> float:
+    """How many times smaller the file is to be."""
+    return workshop.state_bytes / target.most_bytes(workshop.state_bytes)
+
+
 def told(row: Tried) -> str:
     """What a rung's file came to."""
     return (
@@ -170,12 +176,12 @@ def told(row: Tried) -> str:
     )
 
 
-def refusal(target: CompressTarget, tried: list[Tried]) -> str:
+def refusal(target: CompressTarget, ratio: float, tried: list[Tried]) -> str:
     """Say what came nearest, and what each rung missed."""
     made = [row for row in tried if row.size_bytes is not None]
-    nearest = min(made, key=lambda row: distance(row, target), default=None)
+    nearest = min(made, key=lambda row: distance(row, ratio, target.max_accuracy_drop), default=None)
     rungs = "; ".join(f"{row.name}: {row.reason}" for row in tried)
-    asked = f"{target.compression_ratio:g} × smaller at {100 * target.max_accuracy_drop:g} points or less"
+    asked = f"{ratio:g} × smaller at {100 * target.max_accuracy_drop:g} points or less"
     best = f"nearest was {told(nearest)}" if nearest else "no chain could be made"
     return (
         f"{WHERE}: expected {asked}, got no chain that reaches it: {best} ({rungs}): "
@@ -183,8 +189,8 @@ def refusal(target: CompressTarget, tried: list[Tried]) -> str:
     )
 
 
-def distance(row: Tried, target: CompressTarget) -> float:
+def distance(row: Tried, ratio: float, max_accuracy_drop: float) -> float:
     """How far a file is from the target, in shares of what was asked for; both ends count alike."""
-    bytes_short = max(0.0, target.compression_ratio / (row.compression_ratio or 1.0) - 1)
-    too_much = max(0.0, (row.accuracy_drop or 0.0) - target.max_accuracy_drop)
-    return bytes_short + too_much / max(target.max_accuracy_drop, LEAST_DROP)
+    bytes_short = max(0.0, ratio / (row.compression_ratio or 1.0) - 1)
+    too_much = max(0.0, (row.accuracy_drop or 0.0) - max_accuracy_drop)
+    return bytes_short + too_much / max(max_accuracy_drop, LEAST_DROP)

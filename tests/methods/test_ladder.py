@@ -8,9 +8,9 @@ from torch import nn
 from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods.chain import built
 from compression_gate.methods.ladder import check_target, facts_of, ladder, without_training
-from compression_gate.records.params import CompressTarget, Params, Step
+from compression_gate.records.params import Params, Step
 
-TARGET = CompressTarget(compression_ratio=10, max_accuracy_drop=0.01)
+MOST, STATE = 1_000.0, 10_000  # bytes: ten times smaller
 
 
 class Words(nn.Module):
@@ -23,7 +23,7 @@ CONVOLUTIONS, WORDS = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Linear(4, 3)), Words(
 
 
 def rungs(model, runtime="onnxruntime", file_format="onnx", fits=lambda _: True):
-    return list(ladder(facts_of(model, runtime, file_format), TARGET, fits))
+    return list(ladder(facts_of(model, runtime, file_format), MOST, STATE, fits))
 
 
 def methods(rung):
@@ -45,6 +45,16 @@ def test_layers_runtime_and_format_say_how_weights_become_integers(model, runtim
     assert len(found) == count
     assert len({rung.name for rung in found}) == count
     assert all(rung.why for rung in found)
+
+
+def test_the_coded_file_has_a_rung_that_is_trained_to_its_bytes():
+    found = {rung.name: rung for rung in rungs(CONVOLUTIONS, file_format="coded")}
+    (step,) = found["priced bits"].steps
+    assert step["method"] == "rate_aware_training"
+    assert 0.95 * MOST < step["target_bytes"] < MOST
+    assert step["epochs"] == found["priced bits"].epochs
+    assert list(found).index("priced bits") < list(found).index("trained bits")
+    assert "priced bits" not in {rung.name for rung in rungs(CONVOLUTIONS)}
 
 
 @pytest.mark.parametrize("model", [CONVOLUTIONS, WORDS])
@@ -90,6 +100,6 @@ def test_a_rung_that_cannot_be_says_what_the_method_said():
 
 def test_a_target_without_an_accuracy_is_refused():
     task = {"model": "a:B", "data": "a:c", "kind": "regression"}
-    params = Params.model_validate({"task": task, "compress": {"target": TARGET.model_dump()}})
+    params = Params.model_validate({"task": task, "compress": {"target": {"size_bytes": 9, "max_accuracy_drop": 0.01}}})
     with pytest.raises(ParamsError, match=r"compress\.target\.max_accuracy_drop: .*got 'regression'"):
         check_target(params)

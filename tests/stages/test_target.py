@@ -8,7 +8,7 @@ from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.choice import Tried
 from compression_gate.records.metrics import CompressionRecord
-from compression_gate.records.params import CompressTarget, read_params
+from compression_gate.records.params import read_params
 from compression_gate.stages import compress, prepare, recipe_check, train
 from compression_gate.stages.target import distance
 
@@ -74,14 +74,37 @@ def test_the_nearest_miss_is_named_with_its_figures(trained, monkeypatch):
 
 
 FAR = Tried(name="a", why="b", compression_ratio=10.0, accuracy_drop=0.03)
-TARGET = CompressTarget(compression_ratio=20, max_accuracy_drop=0.01)
 
 
 @pytest.mark.parametrize(
     ("figures", "expected"), [({}, 3.0), ({"compression_ratio": 20.0}, 2.0), ({"accuracy_drop": 0.0}, 1.0)]
 )
 def test_distance_counts_both_ends_in_shares_of_what_was_asked_for(figures, expected):
-    assert distance(FAR.model_copy(update=figures), TARGET) == pytest.approx(expected)
+    assert distance(FAR.model_copy(update=figures), 20, 0.01) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("given", [{}, {"compression_ratio": 4, "size_bytes": 900}])
+def test_a_target_has_one_measure_of_size(suite, given):
+    suite.edit("compress", {"target": {"max_accuracy_drop": 0.01, **given}})
+    with pytest.raises(ParamsError, match="expected exactly one of compression_ratio and size_bytes"):
+        read_params(suite.path)
+
+
+def test_bytes_are_a_target_as_a_ratio_is(trained):
+    state = Artifact.open(trained.path / "models/reference").state_bytes
+    trained.edit("compress.target", {"size_bytes": int(state / 2.5), "max_accuracy_drop": 0.1})
+    record = compress.run(trained.path)
+    assert record.choice.chosen == "8 bits"
+    assert record.choice.compression_ratio == pytest.approx(2.5, rel=1e-3)
+
+
+def test_a_coded_file_is_trained_to_the_bytes_that_were_asked_for(trained):
+    state = Artifact.open(trained.path / "models/reference").state_bytes
+    most = int(state / 40)
+    trained.edit("compress", {"target": {"size_bytes": most, "max_accuracy_drop": 0.6}, "format": "coded"})
+    record = compress.run(trained.path)
+    assert record.choice.chosen == "priced bits"
+    assert 0.9 * most < record.size_bytes <= most
 
 
 @pytest.mark.parametrize("other", [{"steps": [{"method": "distillation"}]}, {"recipe": "best.yaml"}])
@@ -93,6 +116,7 @@ def test_a_target_beside_steps_or_a_recipe_is_refused(suite, other):
 
 BAD = [
     ({"compression_ratio": 1}, "compression_ratio"),
+    ({"compression_ratio": None, "size_bytes": 0}, "size_bytes"),
     ({"max_accuracy_drop": 1.0}, "max_accuracy_drop"),
     ({"max_epochs": -1}, "max_epochs"),
     ({"ratio": 3}, "ratio"),
