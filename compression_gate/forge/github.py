@@ -107,8 +107,9 @@ class Forge:
     def pause_after(self, error: GithubException, wait: float | None) -> float | None:
         """How long to wait before trying again; None where that would not help or take too long."""
         headers = {key.lower(): value for key, value in (error.headers or {}).items()}
+        spent = error.status == 403 and headers.get("x-ratelimit-remaining") == "0"
         limited = isinstance(error, RateLimitExceededException) or error.status == 429 or "retry-after" in headers
-        if limited:
+        if limited or spent:
             asked = number(headers.get("retry-after"))
             if asked is None and headers.get("x-ratelimit-remaining") == "0":
                 asked = max(0.0, (number(headers.get("x-ratelimit-reset")) or 0.0) - time.time())
@@ -135,7 +136,8 @@ class Forge:
         head = self.job.head
         if pull.head.sha != self.job.sha:
             return False
-        return head is None or (pull.head.ref == head.branch and pull.head.repo.full_name == head.repository)
+        source = pull.head.repo  # None where the fork is gone
+        return head is None or (pull.head.ref == head.branch and bool(source) and source.full_name == head.repository)
 
     def comment(self, pull: int, message: Message, *, fresh: bool = True) -> str:
         """Write or edit the suite's comment; returns what became of it.

@@ -75,6 +75,15 @@ def test_a_pull_request_of_another_head_gets_no_comment(follow, packed, fake, ot
     assert not fake.comments
 
 
+def test_a_pull_request_whose_fork_is_gone_gets_no_comment(follow, packed, fake) -> None:
+    fake.add_pull(PULL, SHA, "feature", STRANGER)
+    fake.pulls[0]["head"]["repo"] = None
+    fake.add_artifact(99, "compression-gate-suite", packed())
+    (done,) = follow().posted
+    assert (done.comment, done.warnings) == ("left out: no open pull request", ())
+    fake.violations.clear()  # GitHub sends null here, and its text does not know it
+
+
 def test_a_number_inside_of_the_upload_is_no_part_of_it(follow, packed, fake) -> None:
     fake.add_pull(PULL, SHA, "feature", STRANGER)
     fake.add_artifact(99, "compression-gate-suite", packed(pull_request=1))
