@@ -88,10 +88,11 @@ class CompressionRecord(Record):
     """`reports/compression.json`: the chain of steps, measured on the validation split.
 
     ``reference`` is the row before the first step; ``warnings`` name effects that the shipping format cannot show;
-    ``choice`` says how the steps were chosen where a target was asked for.
+    ``choice`` says how the steps were chosen where a target was asked for. Schema 1 lacks ``layer_bytes`` and is
+    read still: DVC may bring such a record back.
     """
 
-    schema_number: Literal[2] = Field(2, alias="schema")
+    schema_number: Literal[1, 2] = Field(2, alias="schema")
     recipe_digest: str
     reference: StepRecord
     steps: tuple[StepRecord, ...]

@@ -206,3 +206,15 @@ def test_search_of_another_reference_is_not_shown(whole: Path) -> None:
     )
     assert [point.role for point in report.tried_of([search], verdict)] == ["search one, trial 7"]
     assert report.tried_of([search.model_copy(update={"reference_digest": "another"})], verdict) == ()
+
+
+def test_record_of_before_layers_were_counted_is_shown_without_them(whole: Path) -> None:
+    path = whole / "reports/compression.json"
+    record = json.loads(path.read_text())
+    record["schema"] = 1
+    for step in (record["reference"], *record["steps"]):
+        del step["layer_bytes"]
+    path.write_text(json.dumps(record))
+    text = html.rendered(findings_of(whole))
+    assert 'id="steps"' in text
+    assert 'id="layers"' not in text
