@@ -73,7 +73,7 @@ class Trials:
         self.scores.append(score)
 
     def order(self, preference: np.ndarray) -> np.ndarray:
-        """Ranks of all trials under a preference, 0 for the best, ``(N,)``.
+        """Ranks of all trials under a preference, 0 for the best, equal for equals, ``(N,)``.
 
         Within the limits by the worst weighted objective (each by its own ranks, so that units do not matter), outside
         of them by how far; trials that failed are last.
@@ -86,10 +86,15 @@ class Trials:
         inside = np.flatnonzero(violations <= 0)
         if len(inside):
             values = np.array([self.scores[index].values for index in inside])
-            shares = values.argsort(axis=0, kind="stable").argsort(axis=0) / max(1, len(inside) - 1)
+            shares = np.stack([ranked(column) for column in values.T], axis=1) / max(1, len(inside) - 1)
             weighted = shares * preference
             worth[inside] = weighted.max(axis=1) + SPREAD * weighted.sum(axis=1)
-        return worth.argsort(kind="stable").argsort()
+        return ranked(worth)
+
+
+def ranked(values: np.ndarray) -> np.ndarray:
+    """How many values are smaller than each, ``(N,)``."""
+    return np.searchsorted(np.sort(values), values)
 
 
 class Policy:
