@@ -1,0 +1,117 @@
+"""The scripts of the actions, run by bash with a stand-in for the command: what they hand on and end with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+if not (ROOT / "action.yml").is_file() or shutil.which("bash") is None:
+    pytest.skip("needs the repository's actions, and bash", allow_module_level=True)
+STAND_IN = """\
+#!/bin/sh
+echo "$@" >> "$CALLS"
+case "$1" in
+  run) exit "$RUN_CODE" ;;
+  check) printf '%s' "$CHECKED"; exit "$RUN_CODE" ;;
+esac
+"""
+
+
+def step_of(path: str, **given: Any) -> dict[str, Any]:
+    """The one step of an action that has these values."""
+    steps = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))["runs"]["steps"]
+    (found,) = [step for step in steps if all(step.get(key) == value for key, value in given.items())]
+    return found
+
+
+@pytest.fixture
+def bash(tmp_path: Path) -> Callable[..., tuple[int, dict[str, str], list[str]]]:
+    """Return a callable(script, variables): its exit code, the outputs it sets, and the commands it calls."""
+    programs = tmp_path / "compression-gate-post/bin"
+    programs.mkdir(parents=True)
+    (programs / "compression-gate").write_text(STAND_IN)
+    (programs / "compression-gate").chmod(0o755)
+
+    def call(script: str, **variables: str) -> tuple[int, dict[str, str], list[str]]:
+        output, calls = tmp_path / "output", tmp_path / "calls"
+        output.write_text("")
+        calls.write_text("")
+        paths = {"GITHUB_OUTPUT": str(output), "CALLS": str(calls), "RUNNER_TEMP": str(tmp_path), "RUN_CODE": "0"}
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        # As a runner calls it.
+        words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+        done = subprocess.run(words, env={"PATH": path, **paths, **variables}, cwd=tmp_path, check=False)
+        outputs = dict(line.split("=", 1) for line in output.read_text().splitlines())
+        return done.returncode, outputs, calls.read_text().splitlines()
+
+    return call
+
+
+VERDICTS = [  # the exit code of run, what check prints, the status that is handed on
+    ("0", json.dumps({"status": "pass"}), "pass"),
+    ("1", json.dumps({"status": "fail"}), "fail"),
+    ("3", json.dumps({"status": "undecided"}), "undecided"),
+    ("4", json.dumps({"status": "error"}), "error"),
+    ("4", json.dumps({"status": "pass"}), "error"),  # a crash, and the verdict of before
+    ("2", "", "error"),
+    ("137", "", "error"),
+    ("0", "no JSON", "error"),
+    ("0", json.dumps({"status": "x\nreport=elsewhere"}), "error"),
+]
+
+
+@pytest.mark.parametrize(("code", "checked", "status"), VERDICTS)
+def test_the_action_hands_on_the_code_and_never_a_pass_that_is_none(bash, code, checked, status) -> None:
+    script = step_of("action.yml", id="run")["run"]
+    ended, outputs, calls = bash(script, SUITE="a b", POLICY="release", TARGET="", RUN_CODE=code, CHECKED=checked)
+    assert ended == 0, "what the verdict is must not stop the steps that tell it"
+    assert outputs == {"exit-code": code, "status": status, "report": "a b/reports/report.md"}
+    assert calls == ["run -C a b --policy release", "check -C a b --policy release --json"]
+
+
+def test_the_target_is_named_where_it_is_given(bash) -> None:
+    _, _, calls = bash(step_of("action.yml", id="run")["run"], SUITE=".", POLICY="p", TARGET="main; rm -rf x")
+    assert calls[0] == "run -C . --policy p --target main; rm -rf x"
+
+
+@pytest.mark.parametrize("code", ["0", "1", "2", "3", "4"])
+def test_the_action_ends_with_the_code(bash, code) -> None:
+    *_, last = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))["runs"]["steps"]
+    assert bash(last["run"], CODE=code)[0] == int(code)
+
+
+POSTS = [  # the event's action, the commit that was named, what is called
+    ("requested", "", ["post --suite a --suite b c --open"]),
+    ("completed", "", ["post --suite a --suite b c --follow --comment problems --chat"]),
+    ("", "f" * 40, [f"post --suite a --suite b c --head-sha {'f' * 40} --follow --comment problems --chat"]),
+]
+
+
+@pytest.mark.parametrize(("action", "sha", "expected"), POSTS)
+def test_the_poster_opens_when_a_run_begins_and_follows_when_it_ended(bash, action, sha, expected) -> None:
+    *_, last = yaml.safe_load((ROOT / "post/action.yml").read_text(encoding="utf-8"))["runs"]["steps"]
+    chat = "false" if action == "requested" else "true"
+    code, _, calls = bash(last["run"], SUITES="a\nb c\n\n", COMMENT="problems", CHAT=chat, SHA=sha, ACTION=action)
+    assert (code, calls) == (0, expected)
+
+
+NAMES = [("suite", "suite"), ("a b", "a_b"), ("ünï", "_n_"), ("x\ny", "x_y")]
+
+
+@pytest.mark.parametrize(("folder", "name"), NAMES)
+def test_an_artifact_s_name_holds_only_what_one_may_hold(bash, tmp_path, folder, name) -> None:
+    (tmp_path / folder).mkdir()
+    script = step_of("action.yml", id="place")["run"]
+    code, outputs, _ = bash(script, ACTION=str(ROOT), SUITE=folder, VERSION="", REQUIREMENTS="")
+    assert code == 0
+    assert outputs["name"].replace("__", "_") == name
+    assert len(outputs["key"]) == 40
