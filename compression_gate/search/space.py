@@ -20,7 +20,7 @@ from compression_gate.methods.base import Method
 from compression_gate.methods.chain import method_of, order_problems, recipe_of
 from compression_gate.records.params import Step
 from compression_gate.records.trial import Genome
-from compression_gate.search.genes import ByLayer, Choice, Gene, Number, filled, genes_in, grouped
+from compression_gate.search.genes import LAYERED, ByLayer, Choice, Gene, Number, filled, genes_in, grouped
 
 LEFT_OUT = "left out"
 PLACE = Number(low=0.0, high=1.0)
@@ -195,12 +195,15 @@ def space_of(declared: Iterable[Mapping[str, Any]], *, free_order: bool, units: 
             slots.append(slot_of(declaration, index, units, f"{where}.{index}"))
         except ParamsError as error:
             problems += error.problems
+    space = Space(slots=tuple(slots), free_order=free_order)
+    try:
+        check_options(space, where)
+    except ParamsError as error:
+        problems += error.problems
     if problems:
         raise ParamsError(problems)
     if not slots:
         raise ParamsError(f"{where}: expected at least one slot, got none: name a step, or leave the key out")
-    space = Space(slots=tuple(slots), free_order=free_order)
-    check_options(space, where)
     return space
 
 
@@ -254,15 +257,15 @@ def alternative_of(step: Mapping[str, Any], name: str, units: Units, where: str)
 
 
 def layered_methods(declared: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The methods that have strengths by layer somewhere in a declared space."""
+    """The methods that have strengths by layer somewhere in a declared space, whatever is wrong with the rest of it."""
     steps = [step for slot in declared for step in (slot.get("any_of") or [slot]) if isinstance(step, Mapping)]
-    return list(
-        dict.fromkeys(
-            str(step.get("method"))
-            for step in steps
-            if any(isinstance(gene, ByLayer) for _, gene in genes_in({**step, "method": ""}, WHERE))
-        )
-    )
+    return list(dict.fromkeys(str(step.get("method")) for step in steps if has_layers(step)))
+
+
+def has_layers(options: Mapping[str, Any]) -> bool:
+    """Whether an option, or one inside it, is open by layer."""
+    inner = [value for value in options.values() if isinstance(value, Mapping)]
+    return any(not set(LAYERED).isdisjoint(value) or has_layers(value) for value in inner)
 
 
 def check_options(space: Space, where: str) -> None:

@@ -39,6 +39,7 @@ def cluster():
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", SUPPORT)
         environment.setenv(*OURS)
+        environment.setenv("STANDIN_WAIT_S", "2")
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         two = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         two.add_node(num_cpus=1)
@@ -119,7 +120,7 @@ def test_a_bad_trial_is_its_own_answer_as_on_one_machine(executor, deed, said):
 
 def test_a_trial_whose_worker_is_lost_is_carried_out_again(executor, caplog):
     executor.submit(request(1))
-    assert eventually(lambda: executor.finished(0.1) == [] and executor.posts[0].job is not None)
+    assert eventually(lambda: executor.finished(0.1) == [] and workers())
     (actor,) = [process.parent() for process in workers()]
     actor.kill()
     assert answers_of(executor, 1)[1].complete

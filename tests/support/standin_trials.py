@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
-REFERENCE = {"accuracy": 0.9, "loss": 0.4, "size_bytes": 10_000.0, "macs": 5_000.0}
+REFERENCE = {"accuracy": 0.9, "loss": 0.4, "size_bytes": 10_000.0, "compression_ratio": 1.0, "macs": 5_000.0}
 
 
 def figures_of(steps):
@@ -26,7 +26,8 @@ def figures_of(steps):
     text = json.dumps(steps, sort_keys=True)
     chance = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
     size = 9_000 * 0.6 ** len(steps) * (0.5 + chance)
-    return {"accuracy": 0.9 - 0.02 * chance * 9_000 / size, "loss": 0.5, "size_bytes": round(size), "macs": 4_000.0}
+    accuracy = 0.9 - 0.02 * chance * 9_000 / size
+    return REFERENCE | {"accuracy": accuracy, "size_bytes": round(size), "compression_ratio": 10_000 / size}
 
 
 def answer_to(steps):
@@ -73,6 +74,8 @@ def do(deed, reply):
                 reply.write("x" * 1_000_000)
         case "not a number":
             reply.write('1 {"figures": {"accuracy": NaN}, "verdict": "pass"}\n')
+        case "no figure":
+            return {**answer_to([]), "figures": {"loss": 1.0}}
         case "write a file":
             import tempfile
 
@@ -106,7 +109,12 @@ def main():
     for line in sys.stdin:
         request = json.loads(line)
         time.sleep(float(os.environ.get("STANDIN_S", "0")))
+        with (Path(sys.argv[2]) / "requests.log").open("a") as log:
+            log.write(line)
         deed = next((step["do"] for step in request["steps"] if "do" in step), None)
+        if "STANDIN_DEEDS" in os.environ and request["steps"]:
+            deeds = os.environ["STANDIN_DEEDS"].split(",")
+            deed = deeds[int(figures_of(request["steps"])["size_bytes"]) % len(deeds)] or None
         answer = do(deed, reply) if deed else answer_to(request["steps"])
         if answer:
             reply.write(f"{request['number']} {json.dumps(answer)}\n")
