@@ -118,8 +118,8 @@ class Forge:
         # 404 and 422 may be a commit or a comment that the API does not know of yet; 401 and 403 stay what they are.
         return wait if error.status in (404, 409, 422) or error.status >= 500 else None
 
-    def pulls(self) -> list[int]:
-        """Numbers of the open pull requests whose head is this job's commit, by what the API says of each."""
+    def pulls(self) -> list[int] | None:
+        """Numbers of the open pull requests whose head is this job's commit; None where the API did not say."""
         job = self.job
         if job.pull is not None:
             return [job.pull]
@@ -129,7 +129,7 @@ class Forge:
             found: Iterator[PullRequest] = iter(self.repository.get_pulls(state="open", **known))
             return [one.number for one in found if self.is_ours(one)]
 
-        return self.attempt("the pull request of this commit could not be looked for", find) or []
+        return self.attempt("the pull request of this commit could not be looked for", find)
 
     def is_ours(self, pull: PullRequest) -> bool:
         """Whether a pull request is of this job's commit, branch and repository."""

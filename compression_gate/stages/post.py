@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from compression_gate.errors import CompressionGateError, MetricsError, ParamsError, UploadError
 from compression_gate.forge import chat, gitlab, jobs, uploads
@@ -19,6 +19,9 @@ from compression_gate.forge.message import Message, Origin, message_of, refusal
 from compression_gate.records.base import write_text
 from compression_gate.records.upload import SUITE_NAME, Posted
 from compression_gate.reporters.base import Findings
+
+if TYPE_CHECKING:
+    from compression_gate.forge.github import Forge
 
 log = logging.getLogger("compression_gate")
 When = Literal["always", "problems", "never"]
@@ -132,46 +135,54 @@ def on_github(request: Request) -> Outcome:
     if request.opening:
         names = [line(name, 100) for name in request.suites or (request.suite.resolve().name,)]
         words = {name: forge.open_check(name) if forge else why_silent(job, dry=request.dry) for name in names}
-        return told(
-            request, Gathered(), [opened(name, word, forge.warnings if forge else []) for name, word in words.items()]
-        )
+        posted = [opened(name, word, forge.warnings if forge else []) for name, word in words.items()]
+        return told(request, Gathered(), posted)
     origin = Origin(sha=job.sha, run_url=job.run_url, foreign=job.foreign and job.run is not None)
     gathered = gather_from_run(request, origin, forge) if request.follow else gather(request, origin)
-    own = [job.pull] if job.pull else []
-    # A job that speaks for another one finds the pull request by the commit; nobody else has to look.
-    looking = forge is not None and (request.follow or request.source is not None) and request.comment != "never"
-    pulls = forge.pulls() if forge and looking and gathered.messages else own if request.comment != "never" else []
-    posted = []
-    for message in gathered.messages:
-        jobs.add_summary(message.body)
-        if forge is None:
-            sent = github.planned(message, pulls) if request.dry else {}
-            posted.append(silent(message, why_silent(job, dry=request.dry), sent))
-        else:
-            posted.append(delivered(message, forge, pulls, request))
+    posted = tell_all(gathered.messages, forge, job, request)
+    for message, done in zip(gathered.messages, posted, strict=True):
         # A check run shows the notes by itself; where there is none, the job's own log does.
-        if (
-            posted[-1].check_run.startswith(("failed", "left out"))
-            and jobs.on_github()
-            and not (request.follow or request.dry)
-        ):
+        unshown = done.check_run.startswith(("failed", "left out")) and not (request.follow or request.dry)
+        if unshown and jobs.on_github():
             jobs.annotate(message.annotations)
     return told(request, gathered, posted)
 
 
-def delivered(message: Message, forge: object, pulls: Sequence[int], request: Request) -> Posted:
-    """Send one suite's comment and check run."""
-    from compression_gate.forge.github import MOST_ANNOTATIONS, Forge
+def tell_all(messages: Sequence[Message], forge: Forge | None, job: jobs.Job, request: Request) -> list[Posted]:
+    """Send every suite's message; the job's summary has it too."""
+    from compression_gate.forge import github
 
-    assert isinstance(forge, Forge)
+    pulls: Sequence[int] | None = [job.pull] if job.pull else []
+    if request.comment == "never":
+        pulls = []
+    elif forge is not None and messages and (request.follow or request.source is not None):
+        pulls = forge.pulls()  # a job that speaks for another one finds the pull request by the commit
+    posted = []
+    for message in messages:
+        jobs.add_summary(message.body)
+        if forge is None:
+            sent = github.planned(message, pulls or []) if request.dry else {}
+            posted.append(silent(message, why_silent(job, dry=request.dry), sent))
+        else:
+            posted.append(delivered(message, forge, pulls, request))
+    if forge is not None and pulls is None and posted:
+        posted[0] = with_warnings(posted[0], forge.warnings[:1])
+    return posted
+
+
+def delivered(message: Message, forge: Forge, pulls: Sequence[int] | None, request: Request) -> Posted:
+    """Send one suite's comment and check run. ``pulls`` is None where the API did not say which there are."""
+    from compression_gate.forge.github import MOST_ANNOTATIONS
+
     before = len(forge.warnings)
     check = forge.complete_check(message)
-    words = [forge.comment(number, message, fresh=is_wanted(message, request.comment)) for number in pulls]
+    words = [forge.comment(number, message, fresh=is_wanted(message, request.comment)) for number in pulls or ()]
+    why = "failed" if pulls is None else "left out" if request.comment == "never" else "left out: no open pull request"
     return Posted(
         suite=message.suite,
         status=message.status,
         exit_code=message.exit_code,
-        comment=", ".join(words) or ("left out" if request.comment == "never" else "left out: no open pull request"),
+        comment=", ".join(words) or why,
         check_run=check,
         annotations=min(len(message.annotations), MOST_ANNOTATIONS) if check in ("created", "completed") else 0,
         warnings=tuple(forge.warnings[before:]),
@@ -233,11 +244,9 @@ def gather(request: Request, origin: Origin) -> Gathered:
         return Gathered(messages=(message,), exit_code=error.exit_code)
 
 
-def gather_from_run(request: Request, origin: Origin, forge: object) -> Gathered:
+def gather_from_run(request: Request, origin: Origin, forge: Forge | None) -> Gathered:
     """What the run before this one uploaded gives to tell; nothing where the API does not hand it over."""
-    from compression_gate.forge.github import Forge
-
-    if not isinstance(forge, Forge):
+    if forge is None:
         raise ParamsError(
             "post: --follow: expected GITHUB_TOKEN and a workflow_run event, got neither: see docs/github.md"
         )

@@ -152,6 +152,16 @@ def test_an_api_that_does_not_hand_it_over_is_told_and_is_no_failure(follow, fak
     assert "::warning::the uploads of the run could not be listed: 503" in capsys.readouterr().out
 
 
+def test_pull_requests_that_the_api_does_not_list_are_a_warning_and_not_taken_for_none(follow, packed, fake) -> None:
+    fake.add_artifact(99, "compression-gate-suite", packed())
+    fake.fail("GET", "/pulls", 500)
+    outcome = follow()
+    (done,) = outcome.posted
+    assert (outcome.exit_code, done.comment, done.check_run) == (0, "failed", "created")
+    assert len(done.warnings) == 1
+    assert "the pull request of this commit could not be looked for: 500" in done.warnings[0]
+
+
 def test_what_a_job_behind_another_prints_is_no_command(job, packed, fake, judged) -> None:
     """Every line that holds a name somebody chose stands between stop-commands and its token."""
     job("workflow_run", workflow_run(STRANGER))
