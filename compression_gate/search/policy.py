@@ -56,6 +56,7 @@ class Trials:
 
     def __init__(self, walk: Walk, clipping: Clipping) -> None:
         self.walk, self.clipping = walk, clipping
+        self.genomes: list[Genome] = []
         self.places: list[np.ndarray] = []
         self.used: list[list[bool]] = []
         self.saved: list[np.ndarray] = []
@@ -67,6 +68,7 @@ class Trials:
     def add(self, genome: Genome, score: Score) -> None:
         """Note a trial."""
         used = self.walk.used(genome)
+        self.genomes.append(genome)
         self.places.append(self.walk.places(genome))
         self.used.append(used)
         self.saved.append(self.clipping.saved(genome, used))
@@ -140,16 +142,27 @@ class Policy:
         weights = self.numbers.dirichlet(np.full(self.values, CORNERS))
         return np.asarray(weights / weights.max())
 
-    def propose(self, kept: Genome | None = None, keeps: Callable[[Stop], bool] = lambda stop: False) -> Genome:
+    def elite(self, preference: np.ndarray) -> Genome:
+        """One of the best trials under a preference, the better the likelier."""
+        chances = np.exp(-self.trials.order(preference) / FEWEST_BEST)
+        return self.trials.genomes[int(self.numbers.choice(len(chances), p=chances / chances.sum()))]
+
+    def propose(
+        self,
+        kept: Genome | None = None,
+        keeps: Callable[[Stop], bool] = lambda stop: False,
+        preference: np.ndarray | None = None,
+    ) -> Genome:
         """Walk through a genome.
 
         Args:
+            preference: drawn anew for None.
             kept: a genome of which the genes are taken that ``keeps`` says so of; the others' values are the middle
                 where they are not used.
         """
         self.learn()
         genome = dict(kept) if kept is not None else settled(self.walk.space.genes)
-        preference = self.preference()
+        preference = self.preference() if preference is None else preference
         count = len(self.walk.stops)
         places, known, saved = np.zeros(count), np.zeros(count), 0.0
         for index, stop in enumerate(self.walk.stops):

@@ -24,7 +24,7 @@ def told(searcher, count, score=scored):
 def test_population_and_policy_take_turns():
     origins = [one.origin for one in told(made(), 40)]
     assert origins[0] == "start"
-    assert 10 <= origins.count("policy") <= 20
+    assert 10 <= origins.count("policy") + origins.count("table") <= 20
     assert origins.count("genetic") >= 19
 
 
@@ -43,12 +43,20 @@ def test_what_the_policy_proposed_is_part_of_the_population():
     assert len(searcher.population.study.trials) == len(searcher.policy.trials) == len(proposals)
 
 
-def test_elite_holds_what_is_within_limits_and_best():
+def test_elite_is_what_is_within_limits_and_best():
     searcher = made(start=())
-    answers = iter([FAILED, Score(values=(0.5, 0.5), violation=1.0), *[Score(values=(0.1, 0.1), violation=0.0)] * 22])
-    told(searcher, 24, lambda genome: next(answers))
-    assert len(searcher.elite) == 8
-    assert all(score.violation == 0 for _, score in searcher.elite)
+    good = Score(values=(0.1, 0.1), violation=0.0)
+    answers = iter([FAILED, good, *[Score(values=(0.5, 0.5), violation=1.0)] * 22])
+    proposals = told(searcher, 24, lambda genome: next(answers))
+    drawn = [searcher.policy.elite(searcher.policy.preference()) for _ in range(100)]
+    best = sum(genome is proposals[1].genome for genome in drawn)
+    assert best > 5 * sum(genome is proposals[0].genome for genome in drawn)
+    assert best > 100 / 24
+
+
+def test_first_generation_holds_spreads_by_the_table_where_there_is_one():
+    assert [one.origin for one in told(made(), 16)].count("table") == 4
+    assert "table" not in {one.origin for one in told(made(known=None), 16)}
 
 
 def test_chains_without_strengths_are_left_to_the_population():
@@ -56,6 +64,6 @@ def test_chains_without_strengths_are_left_to_the_population():
     bare = start(space()) | {"0.pick": "left out", "2.pick": "left out"}
     assert not searcher.has_strengths(bare)
     assert searcher.has_strengths(start(space()))
-    searcher.elite = [(bare, Score(values=(0.1, 0.1), violation=0.0))]
-    searcher.population.waiting = 0
+    searcher = made(start=(), known=None)
+    searcher.policy.tell(bare, Score(values=(0.1, 0.1), violation=0.0))
     assert {searcher.ask().origin for _ in range(4)} == {"genetic"}
