@@ -84,12 +84,17 @@ def smallest(scores: Sequence[Score], most_lost: float) -> float | None:
 
 
 def row_of(name: str, kind: str, seed: int, trials: int = max(BUDGETS)) -> dict[str, Any]:
-    """One searcher on one network."""
+    """One searcher of the table on one network."""
     landscape = Landscape(variant=seed, kind=kind)
     searcher = registry.load("searchers", name, SEARCHERS)(setup_of(landscape, seed, trials))
+    return row_told(name, searcher, landscape, seed, trials)
+
+
+def row_told(name: str, searcher: Searcher, landscape: Landscape, seed: int, trials: int) -> dict[str, Any]:
+    """What a searcher found."""
     pairs = list(told(searcher, landscape, trials))
     scores = [score for score, _ in pairs]
-    found: dict[str, Any] = {"searcher": name, "space": kind, "seed": seed}
+    found: dict[str, Any] = {"searcher": name, "space": landscape.kind, "seed": seed}
     for budget in (one for one in BUDGETS if one <= trials):
         part = scores[:budget]
         found[f"at {budget}"] = {
