@@ -12,9 +12,11 @@ from compression_gate.search.objective import Score
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
+    from optuna.study import Study
     from optuna.trial import Trial
 
 VIOLATION = "violation"
+RENEWED = 256  # trials after which a study is rid of the old ones: asking takes longer with each that it holds
 
 
 class Sampled:
@@ -30,6 +32,7 @@ class Sampled:
         self.distributions = {name: distribution(gene) for name, gene in setup.space.genes.items()}
         self.study = optuna.create_study(directions=["minimize"] * setup.values, sampler=sampler)
         self.open: list[tuple[Genome, Trial]] = []
+        self.told = 0
         for genome in setup.start:
             self.study.enqueue_trial(encoded(setup.space.genes, genome))
         self.waiting = len(setup.start)
@@ -49,11 +52,20 @@ class Sampled:
 
         place = next(index for index, (genome, _) in enumerate(self.open) if genome is proposal.genome)
         _, trial = self.open.pop(place)
-        if not score.complete:
-            self.study.tell(trial, state=TrialState.FAIL)
-            return
-        trial.set_constraint(VIOLATION, score.violation)
-        self.study.tell(trial, list(score.values))
+        if score.complete:
+            trial.set_constraint(VIOLATION, score.violation)
+            frozen = trial.study.tell(trial, list(score.values))
+            if trial.study is not self.study:  # it was renewed since this was asked
+                self.study.add_trial(frozen)
+        else:
+            trial.study.tell(trial, state=TrialState.FAIL)
+        self.told += 1
+        if self.told % RENEWED == 0:
+            self.study = self.renewed()
+
+    def renewed(self) -> Study:
+        """The study without what its sampler looks at no more; as it is, where that is all of it."""
+        return self.study
 
 
 def distribution(gene: Gene) -> BaseDistribution:

@@ -42,6 +42,7 @@ FOLDER = Path(".compression_gate/search")
 JOURNAL = "journal.jsonl"
 DATA_RECORD = Path("reports/data.json")
 CACHE_BYTES = 2_000_000_000  # of finished steps; the oldest make room
+ROOM_S = 60.0  # between looks at it: one takes a second where thousands of steps are kept
 WAIT_S = 1.0
 OVERRIDES = ("name", "searcher", "seed", "executor", "workers", "address")
 
@@ -290,6 +291,7 @@ def drive(
     """Ask, carry out and tell until something ends it; return what did."""
     start, before = time.monotonic(), driver.found.seconds
     limit_s = search.budget.minutes * 60 if search.budget.minutes is not None else float("inf")
+    looked = start
     while not driver.done:
         spent = time.monotonic() - start
         if interrupted():
@@ -304,7 +306,9 @@ def drive(
             continue  # all of it was known
         for number, answer in executor.finished(min(WAIT_S, max(0.0, limit_s - spent))):
             driver.answer(number, answer, before + time.monotonic() - start)
+        if time.monotonic() - looked > ROOM_S:
             make_room(folder / STEPS, CACHE_BYTES)
+            looked = time.monotonic()
         on_change(driver, limit_s - (time.monotonic() - start))
     return f"{driver.found.told} trials" if not driver.small_enough else f"{search.budget.size_bytes:,} bytes reached"
 
