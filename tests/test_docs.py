@@ -223,3 +223,9 @@ def test_the_tables_of_the_coded_file_are_those_on_file() -> None:
     page = (ROOT / "docs/coded.md").read_text(encoding="utf-8")
     for table in module.markdown(stored).split("\n\n"):
         assert table in page
+
+
+def test_the_tables_of_records_are_those_on_file() -> None:
+    page = (ROOT / "docs/records.md").read_text(encoding="utf-8")
+    for table in script("records/tables").tables():
+        assert "\n".join(table) in page

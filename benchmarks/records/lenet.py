@@ -81,7 +81,7 @@ def cnn(
 
 LIGHT = {"strength": 5.0, "levels": 3, "epochs": 7, "learning_rate": 0.004}
 LIGHT_CNN = {"strength": 14.0, "levels": 2, "epochs": 5, "learning_rate": 0.004}
-SHORT = {"levels": 2, "epochs": 16, "learning_rate": 0.003, "alpha": 0.0}
+SHORT = {"levels": 2, "epochs": 8, "learning_rate": 0.003, "alpha": 0.0}
 # copies, clean: how often warped copies and the training images themselves are in an epoch; dense: how the reference is
 # trained; teacher: whether LeNet-5's reference teaches LeNet-300-100.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -90,9 +90,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "cnn 0.75": cnn(LIGHT_CNN) | POOL | {"teacher": False},
     "cnn 1.0": cnn(LIGHT_CNN | {"strength": 28.0, "epochs": 4}, widths=(8, 16, 32)) | POOL | {"teacher": False},
     # Like for like with the papers.
-    "mlp alone": mlp({"strength": 0.3, "levels": 2, "epochs": 30, "learning_rate": 0.003, "alpha": 0.0}) | ALONE,
+    "mlp alone": mlp({"strength": 0.3, "levels": 2, "epochs": 20, "learning_rate": 0.003, "alpha": 0.0}) | ALONE,
     "cnn alone": cnn(
-        {"strength": 0.4, "levels": 2, "epochs": 20, "learning_rate": 0.004, "alpha": 0.0}, epochs=5, alpha=0.0
+        {"strength": 0.4, "levels": 2, "epochs": 12, "learning_rate": 0.004, "alpha": 0.0}, epochs=3, alpha=0.0
     )
     | ALONE,
     # Tried, on validation only: from the lighter one on, and a target beside a price.
@@ -101,7 +101,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     | POOL
     | {"teacher": False},
     "price kept": mlp({"strength": 1.0} | SHORT) | ALONE,
-    "target": mlp({"target_bytes": 2_500} | SHORT) | ALONE,
+    "target": mlp({"target_bytes": 3_063} | SHORT) | ALONE,
 }
 VALIDATION_ONLY = ("mlp continued", "cnn continued", "price kept", "target")
 

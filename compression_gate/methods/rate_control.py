@@ -21,11 +21,13 @@ REPRICE_EVERY = 50  # steps: counting all places anew takes about two steps' tim
 CONTROLS = 20  # how often the real coder is asked until the zeros are frozen, for a target
 COMPARISONS = 4  # the same without one, to compare the estimate with
 RAMP_SHARE = 0.5  # of the training: the price is full from there on
-PLANNED_POWER = 3  # the logarithm of the size is planned to fall to the target as (1 - time)³ until the zeros are
-# frozen, which is how it falls by itself under a price that is kept
+STEERED_SHARE = 0.8  # of the time until the zeros are frozen: then the size is to be the target, or nearly: weights
+# that have to be cut off at the freeze to reach it are missed, and nothing heals any more
+PLANNED_POWER = 3  # the logarithm of the size is planned to fall to it as (1 - time)³, which is how it falls by itself
+# under a price that is kept
 FIRST_STRENGTH = 0.5  # where the search for a price begins
 LEAST_STRENGTH, MOST_STRENGTH = 1e-3, 300.0  # where it ends: beyond, the learning rate holds weights back
-FOLLOWED, HELD = 2.0, 0.5  # change of the price's logarithm for each change of the size's distance from its plan, and
+FOLLOWED, HELD = 2.0, 1.0  # change of the price's logarithm for each change of the size's distance from its plan, and
 # for the distance itself: a size follows its price late, so that the distance alone would make both swing
 MOST_CHANGE = 0.8  # at one time
 FIXED_SHARE = 0.7  # of the time behind the freeze: until then magnitudes move, and the price still follows the size
@@ -146,7 +148,7 @@ class RateControl:
         """Make bits dearer where the model is larger than planned, and cheaper where it is smaller."""
         if len(self.seen) == 1:
             self.planned_from = math.log(max(real, target))
-        done = min(1.0, (self.step - self.every) / max(1.0, self.frozen_from - self.every))
+        done = min(1.0, (self.step - self.every) / max(1.0, STEERED_SHARE * self.frozen_from - self.every))
         planned = math.log(target) + (self.planned_from - math.log(target)) * (1 - done) ** PLANNED_POWER
         distance = math.log(real) - planned
         change = FOLLOWED * (distance - self.distance) + HELD * distance
@@ -157,6 +159,7 @@ class RateControl:
     def freeze(self, student: nn.Module) -> None:
         """Fix which weights are zero: those that round to it, or with a target, those that lead to its size."""
         cut = 0.5 if self.target is None else self.cut_for_target(student)
+        log.debug("step %d: weights under %.3g steps become zeros", self.step, cut)
         self.settle(cut)
         for one in self.priced:
             one.rounding.reprice(one.weight)
