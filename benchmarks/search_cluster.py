@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -74,6 +75,7 @@ def searched(suite: Path, name: str, trials: int, executor: str, address: str | 
 
 def fronts(suite: Path, trials: int) -> dict:
     """The same search three times."""
+    shutil.rmtree(suite / search.FOLDER, ignore_errors=True)  # no journal of an earlier one, and no step
     rows = {"local": searched(suite, "local", trials, "local")}
     cluster, _ = cluster_of(2)
     rows["ray, two nodes"] = searched(suite, "ray", trials, "ray", cluster.address)
