@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from compression_gate.records.metrics import CurvePoint
@@ -31,6 +31,7 @@ ENDS = st.floats(1e-6, 1e9)
 
 
 @given(one=ENDS, other=ENDS, logarithmic=st.booleans(), most=st.integers(2, 9))
+@example(one=271739131.0, other=271739131.0, logarithmic=False, most=2)  # no round number lies between the ends
 def test_ticks_lie_inside_and_are_not_too_many(one, other, logarithmic, most) -> None:
     low, high = spread([one, other], logarithmic=logarithmic)
     ticks = Scale(low=low, high=high, begin=0, end=100, logarithmic=logarithmic).ticks(most)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -160,8 +161,14 @@ def test_ctrl_c_ends_every_process_with_130_and_no_traceback_of_ours(suite):
     (suite.path / "reports/verdict.json").write_text(OLD)
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what starts the tests may ignore it, as nohup does
     with subprocess.Popen(
-        command("run", "-C", suite.path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        command("run", "-C", suite.path),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=heard,
     ) as process:
         deadline = time.monotonic() + 90
         while not (started.exists() and started.read_text()) and process.poll() is None:
