@@ -327,7 +327,7 @@ def beyond(check: Check) -> float | None:
 
 
 def remarks_of(records: Iterable[StepRecord]) -> tuple[str, ...]:
-    """Steps that had no effect, and layers that none of a step's covered."""
+    """Steps that had no effect."""
     return tuple(f"{one.method}: no effect" for one in records if not one.effective)
 
 
