@@ -50,11 +50,9 @@ def round_even(low: float, high: float, most: int) -> list[float]:
     if not high > low:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / most))
-    for factor in (1, 2, 5, 10, 20):
-        first, last = math.ceil(low / (power * factor) - 1e-9), math.floor(high / (power * factor) + 1e-9)
-        if 1 <= last - first + 1 <= most:
-            return [round(number * power * factor, 12) for number in range(first, last + 1)]
-    return [low]
+    step = next(power * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (power * factor) <= most)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)] or [low]
 
 
 def round_logarithmic(low: float, high: float, most: int) -> list[float]:
