@@ -304,6 +304,4 @@ class Driver:
 
     def preference(self, trial: Trial) -> tuple[bool, float, float]:
         """By what the recipe is chosen: proven on validation data before undecided, then as the params prefer."""
-        figures = trial.answer.figures
-        lost = self.goal.quality_lost(figures)
-        return (not trial.proven, self.goal.value(self.params.prefer, figures), lost)
+        return (not trial.proven, *self.goal.preferred(trial.answer.figures))

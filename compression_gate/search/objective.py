@@ -46,12 +46,13 @@ class Goal:
     Args:
         metric: what quality is of this task: accuracy, rmse, or the scorer's first.
         reference: figures of the reference's own file on the same examples.
-        weights: of the parts of the reward, by objective; 1 where nothing is said.
+        prefer: by which of the feasible candidates one is chosen; its figure is needed like an objective's.
     """
 
     objectives: tuple[Objective, ...]
     metric: str
     reference: Mapping[str, float]
+    prefer: Objective = "size_bytes"
     kind: str = "pareto"
     constants: FitnessParams = field(default_factory=FitnessParams)
 
@@ -62,6 +63,7 @@ class Goal:
             objectives=params.objectives,
             metric=metric,
             reference=reference,
+            prefer=params.prefer,
             kind=params.objective,
             constants=params.fitness,
         )
@@ -87,12 +89,17 @@ class Goal:
         sign = -1 if row is not None and row.better == "lower" else 1
         return sign * (self.reference[self.metric] - figures[self.metric])
 
+    def preferred(self, figures: Mapping[str, float]) -> tuple[float, float]:
+        """What feasible candidates are chosen by, to be made small: the cost that is preferred, then quality lost."""
+        return self.value(self.prefer, figures), self.quality_lost(figures)
+
     def score(self, answer: Answer) -> Score:
-        """What a searcher is told; a trial that lacks a figure that an objective is made of is one that failed."""
+        """What a searcher is told; a trial that lacks a figure that is minimised or chosen by is one that failed."""
         if not answer.complete:
             return Score(values=(), violation=math.inf)
         try:
             values = tuple(self.value(one, answer.figures) for one in self.objectives)
+            self.preferred(answer.figures)
         except KeyError:
             return Score(values=(), violation=math.inf)
         excess = self.excess(values)

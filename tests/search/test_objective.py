@@ -45,6 +45,14 @@ def test_a_trial_that_lacks_a_figure_has_no_values(bad):
     assert score.violation == math.inf
 
 
+@pytest.mark.parametrize("missing", ["accuracy", "macs"])
+def test_a_trial_that_cannot_be_chosen_by_what_is_preferred_failed(missing):
+    chosen_by = goal(objectives=("size_bytes",), prefer="macs")
+    figures = {name: value for name, value in FIGURES.items() if name != missing}
+    assert chosen_by.score(answer()).complete
+    assert not chosen_by.score(answer(figures=figures)).complete
+
+
 @pytest.mark.parametrize("kind", ["fitness", "reward"])
 def test_the_scalar_objectives_fall_with_loss_and_with_cost(kind):
     one = goal(kind=kind)
