@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from compression_gate.gate.evidence import ESTIMATORS
 from compression_gate.gate.facts import Facts, Question
-from compression_gate.records.metric_table import METRICS, kind_of
+from compression_gate.records.metric_table import direction, kind_of
 from compression_gate.records.params import Rule
 from compression_gate.records.verdict import Axis, Point, TradeOff
 
@@ -34,14 +34,9 @@ def axes_of(facts: Facts) -> list[str]:
     return [*([quality] if quality else []), *COSTS]
 
 
-def higher_is_better(metric: str) -> bool:
-    """Which way a metric improves; a custom score upwards, as scores do."""
-    return metric not in METRICS or METRICS[metric].better == "higher"
-
-
 def axis_of(metric: str, against: str, facts: Facts) -> Axis | None:
     """One axis, or None where it cannot be compared; the checks say why."""
-    form = "max_drop" if higher_is_better(metric) else "max_increase"
+    form = "max_drop" if direction(metric) > 0 else "max_increase"
     rule = Rule.model_validate({"metric": metric, "against": against, form: 0.0})
     question = Question(name="trade_off", rule=rule, slice=None, against=against)
     try:
@@ -51,7 +46,7 @@ def axis_of(metric: str, against: str, facts: Facts) -> Axis | None:
             return None
     except Exception:  # noqa: BLE001  # what cannot be compared is no axis; damaged records are the checks' affair
         return None
-    up = 1 if higher_is_better(metric) else -1
+    up = direction(metric)
     outcome = "same" if low <= 0 <= high else "better" if up * estimate.change > 0 else "worse"
     return Axis.model_validate(
         {"metric": metric, "observed": estimate.observed, "compared_to": estimate.compared_to, "outcome": outcome}
@@ -83,7 +78,7 @@ def points_of(axes: Sequence[Axis], facts: Facts) -> list[Point]:
 
 def beats(one: dict[str, float], other: dict[str, float]) -> bool:
     """Whether one model is as good on every axis and better on one."""
-    gains = [(one[name] - other[name]) * (1 if higher_is_better(name) else -1) for name in one]
+    gains = [(one[name] - other[name]) * direction(name) for name in one]
     return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
 

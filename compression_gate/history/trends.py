@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 
 from compression_gate.records.history import RunRecord
-from compression_gate.records.metric_table import METRICS
+from compression_gate.records.metric_table import METRICS, direction
 from compression_gate.records.review import Change, Drift, ReviewedRun, Trend
 
 OF_A_MACHINE = ("timed", "noisy_resource")
@@ -62,9 +62,8 @@ def trends_of(runs: Sequence[ReviewedRun]) -> list[Trend]:
 
 def trend_of(metric: str, runs: Sequence[ReviewedRun]) -> Trend:
     """What one metric did, and which commit made it worse by most."""
-    better = METRICS[metric].better if metric in METRICS else "higher"
     known = [(run, value) for run in runs if (value := run.figures.get(metric)) is not None]
-    sign = -1 if better == "higher" else 1
+    sign = -direction(metric)
     steps = [
         (sign * (new - old), later.commit)
         for (earlier, old), (later, new) in itertools.pairwise(known)
@@ -73,7 +72,7 @@ def trend_of(metric: str, runs: Sequence[ReviewedRun]) -> Trend:
     worst = max(steps, default=(0.0, None))
     return Trend(
         metric=metric,
-        better=better,
+        better="higher" if direction(metric) > 0 else "lower",
         values=tuple(run.figures.get(metric) for run in runs),
         first=known[0][1] if known else None,
         last=known[-1][1] if known else None,

@@ -32,7 +32,7 @@ from compression_gate.methods.chain import method_of, name_of
 from compression_gate.modules.norms import norms_of, reestimate
 from compression_gate.modules.surgery import WEIGHTED, state_digest
 from compression_gate.records.base import digest_of, digest_of_file, finite
-from compression_gate.records.metric_table import METRICS
+from compression_gate.records.metric_table import direction
 from compression_gate.records.params import Step
 from compression_gate.records.sensitivity import Sensitivity, SensitivityTable
 from compression_gate.tasks.sources import first_party_sources
@@ -237,13 +237,12 @@ def renormed(changed: nn.Module, context: Context) -> None:
 
 def differences(before: Figures, after: Figures) -> dict[str, Any]:
     """Return what got worse and what was saved."""
-    metric = METRICS.get(before.metric)
-    sign = -1.0 if metric is not None and metric.better == "lower" else 1.0
+    drop = less(before.quality, after.quality)
     size = float(np.square(before.outputs, dtype=np.float64).mean())
     moved = float(np.square(after.outputs - before.outputs, dtype=np.float64).mean())
     return {
         "loss_rise": less(after.loss, before.loss),
-        "quality_drop": None if (drop := less(before.quality, after.quality)) is None else sign * drop,
+        "quality_drop": None if drop is None else direction(before.metric) * drop,
         "outputs_moved": finite(moved / size) if size > 0 else None,
         "bytes_saved": before.stored_bytes - after.stored_bytes,
         "nonzeros_saved": before.costs.nonzeros - after.costs.nonzeros,

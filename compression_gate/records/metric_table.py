@@ -94,6 +94,16 @@ DEFAULT_METRICS = {
 }
 
 
+def direction(metric: str) -> Literal[1, -1]:
+    """1 where more of a metric is better, -1 where less is; more of a custom score is."""
+    return -1 if metric in METRICS and METRICS[metric].better == "lower" else 1
+
+
+def is_fraction(metric: str) -> bool:
+    """Whether a metric is known to lie in 0-1, so that its changes are told in points."""
+    return metric in METRICS and METRICS[metric].fraction
+
+
 def kind_of(metric: str) -> Kind:
     """The kind of evidence a metric is; a custom scorer's are composites."""
     return METRICS[metric].kind if metric in METRICS else "paired_composite"

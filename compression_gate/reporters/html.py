@@ -12,6 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from compression_gate.records.metric_table import direction
 from compression_gate.records.metrics import CurvePoint, StepRecord
 from compression_gate.records.sensitivity import Sensitivity, SensitivityTable
 from compression_gate.records.verdict import Check
@@ -168,7 +169,7 @@ def step_bar(before: StepRecord | None, step: StepRecord, scale: Scale, quality:
         return wording.NOTHING
     if before is None:
         return plots_models.whole(new, scale)
-    worse = quality is not None and old is not None and (new < old) == plots_models.upward(quality)
+    worse = quality is not None and old is not None and direction(quality) * (new - old) < 0
     kind = "this" if quality is None else "worse" if worse else "better"
     return plots_models.waterfall(new if old is None else old, new, scale, kind)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from compression_gate.records.metric_table import METRICS, QUALITY
+from compression_gate.records.metric_table import METRICS, QUALITY, direction
 from compression_gate.records.metrics import CurvePoint
 from compression_gate.records.verdict import Check, Point, TradeOff, Verdict
 from compression_gate.reporters import wording
@@ -71,7 +71,7 @@ def limit_of(metric: str, checks: Iterable[Check]) -> float | None:
         for check in checks
         if check.metric == metric and check.slice is None and check.level == "block" and check.allowed is not None
     ]
-    return (max if upward(metric) else min)(values, default=None)
+    return (max if direction(metric) > 0 else min)(values, default=None)
 
 
 def panel_of(quality: str, cost: str, points: Sequence[Point], limits: Mapping[str, float | None]) -> Panel:
@@ -85,17 +85,13 @@ def panel_of(quality: str, cost: str, points: Sequence[Point], limits: Mapping[s
     if limit is not None and abs(limit - min(qualities)) < max(3 * span, abs(limit) * 0.03):
         qualities.append(limit)
     bottom, top = spread(qualities, room=0.2)
+    worst, best = (BOTTOM, TOP) if direction(quality) > 0 else (TOP, BOTTOM)
     return Panel(
         quality=quality,
         cost=cost,
         x=Scale(low=low, high=high, begin=LEFT, end=RIGHT, logarithmic=wide),
-        y=Scale(low=bottom, high=top, begin=BOTTOM if upward(quality) else TOP, end=TOP if upward(quality) else BOTTOM),
+        y=Scale(low=bottom, high=top, begin=worst, end=best),
     )
-
-
-def upward(metric: str) -> bool:
-    """Whether more of a metric is better; a custom score is."""
-    return metric not in METRICS or METRICS[metric].better == "higher"
 
 
 def told(point: Point, metrics: Sequence[str]) -> str:
@@ -148,7 +144,7 @@ def limit_lines(panel: Panel, limits: Mapping[str, float | None]) -> list[Markup
 
 def front_line(panel: Panel, points: Sequence[Point]) -> list[Markup]:
     """A step at each model that no other beats on these two axes."""
-    sign = 1 if upward(panel.quality) else -1
+    sign = direction(panel.quality)
     best: list[Point] = []
     for point in sorted(points, key=lambda one: (one.figures[panel.cost], -sign * one.figures[panel.quality])):
         if not best or sign * point.figures[panel.quality] > sign * best[-1].figures[panel.quality]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.text import Text
 
-from compression_gate.records.metric_table import METRICS
+from compression_gate.records.metric_table import direction
 from compression_gate.records.sensitivity import Sensitivity, SensitivityTable
 from compression_gate.reporters import wording
 from compression_gate.reporters.terminal import stdout, table
@@ -58,8 +58,7 @@ def lost(cell: Sensitivity | None, metric: str) -> str:
     """The change of the metric, and in brackets that of the loss."""
     if cell is None:
         return NOT_TREATED
-    worse = 1 if metric in METRICS and METRICS[metric].better == "lower" else -1
-    change = None if cell.quality_drop is None else worse * cell.quality_drop
+    change = None if cell.quality_drop is None else -direction(metric) * cell.quality_drop
     text = wording.signed(metric, change)
     return text if cell.loss_rise is None else f"{text} ({cell.loss_rise:+.3f})"
 

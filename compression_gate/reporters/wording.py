@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from compression_gate.gate.policy import LOOSENING, UNDERPOWERED
 from compression_gate.gate.policy import told as told_of_policy
 from compression_gate.gate.waivers import told
-from compression_gate.records.metric_table import METRICS
+from compression_gate.records.metric_table import is_fraction
 from compression_gate.records.verdict import Axis, Check, TradeOff, Verdict
 from compression_gate.reporters.base import Findings
 
@@ -23,7 +23,7 @@ SPOKEN = {"size_bytes": ("fewer", "bytes"), "latency_ms": ("less", "latency")}
 
 def unit_of(metric: str) -> str:
     """The unit a metric is shown in."""
-    if metric in METRICS and METRICS[metric].fraction:
+    if is_fraction(metric):
         return "%"
     return next((unit for ending, unit in UNITS.items() if metric.endswith(ending)), "")
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compression_gate.records.metric_table import METRICS
+from compression_gate.records.metric_table import direction
 from compression_gate.records.search_params import FitnessParams, Objective, SearchParams
 from compression_gate.records.trial import Answer
 
@@ -85,9 +85,7 @@ class Goal:
 
     def quality_lost(self, figures: Mapping[str, float]) -> float:
         """By how much the task's metric is worse than the reference's, in its own unit."""
-        row = METRICS.get(self.metric)
-        sign = -1 if row is not None and row.better == "lower" else 1
-        return sign * (self.reference[self.metric] - figures[self.metric])
+        return direction(self.metric) * (self.reference[self.metric] - figures[self.metric])
 
     def preferred(self, figures: Mapping[str, float]) -> tuple[float, float]:
         """What feasible candidates are chosen by, to be made small: the cost that is preferred, then quality lost."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from compression_gate.gate.trade_off import beats, higher_is_better, outcome_of, trade_off
+from compression_gate.gate.trade_off import beats, outcome_of, trade_off
+from compression_gate.records.metric_table import direction
 from compression_gate.records.params import read_params
 from compression_gate.records.verdict import Axis, TradeOff
 from compression_gate.selftest import finished_run
@@ -136,7 +137,7 @@ def test_the_order_of_axes_does_not_matter(outcomes: tuple[str, ...], word: str)
 
 def test_nobody_beats_an_equal_and_a_score_counts_upwards() -> None:
     one = {"accuracy": 0.9, "size_bytes": 10.0, "iou": 0.5}
-    assert higher_is_better("iou")
+    assert direction("iou") == 1
     assert not beats(one, one)
     assert beats(one | {"iou": 0.6}, one)
     assert beats(one | {"size_bytes": 9.0}, one)
