@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from compression_gate.records.base import Record
+from compression_gate.records.metric_table import worsening
 from compression_gate.records.trial import Genome, Trial
 
 
@@ -110,3 +111,7 @@ class SearchRecord(Record):
     started_from: int = 0
     course: tuple[Improvement, ...] = ()
     rules_digest: str = ""
+
+    def quality_lost(self, trial: Trial) -> float:
+        """By how much a trial's quality is worse than the reference's, in the metric's own unit."""
+        return worsening(self.metric, self.reference[self.metric], trial.answer.figures[self.metric])

@@ -40,7 +40,7 @@ def chosen(placed: Sequence[Placed], search: SearchRecord, *, quality: bool) -> 
     proven = [one for one in placed if one.trial.proven] or list(placed)
     best = next((one for one in proven if search.best and one.trial.number == search.best.number), None)
     if quality or best is None:
-        return min(proven, key=lambda one: one.values)
+        return min(proven, key=lambda one: search.quality_lost(one.trial))
     return best
 
 

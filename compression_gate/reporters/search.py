@@ -15,21 +15,54 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from compression_gate.records.metric_table import is_fraction
 from compression_gate.records.search import SearchRecord
 from compression_gate.records.trial import Trial
+from compression_gate.reporters import wording
 from compression_gate.reporters.terminal import stdout
 from compression_gate.reporters.wording import harmless
 
 log = logging.getLogger("compression_gate")
 LINE_EVERY_S = 30.0
 MOST_ROWS = 12
-HEADS = {
-    "quality": "{metric} lost",
-    "loss": "loss",
-    "size_bytes": "bytes",
-    "latency": "time",
-    "macs": "MACs",
-}
+COSTS = {"size_bytes": "bytes", "latency": "time", "macs": "MACs"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """How an objective is told.
+
+    Args:
+        head: of its column.
+        axis: what a plot's axis counts.
+        factor: what a value is multiplied by; form: how it is then written, and ``unit`` behind it.
+    """
+
+    head: str
+    axis: str
+    factor: float = 1.0
+    form: str
+    unit: str = ""
+
+    def text(self, value: float) -> str:
+        """A value as a table shows it."""
+        return f"{value * self.factor:{self.form}}{self.unit}"
+
+    def tick(self, value: float) -> str:
+        """A value on an axis."""
+        return f"{value * self.factor:.4g}"
+
+
+def told_as(objective: str, metric: str) -> Told:
+    """How an objective is told: fractions in points, other metrics in their own unit, costs as shares."""
+    if objective == "quality" and is_fraction(metric):
+        return Told(head=f"points of {metric} lost", axis=f"points of {metric} lost", factor=100, form="+.2f")
+    if objective == "quality":
+        return Told(head=f"{metric} lost", axis=f"{metric} lost", form="+.4g")
+    if objective == "loss":
+        return Told(head="loss", axis="loss", form=".4f")
+    name = COSTS[objective]
+    return Told(head=name, axis=f"{name}, % of the reference's", factor=100, form=".1f", unit="%")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +151,12 @@ def headline(record: SearchRecord) -> str:
         return f"No recipe meets every limit. The nearest misses by {record.nearest.answer.violation:.1%} in all."
     figures = record.best.answer.figures
     times = f"{figures['compression_ratio']:.1f} × smaller"
-    lost = record.reference[record.metric] - figures[record.metric]
-    told = f"{abs(lost) * 100:.2f} points of {record.metric} {'lost' if lost >= 0 else 'won'}"
+    lost = record.quality_lost(record.best)
+    amount = wording.figure(record.metric, abs(lost))
+    if is_fraction(record.metric):
+        told = f"{amount} points of {record.metric} {'lost' if lost >= 0 else 'won'}"
+    else:
+        told = f"{record.metric} {'worse' if lost >= 0 else 'better'} by {amount}"
     proven = "proven on validation data" if record.best.proven else "within limits, not proven, on validation data"
     return f"Found: {figures['size_bytes']:,.0f} bytes, {times}, {told} ({proven})."
 
@@ -127,8 +164,9 @@ def headline(record: SearchRecord) -> str:
 def front_table(rows: Sequence[tuple[tuple[float, ...], Trial]], objectives: Sequence[str], metric: str) -> Table:
     """The front, best quality first; only some rows of a long one."""
     table = Table(box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1))
-    for name in objectives:
-        table.add_column(HEADS[name].format(metric=metric), justify="right")
+    told = [told_as(name, metric) for name in objectives]
+    for one in told:
+        table.add_column(one.head, justify="right")
     for name in ("bytes", "trial", "steps"):
         table.add_column(name, justify="right" if name != "steps" else "left", overflow="fold")
     rows = sorted(rows, key=lambda row: row[0])
@@ -136,7 +174,7 @@ def front_table(rows: Sequence[tuple[tuple[float, ...], Trial]], objectives: Seq
     shown = rows if len(rows) <= MOST_ROWS else [rows[round(i * last / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
     for values, trial in shown:
         table.add_row(
-            *(value_text(name, value) for name, value in zip(objectives, values, strict=True)),
+            *(one.text(value) for one, value in zip(told, values, strict=True)),
             f"{trial.answer.figures['size_bytes']:,.0f}",
             str(trial.number),
             harmless(" > ".join(step.method for step in trial.steps) or "nothing"),
@@ -144,13 +182,6 @@ def front_table(rows: Sequence[tuple[tuple[float, ...], Trial]], objectives: Seq
     if len(shown) < len(rows):
         table.caption = f"{len(shown)} of {len(rows)}"
     return table
-
-
-def value_text(objective: str, value: float) -> str:
-    """An objective's value: costs are shares of the reference's."""
-    if objective in ("quality", "loss"):
-        return f"{value:+.4f}" if objective == "quality" else f"{value:.4f}"
-    return f"{value:.1%}"
 
 
 def misses(trial: Trial) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +12,7 @@ from markupsafe import Markup
 from compression_gate.records.search import Row, SearchRecord
 from compression_gate.reporters import search as words
 from compression_gate.reporters.html import page
+from compression_gate.reporters.search import Told
 from compression_gate.reporters.svg import Scale, element, line, marked, percent, plot, spread, text
 
 LEFT, RIGHT, TOP, BOTTOM = 9.0, 97.0, 14.0, 250.0
@@ -51,21 +52,22 @@ def rendered(record: SearchRecord, rows: Sequence[Row], others: Sequence[SearchR
     """
     influences = influences_of(rows, len(record.objectives))
     full = [row for row in rows if row.values and row.full]
+    told = [words.told_as(name, record.metric) for name in record.objectives]
     return page(
         "search.html.j2",
         record=record,
         headline=words.headline(record),
         next=words.what_next(record),
         misses=words.misses(record.nearest) if record.best is None and record.nearest is not None else [],
-        front=front_rows(record),
-        heads=[words.HEADS[name].format(metric=record.metric) for name in record.objectives],
+        front=front_rows(record, told),
+        heads=[one.head for one in told],
         front_plots=[
-            (words.HEADS[name].format(metric=record.metric), front_plot(record, full, index))
-            for index, name in enumerate(record.objectives)
+            (f"{told[0].head}, by {one.head}", front_plot(record, full, told, index))
+            for index, one in enumerate(told)
             if index > 0 and full
         ],
         course=course_plot([record, *others[:OTHERS]]),
-        coordinates=coordinates_plot(full, influences, record),
+        coordinates=coordinates_plot(full, influences, record, told),
         influences=[
             (label_of(one.gene, rows), [shade(share) for share in one.shares]) for one in influences[:MOST_GENES]
         ],
@@ -86,11 +88,11 @@ def label_of(gene: str, rows: Sequence[Row]) -> str:
     return f"{step}: in or out" if not names and not step.startswith("slot") else f"{step}: which"
 
 
-def front_rows(record: SearchRecord) -> list[list[str]]:
-    """The front, best quality first, in words."""
+def front_rows(record: SearchRecord, told: Sequence[Told]) -> list[list[str]]:
+    """The front, best by the first objective first, in words."""
     return [
         [
-            *(words.value_text(name, value) for name, value in zip(record.objectives, placed.values, strict=True)),
+            *(one.text(value) for one, value in zip(told, placed.values, strict=True)),
             f"{placed.trial.answer.figures['size_bytes']:,.0f}",
             " → ".join(step.method for step in placed.trial.steps) or "nothing",
             placed.recipe or "",
@@ -107,8 +109,8 @@ def shade(share: float | None) -> tuple[str, str]:
     return f"{share:.0%}", f"p{level}" if level else ""
 
 
-def front_plot(record: SearchRecord, rows: Sequence[Row], index: int) -> Markup:
-    """Every trial: what it lost, by one cost; the front joined."""
+def front_plot(record: SearchRecord, rows: Sequence[Row], told: Sequence[Told], index: int) -> Markup:
+    """Every trial: the first objective, quality unless the params say otherwise, by another; the front joined."""
     costs, lost = [row.values[index] for row in rows], [row.values[0] for row in rows]
     logarithmic = min(costs) > 0 and max(costs) / min(costs) > 4
     low, high = spread(costs, logarithmic=logarithmic)
@@ -118,11 +120,11 @@ def front_plot(record: SearchRecord, rows: Sequence[Row], index: int) -> Markup:
     bottom, top = spread([value for value in lost if value <= most])
     y = Scale(low=bottom, high=top, begin=TOP, end=BOTTOM)
     on_front = {placed.trial.number for placed in record.front}
-    name = record.objectives[index]
+    first, other = told[0], told[index]
     dots = [
         marked(
-            f"trial {row.number}: {words.value_text('quality', row.values[0])} lost, "
-            f"{words.value_text(name, row.values[index])}, {'passes' if row.feasible else 'does not pass'}",
+            f"trial {row.number}: {first.head} {first.text(row.values[0])}, {other.head} "
+            f"{other.text(row.values[index])}, {'passes' if row.feasible else 'does not pass'}",
             element(
                 "circle",
                 cx=percent(x.at(row.values[index])),
@@ -133,8 +135,8 @@ def front_plot(record: SearchRecord, rows: Sequence[Row], index: int) -> Markup:
         )
         for row in sorted(rows, key=lambda row: row.number in on_front)
     ]
-    label = f"{record.metric} lost by {name} of {len(rows)} trials; {len(on_front)} on the front"
-    return plot(HEIGHT, label, *axes(x, y, name), *joined(record, x, y, index), *dots)
+    label = f"{first.head} by {other.head} of {len(rows)} trials; {len(on_front)} on the front"
+    return plot(HEIGHT, label, *axes(x, y, other, first), *joined(record, x, y, index), *dots)
 
 
 def kind_of(row: Row) -> str:
@@ -142,16 +144,15 @@ def kind_of(row: Row) -> str:
     return "r-tried front-dot" if row.feasible else "r-tried"
 
 
-def axes(x: Scale, y: Scale, name: str) -> list[Markup]:
+def axes(x: Scale, y: Scale, along: Told, up: Told) -> list[Markup]:
     """Round values on both sides."""
     parts = [line(LEFT, BOTTOM + 6, RIGHT, BOTTOM + 6, "axis")]
     for value in y.ticks(5):
-        parts += [line(LEFT, y.at(value), RIGHT, y.at(value), "grid"), text(0, y.at(value) + 4, f"{value * 100:+.4g}")]
+        parts += [line(LEFT, y.at(value), RIGHT, y.at(value), "grid"), text(0, y.at(value) + 4, up.tick(value))]
     for value in x.ticks(6):
-        parts.append(text(x.at(value), BOTTOM + 22, f"{value:.4g}", None, "middle"))
-    unit = "share of the reference's" if name in ("size_bytes", "latency", "macs") else name
-    parts.append(text(RIGHT, BOTTOM + 37, f"{unit}{', log scale' if x.logarithmic else ''}", None, "end"))
-    return [*parts, text(0, 6, "points lost")]
+        parts.append(text(x.at(value), BOTTOM + 22, along.tick(value), None, "middle"))
+    parts.append(text(RIGHT, BOTTOM + 37, f"{along.axis}{', log scale' if x.logarithmic else ''}", None, "end"))
+    return [*parts, text(0, 6, up.axis)]
 
 
 def joined(record: SearchRecord, x: Scale, y: Scale, index: int) -> list[Markup]:
@@ -276,7 +277,9 @@ def explained(groups: np.ndarray, ranks: np.ndarray) -> float | None:
     return max(0.0, (between - (len(names) - 1) * noise) / (total + noise))
 
 
-def coordinates_plot(rows: Sequence[Row], influences: Sequence[Influence], record: SearchRecord) -> Markup | None:
+def coordinates_plot(
+    rows: Sequence[Row], influences: Sequence[Influence], record: SearchRecord, told: Sequence[Told]
+) -> Markup | None:
     """Parallel coordinates: a line a trial through its choices, the most telling ones, to what came of it."""
     genes = [one.gene for one in influences[: MOST_AXES - 2]]
     if not genes or len(rows) < FEWEST_ALIKE:
@@ -287,8 +290,8 @@ def coordinates_plot(rows: Sequence[Row], influences: Sequence[Influence], recor
     shown = [*rest[::step], *(row for row in rows if row.number in on_front)]
     columns = [column_of(gene, rows) for gene in genes]
     columns += [
-        Column.of_values(f"{words.HEADS[name].format(metric=record.metric)}", [row.values[index] for row in rows])
-        for index, name in enumerate(record.objectives[:2])
+        Column.of_values(one.head, [row.values[index] for row in rows], tick=one.tick)
+        for index, one in enumerate(told[:2])
     ]
     places = [LEFT + (RIGHT - LEFT - 4) * index / (len(columns) - 1) for index in range(len(columns))]
     parts: list[Markup] = []
@@ -319,12 +322,14 @@ class Column:
     marks: tuple[tuple[str, float], ...]
 
     @classmethod
-    def of_values(cls, name: str, values: Sequence[float], gene: str | None = None) -> Column:
+    def of_values(
+        cls, name: str, values: Sequence[float], gene: str | None = None, tick: Callable[[float], str] = "{:.3g}".format
+    ) -> Column:
         """An axis of numbers."""
         low, high = min(values), float(np.quantile(values, 0.95))
         high = high if high > low else low + (abs(low) or 1.0) * 0.01
         scale = Scale(low=low, high=high, begin=BOTTOM, end=TOP + 10)
-        marks = ((f"{high:.3g}", TOP + 20.0), (f"{low:.3g}", BOTTOM - 3.0))
+        marks = ((tick(high), TOP + 20.0), (tick(low), BOTTOM - 3.0))
         return cls(name=name, gene=gene, scale=scale, known=(), marks=marks)
 
     def height(self, row: Row, objective: int) -> float | None:
@@ -369,13 +374,13 @@ def proxy_plot(record: SearchRecord) -> Markup | None:
     (low, high), (bottom, top) = spread(cheap), spread(full)
     x = Scale(low=low, high=high, begin=LEFT, end=RIGHT)
     y = Scale(low=bottom, high=top, begin=TOP, end=BOTTOM)
+    lost = words.told_as("quality", record.metric)
     dots = [
         marked(
-            f"cheap {a * 100:+.2f}, full {b * 100:+.2f} points lost",
+            f"{lost.head}: cheap {lost.text(a)}, full {lost.text(b)}",
             element("circle", cx=percent(x.at(a)), cy=float(y.at(b)), r=3, class_="model r-tried front-dot"),
         )
         for a, b in points
     ]
-    return plot(
-        HEIGHT, f"{len(points)} trials carried out both ways", *axes(x, y, "points lost by the cheap trial"), *dots
-    )
+    cheap_side = replace(lost, axis=f"{lost.axis} by the cheap trial")
+    return plot(HEIGHT, f"{len(points)} trials carried out both ways", *axes(x, y, cheap_side, lost), *dots)

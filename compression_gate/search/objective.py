@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compression_gate.records.metric_table import direction
+from compression_gate.records.metric_table import worsening
 from compression_gate.records.search_params import FitnessParams, Objective, SearchParams
 from compression_gate.records.trial import Answer
 
@@ -85,7 +85,7 @@ class Goal:
 
     def quality_lost(self, figures: Mapping[str, float]) -> float:
         """By how much the task's metric is worse than the reference's, in its own unit."""
-        return direction(self.metric) * (self.reference[self.metric] - figures[self.metric])
+        return worsening(self.metric, self.reference[self.metric], figures[self.metric])
 
     def preferred(self, figures: Mapping[str, float]) -> tuple[float, float]:
         """What feasible candidates are chosen by, to be made small: the cost that is preferred, then quality lost."""

@@ -110,6 +110,40 @@ def test_what_was_found_is_told_with_the_line_that_adopts_it():
     assert "recipe: recipes/found.yaml" in text
 
 
+@pytest.mark.parametrize(
+    ("metric", "figures", "words"),
+    [
+        ("accuracy", (0.9, 0.95), "5.00 points of accuracy won"),
+        ("rmse", (2.0, 2.031), "rmse worse by 0.0310"),
+        ("rmse", (2.0, 1.5), "rmse better by 0.500"),
+        ("dice", (2.0, 1.5), "dice worse by 0.500"),
+    ],
+)
+def test_quality_is_told_in_the_unit_and_the_direction_of_its_metric(metric, figures, words):
+    best = trial(1, 0.0, 500)
+    best = best.model_copy(
+        update={"answer": best.answer.model_copy(update={"figures": best.answer.figures | {metric: figures[1]}})}
+    )
+    one = record(metric=metric, reference={metric: figures[0]}, best=best)
+    assert words in search.headline(one)
+    html = search_page.rendered(one, rows())
+    assert words in html
+    assert (f"points of {metric} lost" in html) == (metric == "accuracy")
+
+
+def test_axes_and_tables_count_in_the_same_unit():
+    points, error, cost = (search.told_as(*of) for of in (("quality", "f1"), ("quality", "mae"), ("macs", "f1")))
+    assert (points.text(0.0123), points.tick(0.0123)) == ("+1.23", "1.23")
+    assert (error.text(0.0123), error.tick(0.0123)) == ("+0.0123", "0.0123")
+    assert (cost.text(0.0123), cost.tick(0.0123)) == ("1.2%", "1.23")
+
+
+def test_a_search_for_costs_alone_draws_what_it_was_for():
+    html = search_page.rendered(record(objectives=("macs", "size_bytes", "latency")), rows())
+    assert "MACs, by bytes" in html
+    assert "accuracy lost, by" not in html
+
+
 def test_a_miss_is_told_with_its_distance_to_every_limit():
     text = printed(MISSED)
     assert "No recipe meets every limit. The nearest misses by 140.0% in all." in text
@@ -149,8 +183,8 @@ def test_a_long_front_is_shown_in_part_with_both_ends():
     )
     text = printed(record(front=front))
     assert "12 of 30" in text
-    assert "+0.0000" in text
-    assert "+0.2900" in text
+    assert "+0.00" in text
+    assert "+29.00" in text
 
 
 PAGES = {"found": record(), "missed": MISSED, "nothing": NOTHING}
