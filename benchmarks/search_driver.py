@@ -165,7 +165,7 @@ def driver_of(name: str, trials: int, population: int, folder: Path, *, synchron
         synchronous=synchronous,
     )
     goal = Goal.of(params, "accuracy", REFERENCE)
-    setup = Setup(space=space, seed=seed, values=2, population=population, budget=trials)
+    setup = Setup(space=space, seed=seed, values=2, population=population)
     searcher = Timed(registry.load("searchers", name, SEARCHERS)(setup))
     journal = begin(folder / "journal.jsonl", Header(digest="", told={}))
     return Driver(space, searcher, goal, params, journal), searcher

@@ -132,7 +132,7 @@ def main() -> None:
     rows = []
     for seed in range(TUNING, TUNING + asked.seeds):
         landscape = Landscape(variant=seed)
-        ddpg = Ddpg(setup_of(landscape, seed, max(BUDGETS)))
+        ddpg = Ddpg(setup_of(landscape, seed))
         rows.append(row_told("ddpg", ddpg, landscape, seed, max(BUDGETS)))
         rows += [row_of(name, "one strength", seed) for name in ("reinforcement", "random")]
     found = {

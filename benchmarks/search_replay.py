@@ -341,14 +341,13 @@ def table_from(document: dict[str, Any]) -> Recorded:
 # Replaying.
 
 
-def searcher_of(name: str, table: Recorded, seed: int, budget: int) -> Searcher:
+def searcher_of(name: str, table: Recorded, seed: int) -> Searcher:
     """A searcher over the table's space."""
     setup = Setup(
         space=table.space,
         seed=seed,
         values=table.values,
         population=POPULATION,
-        budget=budget,
         start=() if table.start is None else (table.start,),
         known=table.known,
     )
@@ -358,7 +357,7 @@ def searcher_of(name: str, table: Recorded, seed: int, budget: int) -> Searcher:
 
 def replayed(name: str, table: Recorded, way: str, seed: int, budgets: Sequence[int]) -> dict[str, Any]:
     """One searcher on the table, told in generations."""
-    searcher, answer = searcher_of(name, table, seed, max(budgets)), ANSWERS[way](table)
+    searcher, answer = searcher_of(name, table, seed), ANSWERS[way](table)
     given: list[Row] = []
     spent = 0.0
     while len(given) < max(budgets):
@@ -466,7 +465,7 @@ def names_for(table: Recorded, asked: Sequence[str]) -> list[str]:
     found = []
     for name in asked:
         try:
-            searcher_of(name, table, 0, 1)
+            searcher_of(name, table, 0)
         except ParamsError as error:
             print(f"{name} is left out: {error}")
             continue

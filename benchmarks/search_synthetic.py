@@ -42,14 +42,13 @@ TUNING = 1000
 RESAMPLED = 4000
 
 
-def setup_of(landscape: Landscape, seed: int, budget: int) -> Setup:
+def setup_of(landscape: Landscape, seed: int) -> Setup:
     """What every searcher is made with."""
     return Setup(
         space=landscape.space,
         seed=seed,
         values=3,
         population=POPULATION,
-        budget=budget,
         start=(landscape.start,),
         known=Knowledge(table=landscape.table, stored_bytes=BYTES) if landscape.kind == "by layer" else None,
     )
@@ -88,7 +87,7 @@ def smallest(scores: Sequence[Score], most_lost: float) -> float | None:
 def row_of(name: str, kind: str, seed: int, trials: int = max(BUDGETS)) -> dict[str, Any]:
     """One searcher of the table on one network."""
     landscape = Landscape(variant=seed, kind=kind)
-    searcher = registry.load("searchers", name, SEARCHERS)(setup_of(landscape, seed, trials))
+    searcher = registry.load("searchers", name, SEARCHERS)(setup_of(landscape, seed))
     return row_told(name, searcher, landscape, seed, trials)
 
 

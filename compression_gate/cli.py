@@ -461,15 +461,18 @@ def post(
     from compression_gate.forge.jobs import unheeded
     from compression_gate.stages import post as stage_post
 
-    asked: dict[str, Any] = {"source": source, "follow": follow, "to": to, "opening": opening, "chat": chat}
     request = stage_post.Request(
         suite=suite,
         policy=policy.value,
+        source=source,
+        follow=follow,
+        to=to,
+        opening=opening,
         suites=tuple(suites or ()),
         comment=comment.value,
         sha=sha,
+        chat=chat,
         dry=dry_run,
-        **asked,
     )
     outcome = stage_post.run(request)
     with unheeded():

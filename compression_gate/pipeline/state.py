@@ -6,9 +6,8 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +27,7 @@ from compression_gate.pipeline.definition import (
     outputs_of,
 )
 from compression_gate.records.base import Record, digest_of_file, write_text
+from compression_gate.records.lock import locked
 from compression_gate.records.params import Params, write_resolved
 
 SEEN = f"{STATE}/seen.json"  # what `run` remembers of the history from one time to the next; no stage reads it
@@ -138,27 +138,11 @@ def expanded(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
-@contextmanager
-def locked(suite: Path) -> Iterator[None]:
+def suite_lock(suite: Path) -> AbstractContextManager[None]:
     """Hold the suite's lock.
 
     Raises:
         ParamsError: another process holds it; the message says which, and since when.
     """
-    from zc.lockfile import LockError, LockFile  # type: ignore[import-untyped]  # it publishes no types
-
-    path = suite / STATE / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = LockFile(str(path), content_template="{pid} on {hostname}")
-    except LockError as error:
-        holder = path.read_text(encoding="utf-8").strip() or "unknown"
-        since = time.strftime("%H:%M:%S", time.localtime(path.stat().st_mtime))
-        raise ParamsError(
-            f"{suite.resolve().name}: another run holds this suite since {since}: process {holder}: "
-            "wait for it, or stop it"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.close()
+    held = f"{suite.resolve().name}: another run holds this suite"
+    return locked(suite / STATE / "lock", held=held, do="wait for it, or stop it")

@@ -71,11 +71,15 @@ class Recipe(Record):
         except ValidationError as error:
             raise ParamsError(problems_of(path, error)) from error
 
-    def write(self, path: Path) -> None:
-        """Write as YAML under a temporary name, then rename."""
+    def as_text(self) -> str:
+        """The recipe as YAML."""
         values = self.model_dump(mode="json", by_alias=True, exclude_none=True, include={"schema_number", "provenance"})
         values["steps"] = [step.model_dump(mode="json") for step in self.steps]
-        write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+    def write(self, path: Path) -> None:
+        """Write as YAML under a temporary name, then rename."""
+        write_text(path, self.as_text())
 
 
 def recipe_digest(steps: Iterable[Step]) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from compression_gate.errors import MetricsError
 from compression_gate.records.base import Record
 from compression_gate.records.metric_table import worsening
 from compression_gate.records.trial import Genome, Trial
+
+log = logging.getLogger("compression_gate")
+RECIPES = "recipes"  # of a suite; a search's front lies in a folder of its name there
+FRONT = "front.json"
 
 
 class ProxyRecord(Record):
@@ -115,3 +122,14 @@ class SearchRecord(Record):
     def quality_lost(self, trial: Trial) -> float:
         """By how much a trial's quality is worse than the reference's, in the metric's own unit."""
         return worsening(self.metric, self.reference[self.metric], trial.answer.figures[self.metric])
+
+
+def stored_searches(suite: Path) -> list[SearchRecord]:
+    """The searches whose fronts are kept beside their recipes; a damaged one is named and left out."""
+    found = []
+    for path in sorted((suite / RECIPES).glob(f"*/{FRONT}")):
+        try:
+            found.append(SearchRecord.read(path))
+        except MetricsError as error:
+            log.warning("%s", error)
+    return found

@@ -32,7 +32,6 @@ class Setup:
     Args:
         values: how many numbers a score has.
         population: how many proposals make one generation.
-        budget: trials in all, None where time alone ends the search.
         start: genomes worth asking about first.
         known: what was measured of the layers; None where nothing was.
     """
@@ -41,7 +40,6 @@ class Setup:
     seed: int
     values: int
     population: int
-    budget: int | None = None
     start: Sequence[Genome] = ()
     known: Knowledge | None = None
 

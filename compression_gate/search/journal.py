@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from pydantic import Field, ValidationError
 
-from compression_gate.errors import ParamsError, SearchError
+from compression_gate.errors import SearchError
 from compression_gate.records.base import Record
 from compression_gate.records.trial import Answer, Genome
 
@@ -165,29 +163,3 @@ def event_of(line: str, where: str) -> Event:
         return KINDS[values["event"]].model_validate_json(line)
     except (ValueError, KeyError, TypeError) as error:  # pydantic's errors are ValueErrors
         raise SearchError(f"{where}: expected an event of a search, got {line[:80]!r}: the file is damaged") from error
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a search's folder.
-
-    Raises:
-        ParamsError: another process holds it.
-    """
-    from zc.lockfile import LockError, LockFile  # type: ignore[import-untyped]  # it publishes no types
-
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "lock"
-    try:
-        lock = LockFile(str(path), content_template="{pid} on {hostname}")
-    except LockError as error:
-        holder = path.read_text(encoding="utf-8").strip() or "unknown"
-        since = time.strftime("%H:%M:%S", time.localtime(path.stat().st_mtime))
-        raise ParamsError(
-            f"search {folder.name}: another search holds this journal since {since}: process {holder}: "
-            "wait for it, stop it, or give this one another search.name"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.close()

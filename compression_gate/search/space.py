@@ -102,7 +102,6 @@ class Space:
 
     slots: tuple[Slot, ...]
     free_order: bool = True
-    base: tuple[Step, ...] = field(default=())
 
     @cached_property
     def genes(self) -> dict[str, Gene]:

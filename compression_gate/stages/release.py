@@ -136,13 +136,10 @@ def recipe_of(compression: CompressionRecord, artifact: Artifact) -> str:
     Raises:
         ReleaseError: they are not the ones that the artifact was made by.
     """
-    import yaml
-
     recipe = Recipe.model_validate({"steps": [{"method": step.method, **step.options} for step in compression.steps]})
     if compression.recipe_digest != artifact.recipe_digest:
         raise ReleaseError("not released: reports/compression.json is of another candidate: compression-gate run")
-    values = {"schema": recipe.schema_number, "steps": [step.model_dump(mode="json") for step in recipe.steps]}
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return recipe.as_text()
 
 
 def taken(path: Path) -> bytes:

@@ -13,7 +13,7 @@ from compression_gate.records.base import Record, write_text
 from compression_gate.records.document import Document
 from compression_gate.records.metrics import Benchmark, CompressionRecord, CurvePoint, Evaluation
 from compression_gate.records.params import Params, read_params
-from compression_gate.records.search import SearchRecord
+from compression_gate.records.search import SearchRecord, stored_searches
 from compression_gate.records.sensitivity import SensitivityTable
 from compression_gate.records.verdict import PIPELINE, Point, Verdict
 from compression_gate.reporters.adoption import adoptions
@@ -87,8 +87,7 @@ def read_findings(suite: Path) -> Findings:
         return found
     compression = optional(CompressionRecord, reports / "compression.json")
     recipe = compression.recipe_digest if compression else None
-    found_fronts = (optional(SearchRecord, path) for path in sorted((suite / "recipes").glob("*/front.json")))
-    searches = [one for one in found_fronts if one]
+    searches = stored_searches(suite)
     return replace(
         found,
         compression=compression,

@@ -17,10 +17,10 @@ from compression_gate.pipeline.references import resolve
 from compression_gate.pipeline.state import (
     Failure,
     failure_path,
-    locked,
     prepare_state,
     source_digests,
     state_kept,
+    suite_lock,
     write_json,
 )
 from compression_gate.records.base import digest_of
@@ -74,7 +74,7 @@ def run(suite: Path, request: Request) -> Failure | None:
     read_waivers(suite, params, today=date.today(), releases=releases_of(suite))
     if request.again:
         require_earlier(suite)
-    with locked(suite):
+    with suite_lock(suite):
         if request.dry:
             show(suite, params, request)
             return None

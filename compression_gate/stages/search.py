@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from compression_gate import __version__, registry
 from compression_gate.errors import ParamsError, SearchError
 from compression_gate.pipeline.state import source_digests, write_json
 from compression_gate.records.base import digest_of, replacing_folder
+from compression_gate.records.lock import locked
 from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import FILE_NAME, Params, read_params
 from compression_gate.records.search import SearchRecord
@@ -30,7 +31,7 @@ from compression_gate.search.descriptors import Knowledge
 from compression_gate.search.driver import Driver
 from compression_gate.search.executors import EXECUTORS
 from compression_gate.search.executors.base import Place
-from compression_gate.search.journal import Header, Journal, Reference, begin, held, resume
+from compression_gate.search.journal import Header, Journal, Reference, begin, resume
 from compression_gate.search.objective import Goal
 from compression_gate.search.space import Space
 from compression_gate.stages.search_outputs import REPORTS, Table, written
@@ -79,7 +80,7 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
     """
     params = overridden(read_params(suite), ask)
     folder = suite / FOLDER / params.search.name
-    with held(folder):
+    with journal_lock(folder):
         space, known = opened_space(suite, params)
         header = header_of(suite, params, space)
         with ExitStack() as stack:  # where nothing can be carried out, the journal of an earlier search stays
@@ -87,9 +88,9 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
             journal, events = opened_journal(suite, folder, params, header, anew=not ask.resume)
             stack.enter_context(closing(journal))
             interrupted = stack.enter_context(interruptible())
-            table = stack.enter_context(Table(suite / REPORTS))
             reference = measured_reference(events, journal, executor)
             goal = Goal.of(params.search, metric_of(params, reference), reference.figures)
+            table = stack.enter_context(Table(suite / REPORTS, goal.metric))
             setup = setup_of(space, known, goal, params)
             searcher = registry.load("searchers", params.search.searcher, SEARCHERS)(setup)
             driver = Driver(space, searcher, goal, params.search, journal, on_told=table.add)
@@ -98,6 +99,16 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
             started_from = driver.found.told
             ended = drive(driver, executor, params.search, folder, interrupted, on_change)
         return written(suite, params, header, driver, ended, started_from, table.last)
+
+
+def journal_lock(folder: Path) -> AbstractContextManager[None]:
+    """Hold a search's folder.
+
+    Raises:
+        ParamsError: another process holds it.
+    """
+    held = f"search {folder.name}: another search holds this journal"
+    return locked(folder / "lock", held=held, do="wait for it, stop it, or give this one another search.name")
 
 
 def run_shown(suite: Path, ask: Ask) -> SearchRecord:
@@ -256,7 +267,6 @@ def setup_of(space: Space, known: Knowledge | None, goal: Goal, params: Params) 
         seed=params.search.seed,
         values=len(goal.names),
         population=params.search.population,
-        budget=params.search.budget.trials,
         start=() if start is None else (start,),
         known=known,
     )

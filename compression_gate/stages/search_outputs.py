@@ -5,20 +5,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import logging
-import shutil
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from compression_gate import __version__
-from compression_gate.errors import MetricsError
 from compression_gate.methods.chain import method_of
-from compression_gate.records.base import write_text
+from compression_gate.records.base import replacing_folder, write_text
 from compression_gate.records.params import Params, Step
 from compression_gate.records.recipe import Provenance, Recipe
-from compression_gate.records.search import Placed, ProxyRecord, Row, SearchRecord
+from compression_gate.records.search import FRONT, RECIPES, Placed, ProxyRecord, Row, SearchRecord, stored_searches
 from compression_gate.records.trial import Trial
 from compression_gate.reporters.search_page import rendered
 from compression_gate.search.driver import Driver
@@ -26,16 +23,20 @@ from compression_gate.search.journal import Header
 from compression_gate.search.objective import LATENCY, Goal
 from compression_gate.stages.trial import answerable
 
-log = logging.getLogger("compression_gate")
-RECIPES, REPORTS = Path("recipes"), Path("reports/search")
+REPORTS = Path("reports/search")
 MOST_DRAWN = 2_000
-FIGURES = ("accuracy", "loss", "size_bytes", "compression_ratio", LATENCY, "macs", "parameters", "sparsity")
+COUNTED = ("loss", "size_bytes", "compression_ratio", LATENCY, "macs", "parameters", "sparsity")
 
 
 class Table:
-    """`reports/search/trials.csv`: a row for every trial, written as it is told; the last ones are kept for plots."""
+    """`reports/search/trials.csv`: a row for every trial, written as it is told; the last ones are kept for plots.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        metric: what quality is.
+    """
+
+    def __init__(self, folder: Path, metric: str) -> None:
+        self.figures = (metric, *COUNTED)
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "trials.csv"
         self.last: deque[Trial] = deque(maxlen=MOST_DRAWN)
@@ -44,7 +45,7 @@ class Table:
         self.file: TextIO = self.path.open("w", encoding="utf-8", newline="")
         self.rows = csv.writer(self.file, lineterminator="\n")
         head = ("trial", "origin", "share", "feasible", "verdict", "violation", "seconds", "cached", "told_s")
-        self.rows.writerow((*head, *FIGURES, "recipe", "steps", "reason"))
+        self.rows.writerow((*head, *self.figures, "recipe", "steps", "reason"))
         return self
 
     def add(self, trial: Trial) -> None:
@@ -56,7 +57,7 @@ class Table:
             (
                 *(trial.number, trial.origin, trial.share, trial.feasible, answer.verdict, violation),
                 *(round(answer.seconds, 2), trial.cached, round(trial.told_s, 2)),
-                *(answer.figures.get(name, "") for name in FIGURES),
+                *(answer.figures.get(name, "") for name in self.figures),
                 *(trial.recipe_digest[:8], told_steps(trial.steps), answer.reason or ""),
             )
         )
@@ -82,11 +83,6 @@ def told_step(step: Step) -> str:
     return f"{step.method}({told})" if told else step.method
 
 
-def shown(value: Any) -> str:
-    """An option's value, short."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def written(
     suite: Path, params: Params, header: Header, driver: Driver, ended: str, started_from: int, last: Iterable[Trial]
 ) -> SearchRecord:
@@ -96,22 +92,13 @@ def written(
         last: trials to be drawn.
     """
     found, search, goal = driver.found, params.search, driver.goal
-    place = suite / RECIPES / search.name
-
-    front = []
-    shutil.rmtree(place, ignore_errors=True)
-    for values, trial in sorted(found.front, key=lambda row: row[0]):
-        path = place / f"{trial.recipe_digest[:8]}.yaml"
-        Recipe(steps=trial.steps, provenance=provenance_of(trial, driver, header)).write(path)
-        front.append(Placed(values=values, trial=trial, recipe=path.relative_to(suite).as_posix()))
-    chosen, recipe = found.best or found.nearest, None
-    if chosen is not None:
-        path = suite / RECIPES / (f"{search.name}.yaml" if found.best else f"{search.name}.nearest_miss.yaml")
-        for stale in (f"{search.name}.yaml", f"{search.name}.nearest_miss.yaml"):
-            if path.name != stale:
-                (suite / RECIPES / stale).unlink(missing_ok=True)
-        Recipe(steps=chosen.steps, provenance=provenance_of(chosen, driver, header)).write(path)
-        recipe = path.relative_to(suite).as_posix()
+    front = [
+        Placed(values=values, trial=trial, recipe=f"{RECIPES}/{search.name}/{trial.recipe_digest[:8]}.yaml")
+        for values, trial in sorted(found.front, key=lambda row: row[0])
+    ]
+    found_name, missed_name = f"{RECIPES}/{search.name}.yaml", f"{RECIPES}/{search.name}.nearest_miss.yaml"
+    chosen = found.best or found.nearest
+    recipe = None if chosen is None else found_name if found.best else missed_name
     record = SearchRecord(
         name=search.name,
         searcher=search.searcher,
@@ -139,9 +126,15 @@ def written(
         course=tuple(found.course),
         rules_digest=header.told["rules"],
     )
+    if front:  # where nothing was found, what an earlier search left stays: params.yaml may name it
+        (suite / missed_name).unlink(missing_ok=True)
+        with replacing_folder(suite / RECIPES / search.name) as folder:
+            for placed in front:
+                recipe_from(placed.trial, driver, header).write(folder / Path(placed.recipe or "").name)
+            record.write(folder / FRONT)
+    if chosen is not None and recipe is not None:
+        recipe_from(chosen, driver, header).write(suite / recipe)
     record.write(suite / REPORTS / "search.json")
-    if front:
-        record.write(place / "front.json")
     write_text(suite / REPORTS / "metrics.json", json.dumps(metrics_of(record)) + "\n")
     rows = [row_of(trial, goal, search.train_share) for trial in last]
     write_text(suite / REPORTS / "search.html", rendered(record, rows, others_of(suite, record)))
@@ -158,23 +151,15 @@ def row_of(trial: Trial, goal: Goal, full: float) -> Row:
 
 def others_of(suite: Path, record: SearchRecord) -> list[SearchRecord]:
     """Searches of the suite under other names that went by the same rules from the same reference."""
-    found = []
-    for path in sorted((suite / RECIPES).glob("*/front.json")):
-        try:
-            other = SearchRecord.read(path)
-        except MetricsError as error:
-            log.warning("%s", error)
-            continue
-        same = (other.rules_digest, other.reference_digest) == (record.rules_digest, record.reference_digest)
-        if same and other.name != record.name:
-            found.append(other)
-    return found
+    same = (record.rules_digest, record.reference_digest)
+    others = (other for other in stored_searches(suite) if other.name != record.name)
+    return [other for other in others if (other.rules_digest, other.reference_digest) == same]
 
 
-def provenance_of(trial: Trial, driver: Driver, header: Header) -> Provenance:
-    """Where a trial's recipe came from."""
+def recipe_from(trial: Trial, driver: Driver, header: Header) -> Recipe:
+    """A trial's recipe, with where it came from."""
     search, answer = driver.params, trial.answer
-    return Provenance(
+    provenance = Provenance(
         search=search.name,
         searcher=search.searcher,
         seed=search.seed,
@@ -184,9 +169,10 @@ def provenance_of(trial: Trial, driver: Driver, header: Header) -> Provenance:
         reference_digest=header.told["reference"],
         package_version=__version__,
         feasible=trial.feasible,
-        validation={name: answer.figures[name] for name in FIGURES if name in answer.figures},
+        validation=told_figures(answer.figures, driver.goal.metric),
         distances={" ".join(filter(None, [one.rule, one.slice])): one.distance for one in answer.checks},
     )
+    return Recipe(steps=trial.steps, provenance=provenance)
 
 
 def proxy_record(driver: Driver) -> ProxyRecord | None:
@@ -208,8 +194,11 @@ def proxy_record(driver: Driver) -> ProxyRecord | None:
 
 def metrics_of(record: SearchRecord) -> dict[str, Any]:
     """The figures that `dvc metrics` and `dvc exp show` read."""
-    best = record.best.answer.figures if record.best else {}
+    best = told_figures(record.best.answer.figures, record.metric) if record.best else {}
     counts = {name: getattr(record, name) for name in ("trials", "failed", "feasible")}
-    return {
-        "search": {**counts, "front": len(record.front), "best": {name: best[name] for name in FIGURES if name in best}}
-    }
+    return {"search": {**counts, "front": len(record.front), "best": best}}
+
+
+def told_figures(figures: Mapping[str, float], metric: str) -> dict[str, float]:
+    """The figures of a trial that are worth a line: its quality first, then what it costs."""
+    return {name: figures[name] for name in (metric, *COUNTED) if name in figures}

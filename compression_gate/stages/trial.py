@@ -79,9 +79,8 @@ class Laboratory:
         """The workbench of a share of the training examples."""
         if share not in self.benches:
             whole = self.benches.get(1.0) or open_workbench(
-                self.suite, self.params, self.folder / REFERENCE, FinishedSteps(self.folder / STEPS)
+                self.suite, self.params, self.folder / REFERENCE, FinishedSteps(self.folder / STEPS), keeps_last=True
             )
-            whole = dataclasses.replace(whole, keeps_last=True)
             self.benches[1.0] = whole
             if share < 1:
                 self.benches[share] = dataclasses.replace(whole, task=with_share(whole.task, share))

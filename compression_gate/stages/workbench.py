@@ -167,7 +167,9 @@ class Workbench:
         return finish(model, task, params, folder, role="candidate", recipe_digest=digest, parent_digest=parent)
 
 
-def open_workbench(suite: Path, params: Params, folder: Path, finished: FinishedSteps) -> Workbench:
+def open_workbench(
+    suite: Path, params: Params, folder: Path, finished: FinishedSteps, *, keeps_last: bool = False
+) -> Workbench:
     """Open the task and the reference that lies in ``folder``.
 
     Raises:
@@ -186,6 +188,7 @@ def open_workbench(suite: Path, params: Params, folder: Path, finished: Finished
         before=measured(reference, task),
         shell=build_reference(task, normalize=artifact.normalize),
         finished=finished,
+        keeps_last=keeps_last,
     )
 
 

@@ -12,11 +12,11 @@ from compression_gate.pipeline.definition import HISTORY, MACHINE, PACKAGE, PARA
 from compression_gate.pipeline.state import (
     Failure,
     failure_path,
-    locked,
     prepare_state,
     remove_outputs,
     source_digests,
     state_kept,
+    suite_lock,
     write_json,
 )
 from compression_gate.records.params import read_params
@@ -95,11 +95,11 @@ def test_files_that_are_not_there_are_told_together(suite):
 
 def test_second_process_is_told_who_holds_the_suite(suite):
     script = (
-        "import sys; from pathlib import Path; from compression_gate.pipeline.state import locked\n"
-        "with locked(Path(sys.argv[1])): print('held')"
+        "import sys; from pathlib import Path; from compression_gate.pipeline.state import suite_lock\n"
+        "with suite_lock(Path(sys.argv[1])): print('held')"
     )
     command = [sys.executable, "-c", script, str(suite.path)]
-    with locked(suite.path):
+    with suite_lock(suite.path):
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode != 0
     assert "ParamsError: suite: another run holds this suite since" in answer.stderr
@@ -110,20 +110,20 @@ def test_second_process_is_told_who_holds_the_suite(suite):
 
 
 def test_lock_is_released_by_an_error_and_by_a_process_that_dies(suite):
-    with pytest.raises(KeyboardInterrupt), locked(suite.path):
+    with pytest.raises(KeyboardInterrupt), suite_lock(suite.path):
         raise KeyboardInterrupt
     script = (
-        "import os, sys; from pathlib import Path; from compression_gate.pipeline.state import locked\n"
-        "with locked(Path(sys.argv[1])): os._exit(9)"
+        "import os, sys; from pathlib import Path; from compression_gate.pipeline.state import suite_lock\n"
+        "with suite_lock(Path(sys.argv[1])): os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", script, str(suite.path)], check=False)
-    with locked(suite.path):
+    with suite_lock(suite.path):
         pass
 
 
 def test_two_suites_have_two_locks(suite_factory):
     one, two = suite_factory("one").path, suite_factory("two").path
-    with locked(one), locked(two):
+    with suite_lock(one), suite_lock(two):
         assert (one / ".compression_gate/lock").exists()
         assert (two / ".compression_gate/lock").exists()
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from compression_gate.errors import ParamsError, SearchError
+from compression_gate.errors import SearchError
 from compression_gate.records.trial import Answer
-from compression_gate.search.journal import Answered, Asked, Header, Reference, begin, held, resume
+from compression_gate.search.journal import Answered, Asked, Header, Reference, begin, resume
 
 HEADER = Header(digest="a", told={"space": "s", "rules": "r"})
 EVENTS = [
@@ -85,14 +85,3 @@ def test_what_is_no_journal_is_refused(tmp_path):
     (tmp_path / "journal.jsonl").write_text("hello\n")
     with pytest.raises(SearchError, match="expected the first line of a journal"):
         resume(tmp_path / "journal.jsonl", HEADER)
-
-
-def test_the_second_who_wants_a_journal_is_told_who_has_it(tmp_path):
-    with (
-        held(tmp_path / "found"),
-        pytest.raises(ParamsError, match=r"search found: another search .* process \d+"),
-        held(tmp_path / "found"),
-    ):
-        pytest.fail("it was held twice")
-    with held(tmp_path / "found"):
-        pass

@@ -14,12 +14,12 @@ from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import CompressionRecord, Evaluation
 from compression_gate.records.params import read_params
 from compression_gate.records.recipe import Recipe
-from compression_gate.records.search import SearchRecord
+from compression_gate.records.search import SearchRecord, stored_searches
 from compression_gate.records.verdict import Check
 from compression_gate.search.base import Request
 from compression_gate.search.executors.local import Place
 from compression_gate.stages import compress, evaluate, prepare, search, train, trial
-from compression_gate.stages.search import Ask
+from compression_gate.stages.search import Ask, journal_lock
 from compression_gate.stages.search_space import opened_space
 
 SPACE = [
@@ -163,11 +163,31 @@ def test_limits_that_nobody_can_meet_end_in_the_nearest_miss(trained):
     assert search.code_of(found) == 1
 
 
-def test_a_nearest_miss_leaves_no_older_recipe_behind(trained):
-    search.run(trained.path, Ask())
+def test_a_search_that_finds_nothing_leaves_what_an_earlier_one_found(trained):
+    """`params.yaml` may name it, and the gate judges it anyway."""
+    before = search.run(trained.path, Ask())
+    trained.edit("gate.rules.size.max", 500)
+    assert search.run(trained.path, Ask()).best is None
+    names = {"found", "found.yaml", "found.nearest_miss.yaml"}
+    assert {path.name for path in (trained.path / "recipes").iterdir()} == names
+    assert Recipe.read(trained.path / "recipes/found.yaml").digest == before.best.recipe_digest
+    assert [one.best.recipe_digest for one in stored_searches(trained.path)] == [before.best.recipe_digest]
+
+
+def test_a_search_that_finds_something_takes_the_nearest_miss_away(trained):
     trained.edit("gate.rules.size.max", 500)
     search.run(trained.path, Ask())
-    assert [path.name for path in sorted((trained.path / "recipes").iterdir())] == ["found.nearest_miss.yaml"]
+    trained.edit("gate.rules.size.max", 30_000)
+    search.run(trained.path, Ask())
+    assert {path.name for path in (trained.path / "recipes").iterdir()} == {"found", "found.yaml"}
+
+
+def test_a_damaged_front_is_named_and_left_out(trained, caplog):
+    found = search.run(trained.path, Ask())
+    (trained.path / "recipes/broken").mkdir()
+    (trained.path / "recipes/broken/front.json").write_text('{"name": ')
+    assert [one.name for one in stored_searches(trained.path)] == [found.name]
+    assert "recipes/broken/front.json" in caplog.text
 
 
 def test_a_resumed_search_needs_no_more_than_a_larger_budget(trained):
@@ -428,3 +448,14 @@ def test_searchers_by_layer_go_by_the_table_and_the_limit_on_bytes(trained, sear
 def test_ilp_without_strengths_by_layer_says_what_to_declare(trained):
     with pytest.raises(ParamsError, match="expected a step with an option by layer"):
         search.run(trained.path, Ask(searcher="ilp"))
+
+
+def test_the_second_who_wants_a_journal_is_told_who_has_it(tmp_path):
+    with (
+        journal_lock(tmp_path / "found"),
+        pytest.raises(ParamsError, match=r"search found: another search .* process \d+"),
+        journal_lock(tmp_path / "found"),
+    ):
+        pytest.fail("it was held twice")
+    with journal_lock(tmp_path / "found"):
+        pass
