@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from rich.text import Text
+
 from compression_gate.records.coded import CodedTensor, Inspection
 from compression_gate.reporters.terminal import stdout, table
+from compression_gate.reporters.wording import harmless
 
 COLUMNS = ("name", "shape", "form", "non-zero", "plain, bytes", "coded, bytes", "bits", "entropy", "")
 WIDEST_BAR = 12
@@ -19,10 +22,11 @@ def show(found: Inspection) -> None:
     console.print(table(COLUMNS, rows))
     plain = sum(one.plain_bytes for one in found.tensors)
     numbers = sum(one.numbers for one in found.tensors)
-    console.print(
+    told = (
         f"{found.file}: {found.kind}, profile {found.profile}: {found.size_bytes:,} bytes for {numbers:,} numbers of "
         f"{plain:,} bytes: {plain / found.size_bytes:,.1f}×"
     )
+    console.print(Text(harmless(told)))
 
 
 def row(one: CodedTensor, most: float) -> list[str]:

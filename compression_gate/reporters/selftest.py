@@ -6,12 +6,11 @@ import json
 from collections import Counter
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.text import Text
 
 from compression_gate.records.selftest import Claim, Damage, SelfTest
 from compression_gate.records.timing_selftest import TimingRate, TimingSelfTest
-from compression_gate.reporters.terminal import COLOURS, head, stdout, table
+from compression_gate.reporters.terminal import COLOURS, Cell, head, marked, stdout, table
 from compression_gate.reporters.wording import NOTHING, SYMBOLS
 
 
@@ -96,12 +95,10 @@ def headline(found: SelfTest, broken: list[Claim], silent: list[Damage]) -> str:
     return f"The gate keeps its word: {claimed} claims held, {len(found.mutations)} mutations caught."
 
 
-def claim_row(one: Claim) -> list[str]:
+def claim_row(one: Claim) -> list[Cell]:
     """One claim: enumerated rates have no bounds to show."""
-    status = "pass" if one.held else "fail"
-    symbol = f"[{COLOURS[status]}]{SYMBOLS[status]}[/]" if one.limit is not None else NOTHING
     return [
-        f"{symbol} {escape(one.text)}",
+        f"{NOTHING} {one.text}" if one.limit is None else marked("pass" if one.held else "fail", one.text),
         f"{one.observed:.2%}",
         "exact" if one.events is None else f"{one.low:.2%} to {one.high:.2%}",
         NOTHING if one.limit is None else f"{'≤' if one.direction == 'at most' else '≥'} {one.limit:.1%}",
@@ -116,7 +113,7 @@ def entry_rows(found: SelfTest) -> list[list[str]]:
         Counter(one.entry for one in found.mutations),
         Counter(one.entry for one in found.mutations if one.held),
     )
-    return [[escape(entry), str(caught[entry]), str(count)] for entry, count in tried.items()]
+    return [[entry, str(caught[entry]), str(count)] for entry, count in tried.items()]
 
 
 def lines_of(one: Damage) -> list[str]:

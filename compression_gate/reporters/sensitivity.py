@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.text import Text
 
 from compression_gate.records.metric_table import direction
@@ -22,7 +21,7 @@ def show(found: SensitivityTable) -> None:
     console.print(Text(headline(found), style="bold"))
     for title, names, rows in grids(found):
         console.print(Text(title, style="bold"))
-        console.print(table(names, [[escape(cell) for cell in row] for row in rows]))
+        console.print(table(names, rows))
     for line in reasons(found):
         console.print(Text(f"  {line}", style="dim"))
 

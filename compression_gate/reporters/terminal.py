@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow", "error": "red", "waived": "magenta"}
 NARROWEST = 112
 POWER_COLOURS = ("red", "yellow", "green")
+Cell = str | Text
 LEAST_USED = ("held against", "n", "non-zero", "MACs")
 
 
@@ -113,10 +113,10 @@ def shown_checks(verdict: Verdict) -> list[Check]:
 
 def check_table(checks: Sequence[Check], without: Sequence[str] = ()) -> Table:
     """One row per check."""
-    rows = [
+    rows: list[list[Cell]] = [
         [
-            f"[{COLOURS[check.status]}]{wording.SYMBOLS[check.status]}[/] {escape(wording.name_of(check))}",
-            escape(wording.metric_of(check)),
+            marked(check.status, wording.name_of(check)),
+            wording.metric_of(check),
             wording.figure(check.metric, check.compared_to),
             wording.figure(check.metric, check.observed),
             wording.interval_of(check),
@@ -130,29 +130,42 @@ def check_table(checks: Sequence[Check], without: Sequence[str] = ()) -> Table:
     )
 
 
-def table(names: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, without: Sequence[str] = ()) -> Table:
-    """A light table; the first ``left`` columns are words, the rest numbers; columns ``without`` are left out."""
+def marked(status: str, words: str) -> Text:
+    """A status's symbol in its colour, then words that may come from anywhere."""
+    return Text.assemble((wording.SYMBOLS[status], COLOURS[status]), f" {wording.harmless(words)}")
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[Cell]], left: int = 1, without: Sequence[str] = ()) -> Table:
+    """A light table; the first ``left`` columns are words, the rest numbers; columns ``without`` are left out.
+
+    Strings may come from anywhere, and are no markup: what is coloured is handed over as ``Text``.
+    """
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     shown = [index for index, name in enumerate(names) if name not in without]
     for index in shown:
         name = names[index]
         side: JustifyMethod = "left" if index < left else "right"
-        result.add_column(name, justify=side, overflow="fold", no_wrap=name in ("metric", "name"))
+        result.add_column(plain(name), justify=side, overflow="fold", no_wrap=name in ("metric", "name"))
     for row in rows:
-        result.add_row(*(row[index] for index in shown))
+        result.add_row(*(plain(row[index]) for index in shown))
     return result
+
+
+def plain(cell: Cell) -> Text:
+    """A cell as it is, with nothing in it read as markup."""
+    return cell if isinstance(cell, Text) else Text(wording.harmless(cell))
 
 
 def show_power(report: PowerReport) -> None:
     """Print what each rule can prove."""
     console = stdout()
-    rows = [
+    rows: list[list[Cell]] = [
         [
-            escape(f"{row.rule} / {row.slice}" if row.slice else row.rule),
+            f"{row.rule} / {row.slice}" if row.slice else row.rule,
             f"{row.n:,}",
             f"{row.discordance:.1%} {'measured' if row.measured else 'assumed'}",
             f"{row.margin:.3g}",
-            f"[{POWER_COLOURS[(row.power >= LEAST_POWER) + (row.power >= ENOUGH_POWER)]}]{row.power:.0%}[/]",
+            Text(f"{row.power:.0%}", style=POWER_COLOURS[(row.power >= LEAST_POWER) + (row.power >= ENOUGH_POWER)]),
             f"{row.minimum_detectable:.3g}",
             f"{row.examples_needed:,}" if row.examples_needed else wording.NOTHING,
             f"{row.margin_needed:.2g}",
@@ -178,9 +191,7 @@ def show_rows(rows: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
     console = stdout()
     for kind, entries in rows.items():
         console.print(Text(kind, style="bold"))
-        console.print(
-            table(["name", "what", "options"], [[escape(cell) for cell in row.values()] for row in entries], left=3)
-        )
+        console.print(table(["name", "what", "options"], [list(row.values()) for row in entries], left=3))
 
 
 def as_json(verdict: Verdict | None, status: str, exit_code: int, policy: str, problems: Sequence[str]) -> str:

@@ -18,8 +18,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from compression_gate.cli import app
+from compression_gate.records.coded import Inspection
 from compression_gate.records.verdict import Check, Subject, TradeOff
-from compression_gate.reporters import markdown, record_tables, terminal, wording
+from compression_gate.reporters import coded, markdown, record_tables, terminal, wording
 from compression_gate.stages import gate, report
 from compression_gate.stages.report import read_findings
 
@@ -95,6 +96,31 @@ def test_the_terminal_fits_its_width(finished: Path, width: int) -> None:
     assert max(map(len, lines)) <= width
     assert lines[0].startswith("✘ Fail.")
     assert lines[-1] == "exit code 1"
+
+
+MARKUP = ["x[/y]", "head[a-z]+", "[red]x[/]", ":smile:"]
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_what_a_contributor_names_is_no_markup_on_a_terminal(finished: Path, text: str) -> None:
+    """A step, a metric and the name of a coded file: rich's own markup would drop a part of them, or raise."""
+    gate.run(finished)
+    path = finished / "reports/compression.json"
+    record = json.loads(path.read_text())
+    record["steps"][0] |= {"method": text, "quality": {text: 0.9}}
+    record["reference"]["quality"] = {text: 0.9}
+    path.write_text(json.dumps(record))
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(terminal.report(read_findings(finished), "pass", 0, ()))
+    assert [line.count(text) for line in console.export_text().splitlines() if text in line] == [1, 1]
+
+
+def test_name_of_a_coded_file_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Inspection.model_construct(
+        file="a[/b].cgz", kind="state", profile="small", size_bytes=4, head_bytes=1, tensors=()
+    )
+    coded.show(found)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("a[/b].cgz: state")
 
 
 HOSTILE = [
