@@ -1,6 +1,9 @@
 """What limits a search with many workers: the real driver, journal and searchers, with trials that only a clock takes.
 
-    python benchmarks/search_driver.py [--durations reports/search/trials.csv] [--part workers overhead] [--write]
+    python benchmarks/search_driver.py [--durations FILE] [--part workers overhead] [--write]
+    python benchmarks/search_driver.py --markdown      # the tables of docs/search_scaling.md
+
+FILE: `reports/search/trials.csv` of a search, or the table of `search_replay.py`.
 
 Trials take as long as recorded ones did (their `seconds`), else as a stated distribution says; a virtual clock jumps
 from one end of a trial to the next, and goes on by the driver's own real time, so that workers wait for it as they
@@ -26,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -48,7 +52,7 @@ RESULTS = Path(__file__).parent / "results" / "search_driver.json"
 MEDIAN_S, SIGMA = 60.0, 0.8  # log-normal where nothing was recorded: 90 % of trials take 16 to 224 s
 WORKERS = (1, 10, 100, 1_000)
 ROUNDS, FEWEST = 4, 500  # trials for each worker, and in all
-SEARCHERS_TIMED = ("random", "genetic", "tpe")
+SEARCHERS_TIMED = ("random", "genetic", "reinforcement", "hybrid", "tpe")
 AT = (100, 1_000, 10_000)
 WINDOW = 64
 STOP_S = 100.0
@@ -274,11 +278,55 @@ def durations_of(path: Path | None) -> tuple[list[float], str]:
         coins = random.Random(0)
         drawn = [MEDIAN_S * math.exp(SIGMA * coins.gauss(0, 1)) for _ in range(10_000)]
         return drawn, f"log-normal, median {MEDIAN_S:g} s, sigma {SIGMA:g} (none were recorded)"
-    with path.open(encoding="utf-8", newline="") as file:
-        found = [
-            float(row["seconds"]) for row in csv.DictReader(file) if row["cached"] == "False" and not row["reason"]
-        ]
+    if path.suffix == ".json":
+        found = [row["seconds"] for row in json.loads(path.read_text(encoding="utf-8"))["trials"]]
+    else:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["cached"] == "False" and not row["reason"]]
+        found = [float(row["seconds"]) for row in rows]
     return found, f"{len(found)} trials of {path.name}, median {np.median(found):.1f} s"
+
+
+def markdown(results: dict) -> Iterator[str]:
+    """The tables of the documents, a list of lines each joined: means over seeds."""
+    lines = [
+        "| workers | generations | seeds | trials | busy | trials an hour | stale, mean and most | driver a trial |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for rows in grouped(results["workers"], "workers", "synchronous"):
+        one = rows[0]
+        kind = f"synchronous, {one['population']:,}" if one["synchronous"] else "asynchronous"
+        lines.append(
+            f"| {one['workers']:,} | {kind} | {len(rows)} | {mean(rows, 'trials'):,.0f} | "
+            f"{mean(rows, 'busy_share_while_asking'):.0%} | {mean(rows, 'trials_per_hour'):,.0f} | "
+            f"{mean(rows, 'staleness_mean'):,.0f}, {max(row['staleness_most'] for row in rows):,} | "
+            f"{mean(rows, 'driver_ms_a_trial'):.0f} ms |"
+        )
+    yield "\n".join(lines)
+    lines = ["| searcher | seeds | trials | ask and tell, at 100 | at 1,000 | at the end | memory a trial |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for rows in grouped(results["overhead"], "searcher"):
+        early = [np.mean([row["searcher_ms_a_trial_at"][at] for row in rows]) for at in ("100", "1000")]
+        grown = [row["memory_growth_bytes_a_trial"] for row in rows if row["memory_growth_bytes_a_trial"] is not None]
+        lines.append(
+            f"| `{rows[0]['searcher']}` | {len(rows)} | {mean(rows, 'trials'):,.0f} | {early[0]:.2g} ms | "
+            f"{early[1]:.2g} ms | {mean(rows, 'searcher_ms_a_trial_last'):.2g} ms | "
+            f"{f'{np.mean(grown):,.0f} bytes' if grown else 'not told'} |"
+        )
+    yield "\n".join(lines)
+
+
+def grouped(rows: list[dict], *keys: str) -> list[list[dict]]:
+    """Rows that agree in these keys, in the order of their first."""
+    found: dict[tuple, list[dict]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return list(found.values())
+
+
+def mean(rows: list[dict], key: str) -> float:
+    """The mean of a figure."""
+    return float(np.mean([row[key] for row in rows]))
 
 
 def main() -> None:
@@ -291,7 +339,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=max(AT))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--markdown", action="store_true", help="print what is stored")
     given = parser.parse_args()
+    if given.markdown:
+        print("\n\n".join(markdown(json.loads(RESULTS.read_text(encoding="utf-8")))))
+        return
     if given.one:
         print(json.dumps(overhead(given.one, given.seeds, given.trials)))
         return

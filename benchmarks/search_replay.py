@@ -1,7 +1,7 @@
 """All searchers on one table of real trials: `python benchmarks/search_replay.py [--seeds 20] [--markdown]`.
 
-`--keep SUITE --name NAME` first takes the table from the journal of a search of 300 trials or more, together with the
-space it was made in, into `benchmarks/results/search_table.json`; whatever comes after needs that file alone.
+`--keep SUITE --name NAME …` first takes the table from the journals of searches with the same space and reference, 300
+trials or more in all, into `benchmarks/results/search_table.json`; whatever comes after needs that file alone.
 
 A searcher proposes genomes that are not in the table. Two ways to answer it, both labelled in every row:
 
@@ -41,6 +41,7 @@ import numpy as np
 from compression_gate import registry
 from compression_gate.errors import ParamsError
 from compression_gate.measurers.machine import machine_fingerprint
+from compression_gate.records.recipe import recipe_digest
 from compression_gate.records.sensitivity import SensitivityTable
 from compression_gate.records.trial import Answer, Genome
 from compression_gate.search import SEARCHERS
@@ -205,8 +206,8 @@ ANSWERS: dict[str, Callable[[Recorded], Recordings | Predictions]] = {"recorded"
 # Taking the table from a search.
 
 
-def keep(suite: Path, name: str, fewest: int) -> dict[str, Any]:
-    """What a search recorded, as one document."""
+def keep(suite: Path, names: Sequence[str], fewest: int) -> dict[str, Any]:
+    """What searches recorded, as one document; a chain that several carried out counts once."""
     from compression_gate.records.params import read_params
     from compression_gate.stages.search import FOLDER as SEARCHES
     from compression_gate.stages.search import JOURNAL, metric_of
@@ -214,12 +215,17 @@ def keep(suite: Path, name: str, fewest: int) -> dict[str, Any]:
 
     params = read_params(suite)
     space, known = opened_space(suite, params)
-    genomes, reference, answers = read_journal(suite / SEARCHES / name / JOURNAL)
-    goal = Goal.of(params.search, metric_of(params, reference), reference.figures)
-    if len(answers) < fewest:
-        raise SystemExit(f"{name}: expected a journal of at least {fewest} trials in full, got {len(answers)}")
+    trials: dict[str, dict[str, Any]] = {}
+    for name in names:
+        genomes, reference, answers = read_journal(suite / SEARCHES / name / JOURNAL, params.search.train_share)
+        goal = Goal.of(params.search, metric_of(params, reference), reference.figures)
+        for number, answer in sorted(answers.items()):
+            digest = recipe_digest(space.steps_of(genomes[number]))
+            trials.setdefault(digest, {"search": name, **plain_row(genomes[number], answer, goal)})
+    if len(trials) < fewest:
+        raise SystemExit(f"{', '.join(names)}: expected at least {fewest} trials in full, got {len(trials)}")
     return {
-        "search": name,
+        "searches": list(names),
         "metric": goal.metric,
         "objectives": list(goal.names),
         "reference_bytes": reference.figures["size_bytes"],
@@ -227,17 +233,18 @@ def keep(suite: Path, name: str, fewest: int) -> dict[str, Any]:
         "known": None if known is None else plain_knowledge(known),
         "machine": machine_fingerprint(),
         "start": genomes.get(0),
-        "trials": [plain_row(genomes[number], answer, goal) for number, answer in sorted(answers.items())],
+        "train_share": params.search.train_share,
+        "trials": list(trials.values()),
     }
 
 
-def read_journal(path: Path) -> tuple[dict[int, Genome], Answer, dict[int, Answer]]:
-    """Genomes by number, the reference's figures, answers of trials in full by number."""
+def read_journal(path: Path, share: float) -> tuple[dict[int, Genome], Answer, dict[int, Answer]]:
+    """Genomes by number, the reference's figures, answers of trials with this share of the training data by number."""
     genomes, answers, reference = {}, {}, None
     for _, event in events_of(path):
         if isinstance(event, Asked):
             genomes[event.number] = event.genome
-        elif isinstance(event, Answered) and event.share == 1:
+        elif isinstance(event, Answered) and event.share == share:
             answers[event.number] = event.answer
         elif isinstance(event, Reference):
             reference = event.answer
@@ -249,10 +256,10 @@ def read_journal(path: Path) -> tuple[dict[int, Genome], Answer, dict[int, Answe
 def plain_row(genome: Genome, answer: Answer, goal: Goal) -> dict[str, Any]:
     """A trial as the table has it."""
     score = goal.score(answer)
+    told = {"genome": genome, "seconds": round(answer.seconds, 2)}
     if not score.complete:
-        return {"genome": genome, "failed": answer.reason or "not a number"}
-    return {
-        "genome": genome,
+        return told | {"failed": answer.reason or "not a number"}
+    return told | {
         "values": list(score.values),
         "violation": score.violation,
         "lost": goal.quality_lost(answer.figures),
@@ -476,7 +483,7 @@ def names_for(table: Recorded, asked: Sequence[str]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--keep", type=Path, metavar="SUITE", help="take the table from this suite's search")
-    parser.add_argument("--name", default="found", help="of that search")
+    parser.add_argument("--name", nargs="+", default=["found"], help="of those searches")
     parser.add_argument("--fewest", type=int, default=FEWEST, help="trials that the journal must hold")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--searchers", nargs="*", default=list(SEARCHERS))

@@ -168,7 +168,7 @@ def test_journal_is_read_with_the_trials_in_full_alone(replay, tmp_path):
     journal.append(Answered(number=0, share=1.0, answer=answered(genomes[0]), at_s=2.0))
     journal.append(Answered(number=1, share=0.25, answer=answered(genomes[1]), at_s=3.0))
     journal.close()
-    found, reference, answers = replay.read_journal(path)
+    found, reference, answers = replay.read_journal(path, 1.0)
     assert list(found.values()) == genomes
     assert reference.figures == REFERENCE
     assert answers == {0: answered(genomes[0])}
