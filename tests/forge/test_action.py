@@ -115,3 +115,48 @@ def test_an_artifact_s_name_holds_only_what_one_may_hold(bash, tmp_path, folder,
     assert code == 0
     assert outputs["name"].replace("__", "_") == name
     assert len(outputs["key"]) == 40
+
+
+def copied(folder: Path) -> Path:
+    """What of the action its cache's key is made of."""
+    for name in ("pyproject.toml", "constraints.txt", "compression_gate/gate/judge.py", "compression_gate/cli.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    return folder
+
+
+def edited(path: Path) -> None:
+    """Let a file hold more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text((path.read_text(encoding="utf-8") if path.exists() else "") + "\n# more\n", encoding="utf-8")
+
+
+KEYS = [  # the file that changes, the variables, and whether the environment is another one
+    ("compression_gate/gate/judge.py", {}, True),
+    ("compression_gate/gate/new.py", {}, True),
+    ("constraints.txt", {}, True),
+    ("compression_gate/gate/__pycache__/judge.cpython-313.pyc", {}, False),
+    ("docs/gate.md", {}, False),
+    ("", {"UV_TORCH_BACKEND": "cu128"}, True),
+    ("", {"UV_TORCH_BACKEND": "cpu"}, False),  # what is installed where nothing is said
+    ("", {"VERSION": "1.2.3"}, True),
+]
+
+
+@pytest.mark.parametrize(("file", "variables", "another"), KEYS)
+def test_an_environment_of_other_code_or_another_torch_is_another_one(bash, tmp_path, file, variables, another) -> None:
+    """On a hit nothing is installed: a key that stays would judge with the older code."""
+    action = copied(tmp_path / "action")
+    given = {"ACTION": str(action), "SUITE": ".", "VERSION": "", "REQUIREMENTS": ""}
+    script = step_of("action.yml", id="place")["run"]
+    _, before, _ = bash(script, **given)
+    if file:
+        edited(action / file)
+    _, after, _ = bash(script, **given | variables)
+    assert (before["key"] != after["key"]) is another
+
+
+def test_requirements_that_are_not_there_end_the_step(bash, tmp_path) -> None:
+    script = step_of("action.yml", id="place")["run"]
+    given = {"ACTION": str(copied(tmp_path / "action")), "SUITE": ".", "VERSION": "", "REQUIREMENTS": "missing.txt"}
+    assert bash(script, **given)[0] != 0

@@ -188,7 +188,7 @@ def stand_ins(folder: Path) -> list[str]:
     write(folder / "cache/action.yml", DOES_NOTHING)
     write(folder / "uploads/action.yml", UPLOADS)
     write(folder / "uploader.py", UPLOADER)
-    for name in ("action.yml", "pyproject.toml", "constraints.txt"):
+    for name in ("action.yml", "pyproject.toml", "constraints.txt", "compression_gate/__init__.py"):
         write(folder / "ours" / name, (ROOT / name).read_text(encoding="utf-8"))
     places = {
         "actions/checkout@v5": "nothing",
