@@ -26,8 +26,11 @@ from compression_gate.methods import METHODS
 from compression_gate.records.metric_table import METRICS
 from compression_gate.records.params import Rule, read_params
 from compression_gate.records.perturbation_table import PERTURBATIONS
+from compression_gate.records.search_params import FitnessParams, Objective, ProxyParams, SearchBudget, SearchParams
 from compression_gate.records.verdict import CheckStatus, Reason
 from compression_gate.records.waivers import Waiver, read_waivers
+from compression_gate.search import SEARCHERS
+from compression_gate.search.executors import EXECUTORS
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "README.md").is_file():
@@ -133,6 +136,21 @@ def test_every_key_of_a_waiver_is_shown(key: str) -> None:
 def test_every_mode_of_test_reuse_is_told_with_its_premise(mode: str | None) -> None:
     assert row_of(f"`{mode or 'null'}`", 3)[2] == PREMISES[mode]
     assert f"{ANSWERS} to the power of uses" in GATE
+
+
+SEARCH = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+SETTINGS = [
+    *(name for section in (SearchParams, SearchBudget, ProxyParams, FitnessParams) for name in section.model_fields),
+    *(*get_args(Objective), *SEARCHERS, *EXECUTORS),
+]
+
+
+QUOTED = " ".join(re.findall(r"```.*?```|`[^`]+`", SEARCH, flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("word", dict.fromkeys(SETTINGS))
+def test_every_setting_of_a_search_is_told(word: str) -> None:
+    assert re.search(rf"(?<![\w-]){word}(?![\w-])", QUOTED)
 
 
 def test_a_perturbation_of_the_examples_exists() -> None:
