@@ -71,6 +71,22 @@ def test_every_input_and_output_of_the_action_is_told(name: str) -> None:
     assert f"| `{name}` |" in GITHUB
 
 
+DVC_CACHES = {  # where steps that cache what DVC made stand -> what names their suite
+    "action.yml": "${{ steps.place.outputs.name }}",
+    ".github/workflows/gate.yml": "${{ github.event.repository.name }}",
+}
+
+
+@pytest.mark.parametrize(("path", "suite"), DVC_CACHES.items())
+def test_a_suite_s_dvc_cache_is_saved_whatever_other_suites_saved(path: str, suite: str) -> None:
+    """A key is written once: under one that names the commit alone, only the first suite's cache would be kept."""
+    file = read(path)
+    jobs = file["jobs"].values() if "jobs" in file else [file["runs"]]
+    found = [step["with"] for job in jobs for step in job["steps"] if step.get("with", {}).get("path") == ".dvc/cache"]
+    keys = {(one["key"], one["restore-keys"]) for one in found}
+    assert keys == {(f"dvc-${{{{ runner.os }}}}/{suite}/${{{{ github.sha }}}}", f"dvc-${{{{ runner.os }}}}/{suite}/")}
+
+
 @pytest.mark.parametrize("name", ["action.yml", "post/action.yml"])
 def test_no_step_pastes_an_expression_into_a_script(name: str) -> None:
     """What a branch or a folder is called would be run."""
