@@ -40,13 +40,13 @@ def rendered(findings: Findings) -> str:
     verdict = findings.verdict
     slices = slices_of(verdict.checks)
     drawn = {id(check) for _, _, found in slices for check in found}  # below, where there is a scale for them
-    word, _, rest = wording.headline(findings, verdict.status).partition(". ")
+    word, _, rest = wording.headline(findings, verdict.status).partition(".")
     return page(
         "report.html.j2",
         findings=findings,
         verdict=verdict,
         word=word,
-        rest=rest,
+        rest=rest.strip(),
         counts=counts_of(verdict.checks),
         steps_to_take=wording.next_steps(verdict, findings.rule_lines),
         notes=[*findings.adoptions, *wording.notes_of(verdict)],

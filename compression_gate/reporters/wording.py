@@ -97,9 +97,17 @@ def counts_of(verdict: Verdict) -> str:
 
 
 def deciding(verdict: Verdict, status: str) -> Check | None:
-    """The check that best explains the status: among those with it, a blocking one first."""
+    """The check that best explains the status: among those with it, a blocking one first, one with a waiver last."""
     found = [check for check in verdict.checks if check.status == status]
-    return min(found, key=lambda check: (check.level != "block", check.headroom or 0.0), default=None)
+    found += [check for check in verdict.checks if status == "fail" and blocks_though_waived(check, verdict)]
+    return min(
+        found, key=lambda check: (check.level != "block", URGENCY[check.status], check.headroom or 0.0), default=None
+    )
+
+
+def blocks_though_waived(check: Check, verdict: Verdict) -> bool:
+    """Whether the policy does not take a check's waiver; where it does, the verdict warns of the check."""
+    return check.status == "waived" and told_of_policy([check])[0] not in verdict.warnings
 
 
 def headline(findings: Findings, status: str) -> str:
@@ -118,7 +126,8 @@ def headline(findings: Findings, status: str) -> str:
     if check.observed is None or (status == "error" and check.message):
         return f"{TITLES[status]}. {name_of(check)}: {first_sentence(check.message)}"
     named = "" if check.metric.startswith(check.rule) and not check.slice else f"{name_of(check)}: "
-    return f"{TITLES[status]}. {named}{reading(check)}"
+    waiver = f"; its waiver does not hold under the policy {verdict.policy}" if check.status == "waived" else ""
+    return f"{TITLES[status]}. {named}{reading(check)}{waiver}"
 
 
 def reading(check: Check) -> str:
@@ -178,9 +187,12 @@ def ordered(checks: Sequence[Check]) -> list[Check]:
 
 
 def next_steps(verdict: Verdict, lines: Mapping[str, int] | None = None) -> list[tuple[Check, str]]:
-    """For each check that does not pass: what to do. ``lines``: of the rules in `params.yaml`."""
-    found = ordered(verdict.checks)
-    return [(check, step_for(check, lines)) for check in found if check.status not in ("pass", "waived")]
+    """For each check that neither passes nor is let pass: what to do. ``lines``: of the rules in `params.yaml`."""
+    return [
+        (check, step_for(check, lines))
+        for check in ordered(verdict.checks)
+        if check.status not in ("pass", "waived") or blocks_though_waived(check, verdict)
+    ]
 
 
 def step_for(check: Check, lines: Mapping[str, int] | None = None) -> str:
@@ -191,9 +203,11 @@ def step_for(check: Check, lines: Mapping[str, int] | None = None) -> str:
         return f"{check.message}: {check.mending}" if check.message else check.mending
     over = figure(check.metric, abs(check.headroom)) if check.headroom is not None else ""
     unit = "points" if unit_of(check.metric) == "%" else unit_of(check.metric)
-    if check.status == "fail":
+    if check.status in ("fail", "waived"):
         verb = "Win back" if check.change is not None else "Raise" if check.limit.startswith("min") else "Lower"
         what = f"{over} {unit} of {check.metric}" if check.change is not None else f"{check.metric} by {over} {unit}"
+        if check.status == "waived":
+            return f"{verb} {what.strip()}, or let its waiver hold here too: release: true in waivers.yaml."
         line = f":{lines[check.rule]}" if lines and check.rule in lines else ""
         return f"{verb} {what.strip()}, or state the new limit in params.yaml{line}: gate.rules.{check.rule}."
     if check.interval is None:

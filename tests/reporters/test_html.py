@@ -64,6 +64,12 @@ def test_what_to_do_comes_before_anything_else_where_something_fails(whole: Path
     assert text.index("Lower size_bytes by 500 bytes") < text.index("Failing and undecided") < text.index("<details>")
 
 
+def test_a_verdict_that_no_check_explains_ends_in_one_stop(whole: Path) -> None:
+    findings = findings_of(whole)
+    verdict = findings.verdict.model_copy(update={"status": "fail"})
+    assert '<span class="s-fail word">Fail.</span> </h1>' in html.rendered(replace(findings, verdict=verdict))
+
+
 class Strict(HTMLParser):
     """Elements open and close in order; every place that may name another file is noted."""
 

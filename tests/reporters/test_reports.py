@@ -60,6 +60,25 @@ def test_report_is_the_same_byte_for_byte(finished: Path, name: str) -> None:
     assert text == golden.read_text(encoding="utf-8")
 
 
+def test_a_waiver_that_is_not_for_releases_is_the_reason_that_a_release_fails(finished: Path) -> None:
+    waiver = {"rule": "size", "ceiling": 1100, "reason": "soon", "owner": "me", "expires": "2999-01-01"}
+    (finished / "waivers.yaml").write_text(yaml.safe_dump([waiver]))
+    with_rules(finished, size={"metric": "size_bytes", "max": 900}, floor={"metric": "accuracy", "min": 0.8})
+    said = "size_bytes is 1,000 bytes; ≤ 900 is allowed; its waiver does not hold under the policy release"
+    step = "Lower size_bytes by 100 bytes, or let its waiver hold here too: release: true in waivers.yaml."
+
+    mild = read_findings(finished)
+    assert wording.next_steps(mild.verdict) == []
+
+    gate.run(finished, "release")
+    report.run(finished)
+    strict = read_findings(finished)
+    assert wording.headline(strict, "fail") == f"Fail. {said}"
+    assert [text for _, text in wording.next_steps(strict.verdict)] == [step]
+    assert said in (finished / "reports/report.html").read_text(encoding="utf-8")
+    assert step in (finished / "reports/junit.xml").read_text(encoding="utf-8")
+
+
 def test_the_failing_limit_and_by_how_much_come_first(finished: Path) -> None:
     with_rules(finished, rate={"metric": "compression_ratio", "min": 50})
     report.run(finished)
