@@ -117,12 +117,10 @@ def slices_of(checks: Sequence[Check]) -> list[tuple[str, Scale, list[Check]]]:
     for check in checks:
         if check.slice is not None and plots_checks.places_of(check):
             rules.setdefault(check.rule, []).append(check)
-    return [(rule, plots_checks.slice_scale(found), sorted(found, key=nearest_first)) for rule, found in rules.items()]
-
-
-def nearest_first(check: Check) -> tuple[int, float]:
-    """Urgency, then what is left to the limit."""
-    return wording.URGENCY[check.status], math.inf if check.headroom is None else check.headroom
+    return [
+        (rule, plots_checks.slice_scale(found), sorted(found, key=wording.least_room_first))
+        for rule, found in rules.items()
+    ]
 
 
 def ratio_plots(findings: Findings) -> list[tuple[str, Markup]]:

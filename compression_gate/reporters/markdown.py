@@ -57,7 +57,7 @@ def evidence(findings: Findings) -> list[str]:
         for check in verdict.checks
         if check.status == "pass" and check.slice is None and not (all_pass and check.level == "block")
     ]
-    sliced = sorted((check for check in verdict.checks if check.slice is not None), key=least_room_first)
+    sliced = sorted((check for check in verdict.checks if check.slice is not None), key=wording.least_room_first)
     steps = [table(*record_tables.step_table(findings)), bullets(record_tables.attribution_lines(findings))]
     timing = [table(*record_tables.timing_table(findings)), bullets(record_tables.timing_lines(findings))]
     return [
@@ -75,12 +75,6 @@ def evidence(findings: Findings) -> list[str]:
         *details("Rules, expanded", fenced(record_tables.rule_lines(findings))),
         *details("How it was judged", bullets(judging(findings))),
     ]
-
-
-def least_room_first(check: Check) -> tuple[int, float]:
-    """Slices by urgency, then by the share of the limit that is left."""
-    room = check.headroom if check.headroom is not None else 0.0
-    return wording.URGENCY[check.status], room / abs(check.allowed) if check.allowed else room
 
 
 def sensitivities(findings: Findings) -> str:

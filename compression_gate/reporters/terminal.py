@@ -106,7 +106,7 @@ def shown_checks(verdict: Verdict) -> list[Check]:
     for check in verdict.checks:
         if check.slice is None or check.status != "pass":
             kept.append(check)
-        elif (best := worst.get(check.rule)) is None or (check.headroom or 0.0) < (best.headroom or 0.0):
+        elif (best := worst.get(check.rule)) is None or wording.room_of(check) < wording.room_of(best):
             worst[check.rule] = check
     return wording.ordered([*kept, *worst.values()])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -100,9 +101,19 @@ def deciding(verdict: Verdict, status: str) -> Check | None:
     """The check that best explains the status: among those with it, a blocking one first, one with a waiver last."""
     found = [check for check in verdict.checks if check.status == status]
     found += [check for check in verdict.checks if status == "fail" and blocks_though_waived(check, verdict)]
-    return min(
-        found, key=lambda check: (check.level != "block", URGENCY[check.status], check.headroom or 0.0), default=None
-    )
+    return min(found, key=lambda check: (check.level != "block", *least_room_first(check)), default=None)
+
+
+def least_room_first(check: Check) -> tuple[int, float]:
+    """The order by urgency, then by what is left to the limit."""
+    return URGENCY[check.status], room_of(check)
+
+
+def room_of(check: Check) -> float:
+    """What is left to the limit, as a share of it, so that units do not matter; infinite where nothing was measured."""
+    if check.headroom is None:
+        return math.inf
+    return check.headroom / abs(check.allowed) if check.allowed else check.headroom
 
 
 def blocks_though_waived(check: Check, verdict: Verdict) -> bool:
@@ -316,7 +327,7 @@ def worst_slices(verdict: Verdict) -> list[str]:
         if check.slice is None or check.headroom is None:
             continue
         best = worst.get(check.rule)
-        if best is None or check.headroom < (best.headroom or 0.0):
+        if best is None or room_of(check) < room_of(best):
             worst[check.rule] = check
     return [f"{rule}: worst at {check.slice}: {reading(check)}" for rule, check in worst.items()]
 

@@ -79,6 +79,41 @@ def test_a_waiver_that_is_not_for_releases_is_the_reason_that_a_release_fails(fi
     assert step in (finished / "reports/junit.xml").read_text(encoding="utf-8")
 
 
+def broken(rule: str, metric: str, allowed: float | None, headroom: float | None, **more: object) -> Check:
+    values = {"status": "fail", "limit": "max", "allowed": allowed, "headroom": headroom, "observed": 1.0}
+    return Check.model_validate({"rule": rule, "metric": metric, **values, **more})
+
+
+def test_the_check_that_breaks_most_of_its_limit_explains_a_verdict_whatever_its_unit(finished: Path) -> None:
+    gate.run(finished)
+    checks = [
+        broken("bytes", "size_bytes", 1000, -20),
+        broken("latency", "latency_ms", 5.0, -0.5),
+        broken("accuracy", "accuracy", -0.002, -0.0039),
+        broken("limits", "self_loosening", None, None),
+        broken("hint", "accuracy", 0.001, -1.0, level="warn"),
+    ]
+    verdict = read_findings(finished).verdict
+    for shown in (checks, checks[::-1]):
+        found = wording.deciding(verdict.model_copy(update={"checks": tuple(shown)}), "fail")
+        assert found is not None
+        assert found.rule == "accuracy"
+
+
+def test_of_passing_slices_the_terminal_keeps_the_one_nearest_to_its_limit(finished: Path) -> None:
+    """By shares of it: a relative limit allows each slice another change; what was not measured is not the nearest."""
+    gate.run(finished)
+    passing = {"status": "pass", "metric": "f1", "allowed": -0.01}
+    checks = (
+        Check(rule="r", slice="unmeasured", **passing),
+        Check(rule="r", slice="near", headroom=0.004, **{**passing, "allowed": -0.04}),
+        Check(rule="r", slice="far", headroom=0.003, **passing),
+    )
+    verdict = read_findings(finished).verdict.model_copy(update={"checks": checks})
+    assert [check.slice for check in terminal.shown_checks(verdict)] == ["near"]
+    assert ["worst at near" in text for text in wording.worst_slices(verdict)] == [True]
+
+
 def test_the_failing_limit_and_by_how_much_come_first(finished: Path) -> None:
     with_rules(finished, rate={"metric": "compression_ratio", "min": 50})
     report.run(finished)
