@@ -124,8 +124,8 @@ def slice_axis(scale: Scale, check: Check) -> Markup:
 
 
 def brief(words: str) -> str:
-    """A figure on an axis, without zeros behind the point."""
-    return words.rstrip("0").rstrip(".") if "." in words else words
+    """A figure on an axis, without zeros behind the point; one with an exponent as it is."""
+    return words.rstrip("0").rstrip(".") if "." in words and "e" not in words else words
 
 
 def slice_dot(check: Check, scale: Scale) -> Markup | str:

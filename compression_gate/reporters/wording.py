@@ -35,8 +35,8 @@ def figure(metric: str, value: float | None) -> str:
         return NOTHING
     if unit_of(metric) == "%":
         return f"{value * 100:.2f}"
-    if metric.endswith("_bytes") or metric in ("parameters", "nonzeros", "macs") or abs(value) >= 1000:
-        return f"{value:,.0f}"
+    if metric.endswith("_bytes") or metric in ("parameters", "nonzeros", "macs") or abs(value) >= 999.5:
+        return f"{value:,.0f}"  # from 999.5 on three digits would need an exponent
     return f"{value:#.3g}".rstrip(".")
 
 

@@ -120,6 +120,14 @@ def test_degradation_of_slices_is_drawn_to_the_right(limit: str, allowed: float,
     assert scale.at(0.0) < scale.at(change) < scale.at(allowed)
 
 
+BRIEF = [("1.50", "1.5"), ("2.00", "2"), ("100", "100"), ("−0.30", "−0.3"), ("1.20e-10", "1.20e-10")]
+
+
+@pytest.mark.parametrize(("words", "shown"), BRIEF)
+def test_figures_on_an_axis_lose_zeros_behind_the_point_only(words: str, shown: str) -> None:
+    assert plots_checks.brief(words) == shown
+
+
 def verdict_of(points: list[Point], *checks: Check, metric: str = "accuracy") -> Verdict:
     axes = [
         {"metric": name, "observed": 1.0, "compared_to": 1.0, "outcome": "same"}

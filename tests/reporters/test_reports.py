@@ -309,6 +309,10 @@ FIGURES = [
     ("compression_ratio", 14.678, "14.7"),
     ("throughput_per_s", 8371.1, "8,371"),
     ("energy_j", 0.000477, "0.000477"),
+    ("energy_j", 1.2e-10, "1.20e-10"),
+    ("latency_ms", 999.4, "999"),
+    ("latency_ms", 999.7, "1,000"),
+    ("latency_ms", -999.5, "-1,000"),
     ("accuracy", None, "–"),
 ]
 
