@@ -98,7 +98,7 @@ def slice_scale(checks: Sequence[Check]) -> Scale:
     values = [value for check in checks for value in places_of(check)]
     limits = [check.allowed for check in checks if check.allowed is not None]
     low, high = spread([*values, *limits, *([0.0] if any(check.change is not None for check in checks) else [])])
-    down = any(limit < 0 for limit in limits) or any(check.limit.startswith("min") for check in checks)
+    down = any(check.limit.startswith(("min", "max_drop")) for check in checks)
     return Scale(low=low, high=high, begin=100.0 if down else 0.0, end=0.0 if down else 100.0)
 
 
@@ -138,8 +138,8 @@ def slice_dot(check: Check, scale: Scale) -> Markup | str:
     tip = f"{tip}; {check.message}" if check.message else tip
     inside = []
     if check.allowed is not None:
-        limit, best = scale.at(check.allowed), 0.0 if scale.begin > scale.end else scale.at(scale.low)
-        inside += [bar(best, limit, -4, 26, "allowed"), line(limit, -4, limit, 22, "limit")]
+        limit = scale.at(check.allowed)
+        inside += [bar(0, limit, -4, 26, "allowed"), line(limit, -4, limit, 22, "limit")]
     if check.change is not None:
         inside.append(line(scale.at(0.0), -4, scale.at(0.0), 22, "zero"))
     inside += whisker(scale, (min(ends), places[0], max(ends)), 9.0)

@@ -111,13 +111,21 @@ def sliced(limit: str, allowed: float, change: float) -> Check:
     )
 
 
-DIRECTIONS = [("max_drop 0.05", -0.05, -0.01), ("max_increase 0.05", 0.05, 0.01)]
+DIRECTIONS = [  # limit, allowed, a better change, a worse one
+    ("max_drop 0.05", -0.05, -0.01, -0.06),
+    ("max_increase 0.05", 0.05, 0.01, 0.06),
+    ("max_drop 0", -0.0, 0.01, -0.01),
+    ("max_increase 0", 0.0, -0.01, 0.01),
+]
 
 
-@pytest.mark.parametrize(("limit", "allowed", "change"), DIRECTIONS)
-def test_degradation_of_slices_is_drawn_to_the_right(limit: str, allowed: float, change: float) -> None:
-    scale = plots_checks.slice_scale([sliced(limit, allowed, change)])
-    assert scale.at(0.0) < scale.at(change) < scale.at(allowed)
+@pytest.mark.parametrize(("limit", "allowed", "better", "worse"), DIRECTIONS)
+def test_degradation_of_slices_is_drawn_to_the_right(limit: str, allowed: float, better: float, worse: float) -> None:
+    checks = [sliced(limit, allowed, change) for change in (better, worse)]
+    scale = plots_checks.slice_scale(checks)
+    assert scale.at(better) < scale.at(allowed) < scale.at(worse)
+    shaded = re.search(r'<rect x="([\d.]+)%" y="-4" width="([\d.]+)%"', plots_checks.slice_dot(checks[0], scale))
+    assert [float(place) for place in shaded.groups()] == pytest.approx([0.0, scale.at(allowed)], abs=0.01)
 
 
 BRIEF = [("1.50", "1.5"), ("2.00", "2"), ("100", "100"), ("−0.30", "−0.3"), ("1.20e-10", "1.20e-10")]
