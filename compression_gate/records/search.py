@@ -87,6 +87,8 @@ class SearchRecord(Record):
         best: the feasible candidate that was written down; nearest: where there is none, the one that breaks its
             limits least.
         recipe: the file that was written for either, relative to the suite.
+        unmet: checks that no trial passed, with how far outside its limit the closest was, as a share of it; None where
+            it could not be judged.
         unanswered: rules that trials cannot answer; the gate asks them afterwards.
         course: every trial that was better than all before it, oldest first.
         rules_digest: of the rules that trials were judged by; a front is of use while they are the same.
@@ -114,6 +116,7 @@ class SearchRecord(Record):
     nearest: Trial | None = None
     recipe: str | None = None
     front: tuple[Placed, ...] = ()
+    unmet: dict[str, float | None] = {}
     unanswered: tuple[str, ...] = ()
     started_from: int = 0
     course: tuple[Improvement, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,6 +44,18 @@ class Distance(Record):
     status: str
     distance: float | None
     blocking: bool
+
+    @property
+    def check(self) -> str:
+        """The rule, with the slice where it has one."""
+        return f"{self.rule} {self.slice}" if self.slice else self.rule
+
+    @property
+    def in_the_way(self) -> float:
+        """How far what blocks is outside its limit, as a share of it; 0 where nothing blocks."""
+        if not self.blocking:
+            return 0.0
+        return math.inf if self.distance is None else self.distance
 
 
 class Answer(Record):

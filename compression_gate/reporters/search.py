@@ -25,6 +25,7 @@ from compression_gate.reporters.wording import harmless
 log = logging.getLogger("compression_gate")
 LINE_EVERY_S = 30.0
 MOST_ROWS = 12
+MOST_UNMET = 3
 COSTS = {"size_bytes": "bytes", "latency": "time", "macs": "MACs"}
 
 
@@ -71,6 +72,7 @@ class Moment:
 
     Args:
         front: feasible candidates that nothing dominates, with their values in the order of ``objectives``.
+        unmet: checks that no trial has passed.
         left: in words: trials, minutes, or both.
     """
 
@@ -79,6 +81,7 @@ class Moment:
     feasible: int
     front: Sequence[tuple[tuple[float, ...], Trial]]
     best: Trial | None
+    unmet: tuple[str, ...] = ()
     left: str
     objectives: tuple[str, ...]
     metric: str
@@ -115,6 +118,8 @@ def line_of(moment: Moment) -> str:
     parts += [f"{moment.failed} failed"] if moment.failed else []
     if moment.best is not None:
         parts.append(f"best {moment.best.answer.figures['size_bytes']:,.0f} bytes")
+    elif moment.unmet:
+        parts.append(f"none met {', '.join(map(harmless, moment.unmet[:MOST_UNMET]))}")
     return f"{', '.join(parts)}; {moment.left}"
 
 
@@ -134,7 +139,7 @@ def parts_of(record: SearchRecord) -> list[RenderableType]:
         rows = [(placed.values, placed.trial) for placed in record.front]
         parts.append(front_table(rows, record.objectives, record.metric))
     if record.best is None and record.nearest is not None:
-        parts += [Text(f"  {line}") for line in misses(record.nearest)]
+        parts += [Text(f"  {line}") for line in misses(record)]
     if record.proxy is not None:
         parts.append(Text(proxy_line(record)))
     if record.unanswered:
@@ -184,17 +189,20 @@ def front_table(rows: Sequence[tuple[tuple[float, ...], Trial]], objectives: Seq
     return table
 
 
-def misses(trial: Trial) -> list[str]:
-    """How far from each limit the nearest miss is."""
+def misses(record: SearchRecord) -> list[str]:
+    """How far from each limit the nearest miss is, and which limits no trial met."""
     found = []
-    for one in trial.answer.checks:
-        name = harmless(" ".join(filter(None, [one.rule, one.slice])))
+    for one in record.nearest.answer.checks if record.nearest else ():
+        name = harmless(one.check)
         if one.status == "pass":
             found.append(f"{name}: within its limit")
         elif one.distance is None:
             found.append(f"{name}: {one.status}")
         else:
             found.append(f"{name}: {one.status}, {one.distance:.1%} of its limit beyond it")
+    for check, most in record.unmet.items():
+        closest = "" if most is None else f"; the closest was {most:.1%} of it beyond"
+        found.append(f"no trial met {harmless(check)}{closest}")
     return found
 
 

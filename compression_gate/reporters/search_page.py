@@ -58,7 +58,7 @@ def rendered(record: SearchRecord, rows: Sequence[Row], others: Sequence[SearchR
         record=record,
         headline=words.headline(record),
         next=words.what_next(record),
-        misses=words.misses(record.nearest) if record.best is None and record.nearest is not None else [],
+        misses=words.misses(record) if record.best is None else [],
         front=front_rows(record, told),
         heads=[one.head for one in told],
         front_plots=[

@@ -9,6 +9,7 @@ asking, so that the answers' order, and with it the number of workers, has no pa
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class Found:
         front: feasible candidates that nothing feasible dominates, each with its values.
         course: how the best became what it is.
         best: the feasible candidate to be written down; nearest: the one that breaks its limits least.
+        closest: of each check, how far outside its limit the trial was that came closest to it; 0 where one was within.
         proxy: how well cheap trials told the quality of full ones; None before that was measured.
     """
 
@@ -69,6 +71,7 @@ class Found:
     course: list[Improvement] = field(default_factory=list)
     best: Trial | None = None
     nearest: Trial | None = None
+    closest: dict[str, float] = field(default_factory=dict)
     proxy: Correlation | None = None
     proxy_on: bool = False
     seconds: float = 0.0
@@ -288,6 +291,8 @@ class Driver:
         found.cached += trial.cached
         if trial.share < self.full or not score.complete:
             return
+        for one in trial.answer.checks:
+            found.closest[one.check] = min(one.in_the_way, found.closest.get(one.check, math.inf))
         if not trial.feasible or score.violation > 0:
             if found.nearest is None or score.violation < self.goal.score(found.nearest.answer).violation:
                 found.nearest = trial

@@ -128,6 +128,7 @@ def run_shown(suite: Path, ask: Ask) -> SearchRecord:
                     feasible=found.feasible,
                     front=found.front,
                     best=found.best,
+                    unmet=tuple(check for check, most in found.closest.items() if most > 0),
                     left=", ".join(left),
                     objectives=driver.goal.objectives,
                     metric=driver.goal.metric,

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from compression_gate import __version__
 from compression_gate.methods.chain import method_of
-from compression_gate.records.base import replacing_folder, write_text
+from compression_gate.records.base import finite, replacing_folder, write_text
 from compression_gate.records.params import Params, Step
 from compression_gate.records.recipe import Provenance, Recipe
 from compression_gate.records.search import FRONT, RECIPES, Placed, ProxyRecord, Row, SearchRecord, stored_searches
@@ -121,6 +121,7 @@ def written(
         nearest=None if found.best else found.nearest,
         recipe=recipe,
         front=tuple(front),
+        unmet={check: finite(most) for check, most in found.closest.items() if most > 0},
         unanswered=tuple(name for name, rule in params.gate.rules.items() if not answerable(rule)),
         started_from=started_from,
         course=tuple(found.course),
@@ -170,7 +171,7 @@ def recipe_from(trial: Trial, driver: Driver, header: Header) -> Recipe:
         package_version=__version__,
         feasible=trial.feasible,
         validation=told_figures(answer.figures, driver.goal.metric),
-        distances={" ".join(filter(None, [one.rule, one.slice])): one.distance for one in answer.checks},
+        distances={one.check: one.distance for one in answer.checks},
     )
     return Recipe(steps=trial.steps, provenance=provenance)
 

@@ -1,5 +1,6 @@
 """What a search prints and draws: everything it found, whatever it found, and nothing that runs."""
 
+import dataclasses
 import math
 import random
 
@@ -92,6 +93,7 @@ MISSED = record(
             Distance(rule="classes", slice="class=3", status="error", distance=None, blocking=True),
         ),
     ),
+    unmet={"accuracy": 0.3, "classes class=3": None},
 )
 NOTHING = record(best=None, nearest=None, front=(), course=(), recipe=None, feasible=0, failed=80)
 
@@ -150,6 +152,8 @@ def test_a_miss_is_told_with_its_distance_to_every_limit():
     assert "accuracy: fail, 40.0% of its limit beyond it" in text
     assert "size: within its limit" in text
     assert "classes class=3: error" in text
+    assert "no trial met accuracy; the closest was 30.0% of it beyond" in text
+    assert text.rstrip().splitlines()[-3].strip() == "no trial met classes class=3"
 
 
 def test_a_search_that_measured_nothing_says_where_to_look():
@@ -258,4 +262,6 @@ def test_progress_says_where_it_is():
         metric="accuracy",
     )
     assert search.line_of(moment) == "12 trials, 8 feasible, front of 0, 1 failed, best 500 bytes; 4 trials left"
+    none = dataclasses.replace(moment, best=None, feasible=0, unmet=("size", "speed"))
+    assert search.line_of(none) == "12 trials, 0 feasible, front of 0, 1 failed, none met size, speed; 4 trials left"
     assert math.isclose(MISSED.nearest.answer.violation, 1.4)

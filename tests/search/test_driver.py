@@ -1,6 +1,7 @@
 """The driver: what is asked, what is carried out, whom it tells; whatever happens, the journal brings it back."""
 
 import json
+import math
 
 import pytest
 
@@ -119,6 +120,26 @@ def test_without_any_that_passes_the_nearest_miss_is_kept(path):
     assert found.best is None
     assert found.front == []
     assert found.nearest.answer.violation == min(trial.answer.violation for trial in told)
+    assert found.closest == {"accuracy": found.nearest.answer.violation}
+
+
+def test_limits_that_some_trial_met_are_told_from_those_that_none_did(path):
+    def torn(steps, share):
+        """Either limit can be met, the third by nobody: the size alone, or the accuracy alone."""
+        answer = landscape(steps)
+        small = answer.figures["size_bytes"] < 500
+        checks = (
+            Distance(
+                rule="size", status="pass" if small else "fail", distance=0.0 if small else 0.5, blocking=not small
+            ),
+            Distance(rule="accuracy", status="fail" if small else "pass", distance=0.1 * small, blocking=small),
+            Distance(rule="speed", slice="class=1", status="error", distance=None, blocking=True),
+        )
+        return answer.model_copy(update={"checks": checks, "verdict": "fail"})
+
+    found = run(driver(path), answer_of=torn).found
+    assert found.best is None
+    assert found.closest == {"size": 0.0, "accuracy": 0.0, "speed class=1": math.inf}
 
 
 @pytest.mark.parametrize("searcher", [Random, Genetic])
