@@ -248,7 +248,7 @@ def init(
     loss: Annotated[str | None, typer.Option(help="Dotted path of the loss, in place of the kind's own.")] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Renew the deps of dvc.yaml.")] = False,
 ) -> None:
-    """Write params.yaml, dvc.yaml and a workflow; nothing that is there is overwritten."""
+    """Write params.yaml, dvc.yaml and two workflows; nothing that is there is overwritten."""
     from compression_gate.stages import init as stage_init
 
     if refresh:

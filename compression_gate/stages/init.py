@@ -1,4 +1,4 @@
-"""`init`: the three files a suite needs, written where there are none."""
+"""`init`: the files a suite needs, written where there are none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from compression_gate.pipeline.definition import (
 from compression_gate.pipeline.dvc import git_root
 from compression_gate.records.base import write_text
 from compression_gate.records.params import read_params
-from compression_gate.stages.templates import IGNORED, PARAMS_TEXT, WORKFLOW
+from compression_gate.stages.templates import IGNORED, JUDGING, PARAMS_TEXT, TELLING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Request:
 
 
 def run(suite: Path, request: Request) -> list[Path]:
-    """Write `params.yaml`, `dvc.yaml`, the workflow and `.gitignore` where they are missing; returns what was written.
+    """Write `params.yaml`, `dvc.yaml`, two workflows and `.gitignore` where they are missing; returns those written.
 
     A `params.yaml` that is already there, and no option that contradicts it, is taken as it is.
 
@@ -57,10 +57,7 @@ def run(suite: Path, request: Request) -> list[Path]:
         offer(params_path, params_text(request), written)
     try:
         params = read_params(suite)
-        files = {
-            suite / FILE_NAME: as_dvc_yaml(params, suite),
-            workflow_path(suite): workflow_text(suite),
-        }
+        files = {suite / FILE_NAME: as_dvc_yaml(params, suite), **workflows(suite)}
         problems = [problem for path, text in files.items() if (problem := difference(path, text))]
         if problems:
             raise ParamsError(problems)
@@ -122,18 +119,18 @@ def params_text(request: Request) -> str:
     )
 
 
-def workflow_path(suite: Path) -> Path:
-    """Where the forge looks for the suite's workflow."""
-    root = git_root(suite) or suite
-    own = "" if root.resolve() == suite.resolve() else f"-{suite.resolve().name}"
-    return root / ".github" / "workflows" / f"compression-gate{own}.yml"
-
-
-def workflow_text(suite: Path) -> str:
-    """The workflow of a suite."""
-    root = (git_root(suite) or suite).resolve()
-    folder = suite.resolve().relative_to(root).as_posix()
-    return WORKFLOW.format(folder=folder, name=suite.resolve().name)
+def workflows(suite: Path) -> dict[Path, str]:
+    """The workflow that judges a suite and the one that tells what it judged, where the forge looks for them."""
+    root, own = git_root(suite) or suite, suite.resolve().name
+    folder = suite.resolve().relative_to(root.resolve()).as_posix()
+    at_root = folder == "."
+    name = "compression-gate" if at_root else f"compression-gate-{own}"
+    expected = "${{ github.event.repository.name }}" if at_root else own  # a clone may be called anything
+    place = root / ".github" / "workflows"
+    return {
+        place / f"{name}.yml": JUDGING.replace("<workflow>", name).replace("<folder>", folder),
+        place / f"{name}-post.yml": TELLING.replace("<workflow>", name).replace("<suite>", expected),
+    }
 
 
 def ignore(suite: Path, written: list[Path]) -> None:

@@ -18,55 +18,95 @@ gate:
   max_latency_increase: "5%"
 """
 
-WORKFLOW = """\
-name: compression-gate {name}
+# Names in angle brackets are filled in. What they come to for a suite at the repository's root is templates/github/.
+JUDGING = """\
+# Judges every change. Nothing in it may write but the job of main: docs/github.md
+name: <workflow>
+
 on:
   push:
     branches: [main]
   pull_request:
   merge_group:
   workflow_dispatch:
+
 permissions:
   contents: read
+
 concurrency:
   # A newer push to a pull request ends the older run; on main every commit is recorded.
-  group: ${{{{ github.workflow }}}}-${{{{ github.event_name == 'push' && github.sha || github.ref }}}}
+  group: ${{ github.workflow }}-${{ github.event_name == 'push' && github.sha || github.ref }}
   cancel-in-progress: true
+
+env:
+  SUITE: "<folder>"
+
 jobs:
   gate:
+    if: github.event_name != 'push'
     runs-on: ubuntu-latest
     timeout-minutes: 60
-    permissions:
-      contents: write # what main's job judged is recorded in refs/compression-gate/runs; forks get read-only tokens
     steps:
       - uses: actions/checkout@v5
         with:
           fetch-depth: 0 # the baseline is found among older commits
-      - uses: actions/setup-python@v6
+          persist-credentials: false
+      - uses: compression-gate/compression_gate@v1
         with:
-          python-version: "3.12"
-      # Artifacts of earlier runs, baselines among them; a DVC remote does as well and keeps them longer.
-      - uses: actions/cache@v5
+          suite: ${{ env.SUITE }}
+          token: "" # the workflow that follows tells, with a token that this job does not see
+
+  # On main the same, and what was judged is recorded: later commits are held against it.
+  record:
+    if: github.event_name == 'push'
+    runs-on: ubuntu-latest
+    timeout-minutes: 60
+    permissions:
+      contents: write # refs/compression-gate/runs
+    steps:
+      - uses: actions/checkout@v5
         with:
-          path: .dvc/cache
-          key: dvc-${{{{ runner.os }}}}-${{{{ github.sha }}}}
-          restore-keys: dvc-${{{{ runner.os }}}}-
-      # Install a CPU build of torch first (see pytorch.org/get-started): the default one brings gigabytes of CUDA.
-      - run: pip install compression-gate
-      - run: compression-gate run -C {folder}
-      # The report in the job's summary, the rules that do not pass in its log. A workflow_run job may post it on the
-      # pull request, forks' too: docs/github.md of compression_gate.
-      - run: |
-          compression-gate post -C {folder} || true
-          compression-gate post -C {folder} --to "$RUNNER_TEMP/upload" || true
-        if: ${{{{ !cancelled() }}}}
-      - uses: actions/upload-artifact@v6
-        if: ${{{{ !cancelled() }}}}
+          fetch-depth: 0
+          persist-credentials: false
+      - uses: compression-gate/compression_gate@v1
         with:
-          name: compression-gate-{name}
-          path: ${{{{ runner.temp }}}}/upload/
-          if-no-files-found: warn
-      # Later commits are held against what main's runs were judged to be; a failed run is recorded as failed.
-      - run: compression-gate record --push -C {folder}
-        if: ${{{{ !cancelled() && github.event_name == 'push' }}}}
+          suite: ${{ env.SUITE }}
+          token: "" # the workflow that follows tells, with a token that this job does not see
+      # A failed run is recorded as failed: no later commit is held against it.
+      - if: ${{ !cancelled() }}
+        env:
+          GITHUB_TOKEN: ${{ github.token }}
+        run: |
+          git config credential.helper '!f() { echo username=token; echo "password=$GITHUB_TOKEN"; }; f'
+          compression-gate record --push -C "$SUITE"
+"""
+
+TELLING = """\
+# Tells on the pull request what the workflow that it follows judged, also of a fork: docs/github.md
+name: <workflow>-post
+
+on:
+  workflow_run: # zizmor: ignore[dangerous-triggers] runs no code of a pull request; of it, one checked file is read
+    workflows: [<workflow>]
+    types: [requested, completed]
+
+permissions: {}
+
+# One after the other for one commit: a check run is opened before it is completed.
+concurrency:
+  group: ${{ github.workflow }}-${{ github.event.workflow_run.head_sha }}
+  cancel-in-progress: false
+
+jobs:
+  post:
+    runs-on: ubuntu-latest
+    timeout-minutes: 10
+    permissions:
+      actions: read # the upload
+      checks: write # the check run
+      pull-requests: write # the comment
+    steps:
+      - uses: compression-gate/compression_gate/post@v1
+        with:
+          suites: "<suite>" # the suite's folder; for the root, the repository
 """

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from compression_gate.stages import init
+
 ROOT = Path(__file__).parents[2]
 if not (ROOT / "action.yml").is_file():
     pytest.skip("actions and templates are in the repository only", allow_module_level=True)
@@ -54,6 +56,16 @@ def test_the_posting_workflow_follows_the_judging_one() -> None:
     assert name == read("templates/github/compression-gate.yml")["name"]
     (name,) = read(".github/workflows/post.yml")[True]["workflow_run"]["workflows"]
     assert name == read(".github/workflows/gate.yml")["name"]
+
+
+def test_two_templates_are_what_init_writes_for_a_suite_at_the_root(tmp_path: Path) -> None:
+    """So that whoever copies them after `init` overwrites them with themselves, and has no second gate."""
+    (tmp_path / ".git").mkdir()
+    written = {path.name: text for path, text in init.workflows(tmp_path).items()}
+    assert written == {
+        name: (ROOT / "templates/github" / name).read_text(encoding="utf-8")
+        for name in ("compression-gate.yml", "compression-gate-post.yml")
+    }
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)

@@ -32,9 +32,10 @@ def contents(folder):
     }
 
 
-def test_three_files_and_the_ignored_ones_are_written_and_fit_each_other(bare):
+def test_what_a_suite_needs_is_written_and_fits(bare):
     written = init.run(bare.path, request_for(bare))
     assert sorted(path.relative_to(bare.path).as_posix() for path in written) == [
+        ".github/workflows/compression-gate-post.yml",
         ".github/workflows/compression-gate.yml",
         ".gitignore",
         "dvc.yaml",
@@ -44,8 +45,29 @@ def test_three_files_and_the_ignored_ones_are_written_and_fit_each_other(bare):
     check_definition(params, bare.path)
     assert params.task.model == f"{bare.module}:Net"
     assert params.gate.rules.keys() == {"accuracy", "rate", "latency"}
+
+
+@pytest.mark.parametrize(("folder", "name"), [(".", "compression-gate"), ("a/1.10", "compression-gate-1.10")])
+def test_the_workflow_that_tells_follows_the_one_that_judges(bare, folder, name):
+    """By its name, and it expects the suite of that one alone: two suites in one repository do not start each other."""
+    suite = bare.path / folder
+    init.run(suite, request_for(bare))
+    judging, telling = (
+        yaml.safe_load((bare.path / f".github/workflows/{one}.yml").read_text()) for one in (name, f"{name}-post")
+    )
+    assert (judging["name"], judging["env"]) == (name, {"SUITE": folder})
+    assert telling[True]["workflow_run"]["workflows"] == [name]
+    assert telling["name"] == f"{name}-post"
+    (step,) = telling["jobs"]["post"]["steps"]
+    assert step["with"]["suites"] == ("${{ github.event.repository.name }}" if folder == "." else "1.10")
+
+
+def test_a_pull_request_s_job_has_a_token_that_only_reads(bare):
+    init.run(bare.path, request_for(bare))
     workflow = yaml.safe_load((bare.path / ".github/workflows/compression-gate.yml").read_text())
     assert workflow["permissions"] == {"contents": "read"}
+    writing = {name for name, job in workflow["jobs"].items() if "permissions" in job}
+    assert {workflow["jobs"][name]["if"] for name in writing} == {"github.event_name == 'push'"}
 
 
 def test_second_time_nothing_is_written(bare):
@@ -156,7 +178,7 @@ def test_two_suites_live_beside_a_foreign_pipeline_of_the_same_words(suite_facto
         assert f"../../{source.name}" in deps
     assert {name: (tmp_path / name).read_text() for name in foreign} == foreign
     workflows = sorted(path.name for path in (tmp_path / ".github" / "workflows").iterdir())
-    assert workflows == ["compression-gate-large.yml", "compression-gate-small.yml"]
+    assert workflows == [f"compression-gate-{name}.yml" for name in ("large-post", "large", "small-post", "small")]
     assert not (tmp_path / ".gitignore").exists()
 
 

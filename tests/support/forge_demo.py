@@ -170,7 +170,8 @@ def project(folder: Path) -> None:
     git(folder, "init", "-q", "-b", "feature")
     words = [sys.executable, "-m", "compression_gate", "init", "-C", "shapes"]
     subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    (folder / ".github/workflows/compression-gate-shapes.yml").unlink()
+    for name in ("shapes", "shapes-post"):
+        (folder / f".github/workflows/compression-gate-{name}.yml").unlink()
     commit(folder, "A suite")
 
 
