@@ -37,7 +37,7 @@ def ratio_plot(role: str, pair: PairedTiming, limits: Sequence[float]) -> Markup
     control = [value for turn in pair.control_blocks for value in turn]
     if not blocks:
         return None
-    low, high = ends_of([*blocks, *control, *map(math.log, limits), 0.0])
+    low, high = ends_of([*blocks, *control], [*map(math.log, limits), 0.0])
     x = Scale(low=low, high=high, begin=0, end=100)
     measured, noise = said(pair.ratio, pair.interval), said(pair.control_ratio, pair.control_interval)
     label = f"Ratio of times to the {role}: {measured}; control {noise}"
@@ -63,13 +63,13 @@ def ratio_plot(role: str, pair: PairedTiming, limits: Sequence[float]) -> Markup
     return plot(262, label, *parts)
 
 
-def ends_of(values: Sequence[float]) -> tuple[float, float]:
-    """All but the outermost hundredth on either side, and some room [log]."""
+def ends_of(values: Sequence[float], kept: Sequence[float]) -> tuple[float, float]:
+    """All values but the outermost hundredth on either side, every one that is ``kept``, and some room [log]."""
     found = sorted(values)
     cut = len(found) // 100
-    low, high = found[cut], found[len(found) - 1 - cut]
+    low, high = min(found[cut], *kept), max(found[len(found) - 1 - cut], *kept)
     room = max((high - low) * 0.06, 0.01)
-    return min(low, 0.0) - room, max(high, 0.0) + room
+    return low - room, high + room
 
 
 def zone(x: Scale, limits: Sequence[float]) -> list[Markup]:

@@ -12,6 +12,7 @@ from compression_gate.records.metrics import CurvePoint
 from compression_gate.records.verdict import Check, Point, TradeOff, Verdict
 from compression_gate.reporters import plots_checks, plots_models, plots_timing
 from compression_gate.reporters.svg import Scale, element, marked, plot, shown, spread, text
+from compression_gate.selftest.finished_run import pair_of
 
 TICKS = [  # low, high, logarithmic, how many at most, what stands there
     (0.0, 10.0, False, 6, [0, 2, 4, 6, 8, 10]),
@@ -209,6 +210,13 @@ def test_limits_on_times_are_ratios() -> None:
     ]
     assert plots_timing.limits_on("baseline", checks) == pytest.approx([1.05])
     assert plots_timing.limits_on("reference", checks) == pytest.approx([0.5])
+
+
+def test_axis_of_ratios_holds_a_limit_that_is_far_from_all_blocks() -> None:
+    picture = plots_timing.ratio_plot("baseline", pair_of(1.0, scatter=0.01), [2.0])
+    (limit,) = re.findall(r'<line x1="([\d.]+)%" [^>]*class="limit"', picture)
+    ticks = {float(name): float(x) for x, name in re.findall(r'<text x="([\d.]+)%"[^>]*>([\d.]+) ×', picture)}
+    assert ticks[1.0] < ticks[1.5] < float(limit) == ticks[2.0] < 97
 
 
 def test_bins_hold_every_block() -> None:
