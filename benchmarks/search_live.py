@@ -1,4 +1,4 @@
-"""Searches that ran for the same time, side by side, and what their recipes come to: `python benchmarks/search_live.py`.
+"""Searches that ran for the same time, and what their recipes come to: `python benchmarks/search_live.py`.
 
     python benchmarks/search_live.py SUITE --names live_random live_genetic … [--write]
     python benchmarks/search_live.py SUITE --judge recipes/live_genetic.yaml … [--write]
@@ -78,11 +78,9 @@ def judged(suite: Path, recipe: str | None) -> dict[str, Any]:
         steps = Recipe.read(suite / recipe).steps if recipe else read_params(suite).compress.steps
     finally:
         write_text(path, before)
-    verdict, evaluation = (
-        kind.read(suite / "reports" / f"{name}.json")
-        for kind, name in ((Verdict, "verdict"), (Evaluation, "evaluation"))
-    )
-    speed = Benchmark.read(suite / "reports/benchmark.json").models["candidate"].figures["speedup"]
+    reports = suite / "reports"
+    verdict, evaluation = Verdict.read(reports / "verdict.json"), Evaluation.read(reports / "evaluation.json")
+    speed = Benchmark.read(reports / "benchmark.json").models["candidate"].figures["speedup"]
     correct = {role: one.metrics["accuracy"].value for role, one in evaluation.models.items()}
     return {
         "recipe": recipe or "by hand",
@@ -100,9 +98,7 @@ def judged(suite: Path, recipe: str | None) -> dict[str, Any]:
 
 def markdown(results: dict[str, Any]) -> Iterator[str]:
     """The tables of the documents."""
-    lines = [
-        "| search | carried out | pass | hypervolume | bytes at ≤ 0.5 points | at ≤ 1 point | smallest that passes |"
-    ]
+    lines = ["| search | trials | pass | hypervolume | bytes at ≤ 0.5 points | at ≤ 1 point | smallest that passes |"]
     lines.append("|---|---|---|---|---|---|---|")
     for row in results["searches"]:
         sizes = [row[f"bytes at {most:g}"] for most in POINTS] + [row["smallest_feasible"]]
@@ -113,9 +109,8 @@ def markdown(results: dict[str, Any]) -> Iterator[str]:
     yield "\n".join(lines)
     lines = ["| recipe | bytes | test accuracy | faster | verdict |", "|---|---|---|---|---|"]
     for row in results["judged"]:
-        lines.append(
-            f"| {row['recipe']} | {row['bytes']:,} | {100 * row['accuracy']:.2f} % | {row['speedup']:.2f}× | {row['verdict']} |"
-        )
+        quality = f"{100 * row['accuracy']:.2f} % | {row['speedup']:.2f}× | {row['verdict']} |"
+        lines.append(f"| {row['recipe']} | {row['bytes']:,} | {quality}")
     yield "\n".join(lines)
 
 
