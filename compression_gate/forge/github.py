@@ -194,13 +194,13 @@ class Forge:
         if done is None:
             return "failed"
         run, word = done
-        if run is not None:
-            for start in range(PER_REQUEST, len(notes), PER_REQUEST):
-                more = {**message.output, "annotations": notes[start : start + PER_REQUEST]}
-                self.attempt("some annotations could not be written", partial(added, run, more))
+        for sent in range(PER_REQUEST, len(notes), PER_REQUEST):
+            more = partial(self.added, run, message, notes, sent)
+            if not self.attempt("some annotations could not be written", more):
+                break
         return word
 
-    def completed(self, message: Message, output: dict[str, Any]) -> tuple[CheckRun | None, str]:
+    def completed(self, message: Message, output: dict[str, Any]) -> tuple[CheckRun, str]:
         """Look for the suite's check run on this commit and complete it; a new one where it is complete but another."""
         name, key = NAME.format(suite=message.suite), identity(message.suite)
         last = self.last_check(name, key)
@@ -208,11 +208,19 @@ class Forge:
             last.edit(status="completed", conclusion=message.conclusion, output=output)
             return last, "completed"
         if last is not None and same(last, message):
-            return None, "unchanged"
+            return last, "unchanged"
         run = self.repository.create_check_run(
             name, self.sha, status="completed", conclusion=message.conclusion, external_id=key, output=output
         )
         return run, "created"
+
+    def added(self, run: CheckRun, message: Message, notes: Sequence[dict[str, Any]], sent: int) -> bool:
+        """Add the next annotations to a check run: those behind what was sent, or behind what it has already."""
+        last = self.last_check(run.name, run.external_id)
+        there = max(sent, last.output.annotations_count if last else 0)
+        if more := notes[there : there + PER_REQUEST]:
+            run.edit(output={**message.output, "annotations": more})
+        return True
 
     def last_check(self, name: str, key: str) -> CheckRun | None:
         """The suite's newest check run on this commit."""
@@ -287,12 +295,6 @@ def same(run: CheckRun, message: Message) -> bool:
     output = message.output
     said = (run.conclusion, run.output.title, run.output.summary, run.output.text)
     return said == (message.conclusion, output["title"], output["summary"], output["text"])
-
-
-def added(run: CheckRun, output: dict[str, Any]) -> bool:
-    """Add annotations to a check run."""
-    run.edit(output=output)
-    return True
 
 
 def annotation(note: Annotation) -> dict[str, Any]:

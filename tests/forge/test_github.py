@@ -251,6 +251,32 @@ def test_an_answer_that_was_lost_does_not_make_a_second_comment(posting, job, fa
     assert len(fake.comments[PULL]) == len(fake.check_runs) == 1
 
 
+LOST = [  # which write's answer is lost, and in how many requests 120 annotations are sent
+    ("POST", 3),
+    ("PATCH", 3),
+]
+
+
+@pytest.mark.parametrize(("verb", "requests"), LOST)
+def test_an_answer_that_was_lost_leaves_every_annotation_once(fake, verb, requests) -> None:
+    fake.fail(verb, "/check-runs", 502, times=1, after=True)
+    forge = forge_of(fake)
+    forge.complete_check(message(annotations=notes(120)))
+    (run,) = fake.check_runs
+    assert [note["start_line"] for note in fake.annotations[run["id"]]] == list(range(1, 121))
+    assert (len(fake.writes()), forge.warnings) == (requests, [])
+
+
+def test_annotations_that_are_refused_are_told_once_and_sent_by_a_later_run(fake) -> None:
+    fake.fail("PATCH", "/check-runs", 403, times=1)
+    forge = forge_of(fake)
+    assert forge.complete_check(message(annotations=notes(200))) == "created"
+    assert len(forge.warnings) == 1
+    assert "some annotations could not be written: 403" in forge.warnings[0]
+    assert forge_of(fake).complete_check(message(annotations=notes(200))) == "unchanged"
+    assert len(fake.annotations[fake.check_runs[0]["id"]]) == 200
+
+
 def test_a_failure_that_passes_is_not_told(posting, job, fake) -> None:
     job()
     fake.fail("GET", "/comments", 500, times=2)
