@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from compression_gate.records.verdict import Check
+from compression_gate.records.waivers import Waiver
 from compression_gate.reporters import wording
 from compression_gate.reporters.svg import Scale, bar, element, line, marked, percent, plot, spread, text
 
@@ -17,26 +19,41 @@ HEIGHT, MIDDLE = 24, 12.0
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """A check in shares of its limit: 0 is no degradation, or nothing at all; 1 is the limit, beyond it is broken."""
+    """A check in shares of its limit: 0 is no degradation, or nothing at all; 1 is the limit, beyond it is broken.
+
+    ``ceiling``: up to where its waiver covers, where it has one.
+    """
 
     point: float
     low: float
     high: float
+    ceiling: float | None = None
 
 
 def shares_of(check: Check) -> Shares | None:
-    """A check in shares of its limit; None where it has no figure, or a limit of nothing."""
-    if check.observed is None or not check.allowed:
+    """A check in shares of its limit; None without a figure, or where the limit is nothing, or a value under nothing."""
+    allowed = check.allowed
+    if check.observed is None or not allowed or (check.change is None and allowed < 0):
         return None
-    ends = [end for end in check.interval or () if end is not None]
-    if check.change is not None:
-        places = [value / check.allowed for value in (check.change, *ends)]
-    elif check.limit.startswith("min"):
+    places = [share_of(check, value, allowed) for value in places_of(check)]
+    ceiling = share_of(check, covered_by(check.waiver, check, allowed), allowed) if check.waiver else None
+    return Shares(point=places[0], low=min(places), high=max(places), ceiling=ceiling)
+
+
+def share_of(check: Check, value: float, allowed: float) -> float:
+    """A change, or a value, in shares of what is allowed."""
+    if check.change is None and check.limit.startswith("min"):
         # The figure that is needed over the one that is there: more than all of it is too much.
-        places = [check.allowed / value if value > 0 else SHARES.high for value in (check.observed, *ends)]
-    else:
-        places = [value / check.allowed for value in (check.observed, *ends)]
-    return Shares(point=places[0], low=min(places), high=max(places))
+        return allowed / value if value > 0 else math.inf
+    return value / allowed
+
+
+def covered_by(waiver: Waiver, check: Check, allowed: float) -> float:
+    """The change, or the value, up to which a waiver covers."""
+    if check.change is None:
+        return waiver.ceiling.value
+    whole = abs(check.compared_to or 0.0) if waiver.ceiling.relative else 1.0
+    return math.copysign(waiver.ceiling.value * whole, allowed)
 
 
 def share_axis() -> Markup:
@@ -59,17 +76,9 @@ def share_bar(check: Check) -> Markup | str:
         line(SHARES.at(1), 2, SHARES.at(1), 22, "limit"),
         *whisker(SHARES, (found.low, found.point, found.high), MIDDLE),
     ]
-    if check.waiver is not None and (ceiling := ceiling_of(check)) is not None:
-        inside.append(line(SHARES.at(ceiling), 4, SHARES.at(ceiling), 20, "ceiling"))
+    if found.ceiling is not None and SHARES.holds(found.ceiling):
+        inside.append(line(SHARES.at(found.ceiling), 4, SHARES.at(found.ceiling), 20, "ceiling"))
     return element("div", marked_plot(HEIGHT, label, *inside), class_=f"s-{check.status}")
-
-
-def ceiling_of(check: Check) -> float | None:
-    """A waiver's ceiling in shares of the limit."""
-    assert check.waiver is not None  # asked for by the caller
-    ceiling, allowed = check.waiver.ceiling, abs(check.allowed or 0.0)
-    value = ceiling.value * abs(check.compared_to or 0.0) if ceiling.relative else ceiling.value
-    return value / allowed if allowed else None
 
 
 def whisker(scale: Scale, found: tuple[float, float, float], y: float) -> list[Markup]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -75,6 +76,7 @@ SHARES = [  # form, held against, observed, change, interval, allowed, (point, l
     ("max_increase 5%", 2.0, 2.2, 0.2, (0.1, 0.3), 0.1, (2.0, 1.0, 3.0)),
     ("max 1000", None, 500, None, None, 1000, (0.5, 0.5, 0.5)),
     ("min 10", None, 20, None, (10, 40), 10, (0.5, 0.25, 1.0)),
+    ("min 0.5", None, -0.2, None, (-0.4, 0.1), 0.5, (math.inf, 5.0, math.inf)),
 ]
 
 
@@ -97,13 +99,41 @@ def test_shares_of_the_limit_grow_towards_it_whatever_the_metric(
     assert (found.point, found.low, found.high) == pytest.approx(expected)
 
 
-NO_SHARES = [{"observed": None, "allowed": 1.0}, {"observed": 1.0, "allowed": 0.0}, {"observed": 1.0, "allowed": None}]
+NO_SHARES = [  # limit, observed, allowed
+    ("max 1", None, 1.0),
+    ("max 0", 1.0, 0.0),
+    ("max 1", 1.0, None),
+    ("min -5", -3.0, -5.0),  # a custom score that passes is no share of what is needed
+    ("min -5", 2.0, -5.0),
+    ("max -1", -3.0, -1.0),
+]
 
 
-@pytest.mark.parametrize("values", NO_SHARES)
-def test_check_without_a_figure_or_with_a_limit_of_nothing_has_no_bar(values: dict) -> None:
-    check = Check(rule="r", metric="m", status="error", limit="max 1", **values)
+@pytest.mark.parametrize(("limit", "observed", "allowed"), NO_SHARES)
+def test_check_without_a_figure_or_with_a_limit_that_is_no_amount_has_no_bar(limit, observed, allowed) -> None:
+    check = Check(rule="r", metric="m", status="error", limit=limit, observed=observed, allowed=allowed)
     assert plots_checks.share_bar(check) == "–"
+
+
+CEILINGS = [  # limit, held against, observed, change, allowed, ceiling, in shares of the limit
+    ("min 0.9", None, 0.85, None, 0.9, 0.8, 1.125),
+    ("max 1000", None, 1100, None, 1000, 1200, 1.2),
+    ("max_drop 0.01", 0.92, 0.905, -0.015, -0.01, 0.02, 2.0),
+    ("max_increase 5%", 2.0, 2.14, 0.14, 0.1, "8%", 1.6),
+]
+
+
+@pytest.mark.parametrize(("limit", "against", "observed", "change", "allowed", "ceiling", "expected"), CEILINGS)
+def test_ceiling_of_a_waiver_lies_beyond_the_limit_and_beyond_what_it_covers(
+    limit, against, observed, change, allowed, ceiling, expected
+) -> None:
+    waiver = {"rule": "r", "ceiling": ceiling, "reason": "soon", "owner": "me", "expires": "2999-01-01"}
+    found = {"observed": observed, "compared_to": against, "change": change, "limit": limit, "allowed": allowed}
+    check = Check.model_validate({"rule": "r", "metric": "m", "status": "waived", "waiver": waiver, **found})
+    shares = plots_checks.shares_of(check)
+    assert shares.ceiling == pytest.approx(expected)
+    assert 1 < shares.point < shares.ceiling
+    assert f'x1="{plots_checks.SHARES.at(expected):.2f}'.rstrip("0").rstrip(".") in plots_checks.share_bar(check)
 
 
 def sliced(limit: str, allowed: float, change: float) -> Check:
