@@ -101,7 +101,8 @@ class Forge:
             if pause is None:
                 break
             time.sleep(pause)
-        self.warnings.append(f"{what}: {reason}: the report is in the job's summary; {advice(reason)}")
+        mending = advice(reason, follows=self.job.run is not None)
+        self.warnings.append(f"{what}: {reason}: the report is in the job's summary; {mending}")
         return None
 
     def pause_after(self, error: GithubException, wait: float | None) -> float | None:
@@ -329,12 +330,14 @@ def said(error: GithubException) -> str:
     return line(str(data.get("message") or error.message or ""), 200)
 
 
-def advice(reason: str) -> str:
-    """What to do about a refusal."""
+def advice(reason: str, *, follows: bool) -> str:
+    """What to do about a refusal; ``follows``: in a job that posts what another one uploaded."""
     status = reason.partition(" ")[0]
     if status == "401":
         return "the token is not valid: hand the job's own to the step (GITHUB_TOKEN: ${{ github.token }})"
     if status == "403" and "rate limit" not in reason.lower():
+        if follows:
+            return "the job needs `permissions: {actions: read, checks: write, pull-requests: write}`"
         return (
             "the token may not write: the job needs `permissions: {checks: write, pull-requests: write}`; a pull "
             "request from a fork never has them, and is reported by the workflow_run job (docs/github.md)"

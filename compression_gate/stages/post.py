@@ -152,6 +152,7 @@ def tell_all(messages: Sequence[Message], forge: Forge | None, job: jobs.Job, re
     """Send every suite's message; the job's summary has it too."""
     from compression_gate.forge import github
 
+    before = len(forge.warnings) if forge else 0
     pulls: Sequence[int] | None = [job.pull] if job.pull else []
     if request.comment == "never":
         pulls = []
@@ -166,7 +167,7 @@ def tell_all(messages: Sequence[Message], forge: Forge | None, job: jobs.Job, re
         else:
             posted.append(delivered(message, forge, pulls, request))
     if forge is not None and pulls is None and posted:
-        posted[0] = with_warnings(posted[0], forge.warnings[:1])
+        posted[0] = with_warnings(posted[0], forge.warnings[before : before + 1])
     return posted
 
 
@@ -245,7 +246,7 @@ def gather(request: Request, origin: Origin) -> Gathered:
 
 
 def gather_from_run(request: Request, origin: Origin, forge: Forge | None) -> Gathered:
-    """What the run before this one uploaded gives to tell; nothing where the API does not hand it over."""
+    """What the run before this one uploaded gives to tell; refusals where the API does not hand it over."""
     if forge is None:
         raise ParamsError(
             "post: --follow: expected GITHUB_TOKEN and a workflow_run event, got neither: see docs/github.md"
@@ -256,7 +257,9 @@ def gather_from_run(request: Request, origin: Origin, forge: Forge | None) -> Ga
     if archives is None:
         for warning in forge.warnings:
             jobs.warn(warning)
-        return Gathered()
+        # A check run that was opened is waited for until somebody completes it.
+        reason = "GitHub did not hand over what its job uploaded: see that job's summary, or run this job again"
+        return Gathered(messages=tuple(refusal(name, reason, UploadError.exit_code, origin) for name in request.suites))
     return from_uploads(request, archives, origin)
 
 

@@ -145,11 +145,26 @@ def test_two_suites_are_posted_apart(follow, packed, fake, judged) -> None:
     assert {run["name"] for run in fake.check_runs} == {"compression-gate / suite", "compression-gate / other"}
 
 
-def test_an_api_that_does_not_hand_it_over_is_told_and_is_no_failure(follow, fake, capsys) -> None:
-    fake.fail("GET", "/artifacts", 503)
+UNREAD = [("/artifacts", 503, "the uploads of the run could not be listed: 503"), ("/zip", 403, "actions: read")]
+
+
+@pytest.mark.parametrize(("path", "status", "told"), UNREAD)
+def test_an_upload_that_the_api_does_not_hand_over_fails_the_check_run(
+    follow, packed, fake, capsys, path, status, told
+) -> None:
+    """It was opened when the run began: left as it is, everybody would wait for it."""
+    fake.add_pull(PULL, SHA, "feature", STRANGER)
+    fake.add_artifact(99, "compression-gate-suite", packed())
+    follow(workflow_run(STRANGER, status="requested") | {"action": "requested"}, follow=False, opening=True)
+    fake.fail("GET", path, status)
     outcome = follow()
-    assert (outcome.exit_code, outcome.posted) == (0, ())
-    assert "::warning::the uploads of the run could not be listed: 503" in capsys.readouterr().out
+    (done,) = outcome.posted
+    assert (outcome.exit_code, done.comment, done.check_run) == (0, "created", "completed")
+    assert [run["conclusion"] for run in fake.check_runs] == ["failure"]
+    assert "did not hand over" in fake.comments[PULL][0]["body"]
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("::warning")]
+    assert len(warnings) == 1
+    assert told in warnings[0]
 
 
 def test_pull_requests_that_the_api_does_not_list_are_a_warning_and_not_taken_for_none(follow, packed, fake) -> None:
