@@ -31,7 +31,7 @@ class Shares:
 
 
 def shares_of(check: Check) -> Shares | None:
-    """A check in shares of its limit; None without a figure, or where the limit is nothing, or a value under nothing."""
+    """A check in shares of its limit; None without a figure, or where the limit is nothing, or a value below it."""
     allowed = check.allowed
     if check.observed is None or not allowed or (check.change is None and allowed < 0):
         return None
@@ -69,7 +69,6 @@ def share_bar(check: Check) -> Markup | str:
     found = shares_of(check)
     if found is None:
         return wording.NOTHING
-    label = f"{wording.name_of(check)}: {wording.reading(check)}; interval {wording.interval_of(check)}"
     inside = [
         bar(0, SHARES.at(1), 6, 12, "allowed"),
         line(SHARES.at(0), 6, SHARES.at(0), 18, "zero"),
@@ -78,7 +77,14 @@ def share_bar(check: Check) -> Markup | str:
     ]
     if found.ceiling is not None and SHARES.holds(found.ceiling):
         inside.append(line(SHARES.at(found.ceiling), 4, SHARES.at(found.ceiling), 20, "ceiling"))
-    return element("div", marked_plot(HEIGHT, label, *inside), class_=f"s-{check.status}")
+    return element("div", marked_plot(HEIGHT, told(check), *inside), class_=f"s-{check.status}")
+
+
+def told(check: Check) -> str:
+    """A check in words, with its interval; where that is of a test and no mere spread, how sure each end is."""
+    alpha = None if check.p_value is None else check.alpha
+    sure = "" if alpha is None else f", each end at {100 * (1 - alpha):.4g} %"
+    return f"{wording.name_of(check)}: {wording.reading(check)}; interval {wording.interval_of(check)}{sure}"
 
 
 def whisker(scale: Scale, found: tuple[float, float, float], y: float) -> list[Markup]:
@@ -143,8 +149,7 @@ def slice_dot(check: Check, scale: Scale) -> Markup | str:
     if not places:
         return wording.NOTHING
     ends = places[1:] or places
-    tip = f"{wording.name_of(check)}: {wording.reading(check)}; interval {wording.interval_of(check)}"
-    tip = f"{tip}; {check.message}" if check.message else tip
+    tip = f"{told(check)}; {check.message}" if check.message else told(check)
     inside = []
     if check.allowed is not None:
         limit = scale.at(check.allowed)

@@ -176,6 +176,14 @@ def test_the_layer_that_a_step_treats_so_is_framed(whole: Path) -> None:
     assert re.findall(r'<td class="m\d+ chosen">([^<]*)</td>', text) == ["4.00"]
 
 
+def test_every_bar_tells_the_level_of_its_own_interval(whole: Path) -> None:
+    """Ratios of times are surer than qualities; exact figures have no interval, and spreads of samples no level."""
+    text = html.rendered(findings_of(whole))
+    levels = dict(re.findall(r'aria-label="(\w+): [^"]*; interval [^"]*, each end at ([\d.]+) %', text))
+    assert levels.items() >= {"accuracy": "95", "floor": "95", "f1": "95", "speed": "99.5"}.items()
+    assert not {"size", "rate", "latency"} & levels.keys()
+
+
 def test_a_matrix_of_many_classes_gives_way_to_its_largest_changes(whole: Path) -> None:
     findings = findings_of(whole)
     confusion = replace(findings.samples.confusion, before=(), after=())
