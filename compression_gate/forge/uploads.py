@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from compression_gate.errors import UploadError
 from compression_gate.forge.disarming import line
 from compression_gate.gate.policy import decide_again
+from compression_gate.gate.test_reuse import unjudged
 from compression_gate.records.upload import Upload
 from compression_gate.reporters.base import Findings
 
@@ -156,10 +157,8 @@ def contradiction(upload: Upload) -> str | None:
         return None if verdict.status == "error" else f"its checks make {follows}, it says {said}"
     if said != follows:
         return f"its checks make {follows}, it says {said}"
-    judged = {check.rule for check in verdict.checks}
-    unjudged = [name for name in params.gate.rules if name not in judged]
-    if unjudged and verdict.test_reuse.mode != "adaptive":
-        return f"has no check of gate.rules.{line(unjudged[0], 100)}"
+    if lacking := unjudged(params.gate, verdict.checks):
+        return f"has no check of gate.rules.{line(lacking[0], 100)}"
     return None
 
 

@@ -10,7 +10,7 @@ Source: Renggli et al. 2019, Continuous Integration of Machine Learning Models w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from compression_gate.records.history import History
@@ -18,6 +18,7 @@ from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import REUSE, GateParams
 from compression_gate.records.verdict import Check, CheckStatus, TestReuse
 
+ANSWER = "quality"  # the rule of the one check that speaks for all of quality
 ANSWERS = 4  # pass, fail, undecided, underpowered: what one use of an adaptive test set tells
 PREMISES = {
     None: "each answer stands alone; after many commits on one test set some will be wrong",
@@ -100,7 +101,7 @@ def withheld(checks: Sequence[Check]) -> list[Check]:
     proven = all(check.proven for check in blocking)
     doubt = "" if proven else "; not proven: accept_underpowered lets observed values decide, which no level pays for"
     answer = Check(
-        rule="quality",
+        rule=ANSWER,
         metric="quality",
         status=status,
         reason="underpowered" if status == "error" else None,
@@ -111,6 +112,17 @@ def withheld(checks: Sequence[Check]) -> list[Check]:
         proven=proven,
     )
     return [answer, *(check for check in checks if check not in hidden)]
+
+
+def unjudged(gate: GateParams, checks: Iterable[Check]) -> list[str]:
+    """Rules that have no check, though none answers for them."""
+    judged = {check.rule for check in checks}
+    answered = wanted_of(gate).get("mode") == "adaptive" and ANSWER in judged
+    return [
+        name
+        for name, rule in gate.rules.items()
+        if name not in judged and not (answered and kind_of(rule.metric) in QUALITY)
+    ]
 
 
 def is_answer(check: Check) -> bool:

@@ -10,6 +10,7 @@ from compression_gate import __version__
 from compression_gate.errors import MetricsError
 from compression_gate.gate.binding import stale_reasons
 from compression_gate.gate.policy import Code, Decision, decide, decide_again, told
+from compression_gate.gate.test_reuse import unjudged
 from compression_gate.records.history import History
 from compression_gate.records.holdout import SUFFIX, Holdout
 from compression_gate.records.metric_table import QUALITY, kind_of
@@ -128,10 +129,8 @@ def edits_of(verdict: Verdict, params: Params) -> list[str]:
     written, follows = (verdict.status, verdict.exit_code), (decision.status, decision.exit_code)
     if written != follows:
         problems.append(f"{VERDICT}: its checks make {follows}, it says {written}: it was edited")
-    judged = {check.rule for check in verdict.checks}
     problems += [
         f"{VERDICT}: expected a check of gate.rules.{name}, got none: it was edited"
-        for name, rule in params.gate.rules.items()
-        if name not in judged and not (verdict.test_reuse.mode == "adaptive" and kind_of(rule.metric) in QUALITY)
+        for name in unjudged(params.gate, verdict.checks)
     ]
     return problems

@@ -107,11 +107,18 @@ def failing_check(plain: dict[str, Any]) -> None:
     found.update(status="fail", observed=1.0, headroom=-3.0, p_value=0.0)
 
 
+def called_adaptive(plain: dict[str, Any]) -> None:
+    """A verdict that says of its test set what its params do not, so as to need no checks."""
+    plain["verdict"]["checks"] = []
+    plain["verdict"]["test_reuse"]["mode"] = "adaptive"
+
+
 EDITS = [
     (set_("verdict", "status", to="fail"), "its checks make"),
     (set_("verdict", "exit_code", to=3), "its checks make"),
     (failing_check, "its checks make"),
     (set_("verdict", "checks", to=[]), "has no check of gate.rules"),
+    (called_adaptive, "has no check of gate.rules"),
     (set_("verdict", "params_digest", to="0" * 64), "its params are not those"),
     (set_("params", "gate", "rules", "accuracy", "max_drop", to=0.5), "its params are not those"),
     (set_("problems", to=["stale"]), "has problems and still says"),

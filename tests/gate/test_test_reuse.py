@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from compression_gate.gate.policy import decide
-from compression_gate.gate.test_reuse import ANSWERS, PREMISES, is_answer, level, reuse_of, spent, withheld
+from compression_gate.gate.test_reuse import ANSWERS, PREMISES, is_answer, level, reuse_of, spent, unjudged, withheld
 from compression_gate.records.history import History
 from compression_gate.records.params import REUSE_MODES, GateParams
 from compression_gate.records.verdict import Check, Verdict
@@ -250,3 +250,19 @@ def test_an_answer_tells_no_more_kinds_of_things_than_the_level_is_made_for() ->
 def test_where_nothing_of_quality_was_asked_nothing_is_answered() -> None:
     times = [Check(rule="speed", metric="speedup", status="pass", observed=2.0)]
     assert withheld(times) == times
+
+
+UNJUDGED = [  # what params say of uses, rules with a check, rules that lack one
+    (ADAPTIVE, ["quality", "size"], []),
+    (ADAPTIVE, ["quality"], ["size"]),
+    (ADAPTIVE, ["size"], ["accuracy", "f1"]),
+    (ADAPTIVE, [], ["accuracy", "f1", "size"]),
+    ({"uses": 2, "mode": "non_adaptive"}, ["quality", "size"], ["accuracy", "f1"]),
+    (None, ["accuracy", "f1", "size"], []),
+]
+
+
+@pytest.mark.parametrize(("reuse", "judged", "lacking"), UNJUDGED)
+def test_the_one_answer_speaks_for_rules_of_quality_and_for_no_other(reuse, judged, lacking) -> None:
+    checks = [Check(rule=name, metric="m", status="pass") for name in judged]
+    assert unjudged(gate_params(reuse, {name: dict(rule) for name, rule in RULES.items()}), checks) == lacking
