@@ -22,14 +22,20 @@ BINS = 60
 OUTERMOST = 0.01  # of all calls, on either side, lie beyond the drawing
 
 
-def samples_of(predictions: Path, timings: Path, evaluation: Evaluation | None) -> Samples:
-    """Sum up what lies in both files; a file that is missing, damaged or of another run gives nothing."""
-    known = evaluation is not None and evaluation.kind == "classification"
-    matches = known and predictions.is_file() and digest_of_file(predictions) == evaluation.predictions_digest  # type: ignore[union-attr]  # known
-    return Samples(
-        confusion=confusion_of(arrays_of(predictions), evaluation.classes) if matches and evaluation else None,
-        calls=calls_of(arrays_of(timings)),
-    )
+def samples_of(predictions: Path, timings: Path, evaluation: Evaluation | None, timings_digest: str | None) -> Samples:
+    """Sum up what lies in both files; a file that is missing, damaged or of another run gives nothing.
+
+    ``timings_digest``: of the calls that the verdict rests on; None where it names none.
+    """
+    confusion = None
+    if evaluation and evaluation.kind == "classification" and matches(predictions, evaluation.predictions_digest):
+        confusion = confusion_of(arrays_of(predictions), evaluation.classes)
+    return Samples(confusion=confusion, calls=calls_of(arrays_of(timings)) if matches(timings, timings_digest) else {})
+
+
+def matches(path: Path, digest: str | None) -> bool:
+    """Whether a file is there, and its content the one that is spoken of."""
+    return path.is_file() and digest_of_file(path) == digest
 
 
 def arrays_of(path: Path) -> Arrays:
@@ -86,8 +92,14 @@ def calls_of(arrays: Arrays) -> dict[str, tuple[Histogram, Histogram]]:
     )
     found = {}
     for role in roles:
-        turns = [array for name, array in arrays.items() if name.startswith(f"{role}_pairs_") and name.endswith("_cpu")]
-        both = np.concatenate([turn for turn in turns if turn.ndim == 2 and len(turn) == 2], axis=1).astype(float) * 1e3
+        turns = [
+            array
+            for name, array in arrays.items()
+            if name.startswith(f"{role}_pairs_") and name.endswith("_cpu") and array.ndim == 2 and len(array) == 2
+        ]
+        if not turns:
+            continue
+        both = np.concatenate(turns, axis=1).astype(float) * 1e3
         both = both[:, np.isfinite(both).all(0) & (both > 0).all(0)]
         if both.shape[1] < BINS:
             continue

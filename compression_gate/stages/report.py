@@ -51,9 +51,10 @@ def with_samples(findings: Findings, suite: Path) -> Findings:
     table = optional(SensitivityTable, reports / "sensitivity.json")
     if table is not None and table.artifact_digest != findings.verdict.reference.digest:
         table = None  # it was measured of another reference
+    timed = findings.verdict.bindings.get("reports/timings.npz")
     return replace(
         findings,
-        samples=samples_of(reports / "predictions.npz", reports / "timings.npz", findings.evaluation),
+        samples=samples_of(reports / "predictions.npz", reports / "timings.npz", findings.evaluation, timed),
         training=curve_of(reports / "training.csv"),
         sensitivity=table,
     )

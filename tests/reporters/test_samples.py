@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +57,24 @@ def test_predictions_that_the_evaluation_does_not_speak_of_are_left_out(finished
     gate.run(finished)
     evaluation = read_findings(finished).evaluation
     path = finished / "reports/predictions.npz"
-    assert samples_of(path, path, evaluation).confusion is not None
-    assert samples_of(path, path, evaluation.model_copy(update={"predictions_digest": "other"})).confusion is None
-    assert samples_of(path, path, None).confusion is None
+    assert samples_of(path, path, evaluation, None).confusion is not None
+    assert samples_of(path, path, evaluation.model_copy(update={"predictions_digest": "other"}), None).confusion is None
+    assert samples_of(path, path, None, None).confusion is None
+
+
+CALLS = {f"baseline_pairs_{n}_cpu": np.random.default_rng(n).lognormal(-9, 0.1, (2, 400)) for n in range(2)}
+
+
+def test_calls_that_the_verdict_does_not_rest_on_are_left_out(finished: Path) -> None:
+    path = finished / "reports/timings.npz"
+    np.savez(path, **CALLS)
+    gate.run(finished)
+    assert list(with_samples(read_findings(finished), finished).samples.calls) == ["baseline"]
+    findings = read_findings(finished)
+    unbound = replace(findings, verdict=findings.verdict.model_copy(update={"bindings": {}}))
+    assert with_samples(unbound, finished).samples.calls == {}
+    np.savez(path, **{name: 2 * calls for name, calls in CALLS.items()})
+    assert with_samples(read_findings(finished), finished).samples.calls == {}
 
 
 def test_test_set_that_may_tell_one_answer_shows_no_confusion(finished: Path) -> None:
@@ -88,5 +104,9 @@ def test_calls_of_a_pair_are_counted_in_the_same_bins() -> None:
     assert 0.97 * 797 <= (sum(other.counts) + sum(candidate.counts)) / 2 <= 797
 
 
-def test_too_few_calls_are_no_histogram() -> None:
-    assert calls_of({"baseline_pairs_0_cpu": np.ones((2, BINS - 1))}) == {}
+NO_CALLS = [np.ones((2, BINS - 1)), np.ones(3 * BINS), np.ones((3, 3 * BINS)), np.ones((2, 0))]
+
+
+@pytest.mark.parametrize("turn", NO_CALLS)
+def test_too_few_calls_or_none_of_pairs_are_no_histogram(turn: np.ndarray) -> None:
+    assert calls_of({"baseline_pairs_0_cpu": turn}) == {}
