@@ -22,6 +22,7 @@ echo "$@" >> "$CALLS"
 case "$1" in
   run) exit "$RUN_CODE" ;;
   check) printf '%s' "$CHECKED"; exit "$RUN_CODE" ;;
+  search) for file in $WRITES; do mkdir -p "$(dirname "$file")"; echo more >> "$file"; done; exit "$SEARCH_CODE" ;;
 esac
 """
 
@@ -160,3 +161,30 @@ def test_requirements_that_are_not_there_end_the_step(bash, tmp_path) -> None:
     script = step_of("action.yml", id="place")["run"]
     given = {"ACTION": str(copied(tmp_path / "action")), "SUITE": ".", "VERSION": "", "REQUIREMENTS": "missing.txt"}
     assert bash(script, **given)[0] != 0
+
+
+SEARCHES = [  # what a search ends with and writes, what the step ends with, and whether a pull request follows
+    ("0", "params.yaml recipes/found.yaml recipes/found/front.json", 0, True),
+    ("0", "recipes/found.yaml", 0, True),  # params.yaml names it already
+    ("0", "recipes/found/front.json recipes/found/1a.yaml reports/search/search.html", 0, False),
+    ("0", "recipes/found.nearest_miss.yaml", 0, False),
+    ("1", "recipes/found.nearest_miss.yaml recipes/found/front.json", 0, False),
+    ("2", "", 2, False),
+    ("4", "recipes/found.yaml", 4, False),
+]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@pytest.mark.parametrize(("ended", "writes", "code", "found"), SEARCHES)
+def test_a_search_ends_well_where_nothing_is_found_and_tells_what_it_adopted(
+    bash, tmp_path, ended, writes, code, found
+) -> None:
+    job = yaml.safe_load((ROOT / "templates/github/compression-gate-search.yml").read_text(encoding="utf-8"))["jobs"]
+    (script,) = (step["run"] for step in job["search"]["steps"] if step.get("id") == "search")
+    (tmp_path / "params.yaml").write_text("")
+    for words in (["init", "-q"], ["add", "params.yaml"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    who = ["-c", "user.name=x", "-c", "user.email=x@y"]
+    subprocess.run(["git", *who, "commit", "-q", "-m", "x"], cwd=tmp_path, check=True)
+    ended_with, outputs, _ = bash(script, SUITE=".", MINUTES="1", SEARCH_CODE=ended, WRITES=writes)
+    assert (ended_with, outputs.get("found") == "true") == (code, found)
