@@ -158,6 +158,7 @@ def without_effect(findings: Findings) -> Findings:
         params=params,
         verdict=disarmed_record(findings.verdict),
         rule_lines={disarmed(rule): number for rule, number in findings.rule_lines.items()},
+        adoptions=tuple(disarmed(text) for text in findings.adoptions),
         **records,
     )
 

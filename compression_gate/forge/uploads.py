@@ -21,7 +21,7 @@ from compression_gate.errors import UploadError
 from compression_gate.forge.disarming import line
 from compression_gate.gate.policy import decide_again
 from compression_gate.gate.test_reuse import unjudged
-from compression_gate.records.upload import Upload
+from compression_gate.records.upload import LONGEST_ADOPTION, MOST_ADOPTIONS, Upload
 from compression_gate.reporters.base import Findings
 
 LARGEST_BYTES = 4_000_000  # of one file; a verdict of 20 rules and 50 slices with all its records takes 0.3 million
@@ -176,6 +176,7 @@ def upload_of(findings: Findings, problems: Sequence[str] = ()) -> Upload:
         benchmark=findings.benchmark,
         training=findings.training,
         sensitivity=findings.sensitivity,
+        adoptions=tuple(text[:LONGEST_ADOPTION] for text in findings.adoptions[:MOST_ADOPTIONS]),
     )
 
 
@@ -192,4 +193,5 @@ def findings_of(upload: Upload) -> Findings:
         training=upload.training,
         sensitivity=upload.sensitivity,
         rule_lines=upload.rule_lines,
+        adoptions=upload.adoptions,
     )

@@ -15,6 +15,7 @@ from compression_gate.records.params import Params, policy_problems, rule_proble
 from compression_gate.records.sensitivity import SensitivityTable
 from compression_gate.records.verdict import Verdict
 
+MOST_ADOPTIONS, LONGEST_ADOPTION = 8, 1000  # sentences, and characters of one
 SUITE_NAME = re.compile(r"[\w][\w .+-]{0,99}")
 
 
@@ -47,6 +48,7 @@ class Upload(Record):
         params: all of them, resolved, as their digest in the verdict is reckoned from.
         problems: why the verdict may not be believed, as `check` found them.
         rule_lines: rule -> its line in `params.yaml`.
+        adoptions: where the gate fails, recipes of searches that would do, each in a sentence.
     """
 
     schema_number: Literal[1] = Field(1, alias="schema")
@@ -61,6 +63,7 @@ class Upload(Record):
     benchmark: Benchmark | None = None
     training: tuple[CurvePoint, ...] = ()
     sensitivity: SensitivityTable | None = None
+    adoptions: tuple[Annotated[str, Field(max_length=LONGEST_ADOPTION)], ...] = Field((), max_length=MOST_ADOPTIONS)
 
     @model_validator(mode="after")
     def params_can_be_read(self) -> Upload:

@@ -70,6 +70,7 @@ def poisoned(findings: Findings, text: str) -> Findings:
         verdict=Verdict.model_validate_json(json.dumps(plain)),
         params=Params.model_validate_json(json.dumps(params)),
         rule_lines={name: n + 1 for n, name in enumerate(rules)},
+        adoptions=(text,),
     )
 
 

@@ -8,6 +8,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from compression_gate.errors import UploadError
 from compression_gate.forge import uploads
 from compression_gate.forge.uploads import findings_of, read_uploads, upload_of
-from compression_gate.records.upload import Upload
+from compression_gate.records.upload import LONGEST_ADOPTION, MOST_ADOPTIONS, Upload
 from compression_gate.reporters.markdown import rendered
 from compression_gate.stages import gate, post
 from compression_gate.stages.check import check
@@ -60,6 +61,14 @@ def test_an_upload_is_believed_under_every_policy(judged: Path, tmp_path: Path, 
     (upload,) = read_uploads(tmp_path / "upload")
     outcome = check(judged, policy)
     assert (upload.verdict.status, upload.verdict.exit_code) == (outcome.status, outcome.exit_code)
+
+
+def test_a_recipe_that_would_do_is_named_by_the_other_job_too(judged: Path) -> None:
+    told = ("recipes/found/1a2b3c4d.yaml met these limits on validation data. " + "x" * 5000, *("more",) * 50)
+    upload = Upload.model_validate_json(upload_of(replace(read_findings(judged), adoptions=told)).as_text())
+    shown = findings_of(upload).adoptions
+    assert "recipes/found/1a2b3c4d.yaml met these limits" in rendered(findings_of(upload))
+    assert (len(shown), max(map(len, shown))) == (MOST_ADOPTIONS, LONGEST_ADOPTION)
 
 
 def test_an_archive_is_read_without_unpacking(written: Path) -> None:
@@ -136,6 +145,8 @@ EDITS = [
     (set_("params", "gate", "rules", "accuracy", "max_drop", to=None), "gate.rules.accuracy"),
     (set_("params", "gate", "policies", to={"pull_request": {"fail": "warn"}, "x": 1}), "gate.policies"),
     (set_("rule_lines", to={"accuracy": "x"}), "rule_lines"),
+    (set_("adoptions", to=["x" * (LONGEST_ADOPTION + 1)]), "adoptions.0"),
+    (set_("adoptions", to=["x"] * (MOST_ADOPTIONS + 1)), "adoptions"),
 ]
 
 
