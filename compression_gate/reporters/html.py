@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from compression_gate.records.metric_table import direction
+from compression_gate.records.metric_table import direction, is_fraction
 from compression_gate.records.metrics import CurvePoint, StepRecord
 from compression_gate.records.sensitivity import Sensitivity, SensitivityTable
 from compression_gate.records.verdict import Check
@@ -29,7 +29,8 @@ from compression_gate.reporters.svg import Scale, spread
 
 PAGE = Path(__file__).parent / "page"
 LEVELS = 20  # of shading, each a class of the style sheet
-WORST_LOSS = 0.2  # of a fraction: where a layer's loss is shaded in full
+WORST_LOSS = 0.2  # of any fraction: where a layer's loss is shaded in full
+HeatGrid = tuple[str, list[str], list[tuple[str, list[tuple[str, int, bool]]]]]
 MOST_SLICES = 12  # rows of a rule that are open; the others are one click away
 MOST_LAYERS = 40
 MOST_OPEN = 100  # checks that fail or are undecided; those of slices stand under their rule too
@@ -199,22 +200,16 @@ def layers_of(findings: Findings) -> list[tuple[str, int, int]]:
     return [(name or "(the model itself)", before.get(name, 0), after.get(name, 0)) for name in {**before, **after}]
 
 
-def heat_of(findings: Findings) -> list[dict[str, object]]:
-    """Tables of sensitivities, each method one: layers down, strengths across, what the recipe chose framed."""
+def heat_of(findings: Findings) -> list[tuple[str, list[HeatGrid]]]:
+    """Each table of sensitivities: what its figures are held against, and its grids."""
     record = findings.compression
     steps = record.steps if record else ()
     found = [*(table for step in steps for table in step.sensitivity), *filter(None, [findings.sensitivity])]
-    return [
-        {"title": title, "headline": sensitivity.headline(table), "strengths": strengths, "rows": rows}
-        for table in found
-        for title, strengths, rows in heat_grids(table, steps)
-    ]
+    return [(sensitivity.headline(table), grids) for table in found if (grids := heat_grids(table, steps))]
 
 
-def heat_grids(
-    table: SensitivityTable, steps: Sequence[StepRecord]
-) -> list[tuple[str, list[str], list[tuple[str, list[tuple[str, int, bool]]]]]]:
-    """For each method: its title, its strengths, and for each layer the loss in words, its shade, whether chosen."""
+def heat_grids(table: SensitivityTable, steps: Sequence[StepRecord]) -> list[HeatGrid]:
+    """For each method: its title, its strengths, and for each layer the change in words, its shade, whether chosen."""
     grids = []
     for method in dict.fromkeys(row.method for row in table.rows):
         layers = table.of(method)
@@ -222,22 +217,29 @@ def heat_grids(
         rows = []
         for layer, cells in layers.items():
             by_strength = {cell.strength: cell for cell in cells}
-            rows.append((layer, [heat_cell(by_strength.get(one), table.metric, steps) for one in strengths]))
+            rows.append((layer, [heat_cell(by_strength.get(one), table, steps) for one in strengths]))
         if rows:
             option = next(iter(layers.values()))[0].option
             grids.append((f"{method}, by {option}", [f"{one:g}" for one in strengths], rows))
     return grids
 
 
-def heat_cell(cell: Sensitivity | None, metric: str, steps: Sequence[StepRecord]) -> tuple[str, int, bool]:
-    """What is lost in words, its shade, and whether a step of the recipe treats this layer so."""
-    if cell is None or cell.quality_drop is None:
-        return wording.NOTHING, 0, False
+def full_shade(table: SensitivityTable) -> float:
+    """The drop that is shaded in full: one of all fractions, so that tables compare; of others the table's largest."""
+    if is_fraction(table.metric):
+        return WORST_LOSS
+    return max((row.quality_drop or 0.0 for row in table.rows), default=0.0)
+
+
+def heat_cell(cell: Sensitivity | None, table: SensitivityTable, steps: Sequence[StepRecord]) -> tuple[str, int, bool]:
+    """What changes in words, the shade of what is lost, and whether a step of the recipe treats this layer so."""
+    if cell is None:
+        return sensitivity.NOT_TREATED, 0, False
     chosen = any(
         step.method == cell.method and step.options.get(cell.option) == cell.strength and cell.layer in step.covered
         for step in steps
     )
-    return wording.figure(metric, max(cell.quality_drop, 0.0)), shade(cell.quality_drop, WORST_LOSS), chosen
+    return sensitivity.lost(cell, table.metric), shade(cell.quality_drop or 0.0, full_shade(table)), chosen
 
 
 def shade(value: float, largest: float) -> int:

@@ -173,7 +173,34 @@ def test_sensitivities_of_another_reference_are_not_shown(whole: Path) -> None:
 
 def test_the_layer_that_a_step_treats_so_is_framed(whole: Path) -> None:
     text = html.rendered(findings_of(whole))
-    assert re.findall(r'<td class="m\d+ chosen">([^<]*)</td>', text) == ["4.00"]
+    assert re.findall(r'<td class="m\d+ chosen">([^<]*)</td>', text) == ["−4.00 (+0.200)"]
+
+
+def test_every_table_of_sensitivities_says_what_it_is_held_against(whole: Path) -> None:
+    findings = findings_of(whole)
+    (table,) = findings.compression.steps[0].sensitivity
+    other = table.model_copy(update={"quality": 0.7, "n": 30})
+    text = html.rendered(replace(findings, sensitivity=other))
+    assert re.findall(r"accuracy [\d.]+ %, loss 0.5000 on \d+ validation", text) == [
+        "accuracy 90.00 %, loss 0.5000 on 90 validation",
+        "accuracy 70.00 %, loss 0.5000 on 30 validation",
+    ]
+
+
+SHADES = [  # metric, what three strengths lose, what is said of it, how deep each is shaded of 20
+    ("accuracy", (0.05, 0.2, -0.01), ["−5.00", "−20.00", "+1.00"], [10, 20, 0]),
+    ("rmse", (1.0, 4.0, -0.5), ["+1.00", "+4.00", "−0.500"], [10, 20, 0]),
+    ("score", (40.0, 160.0, -2.0), ["−40.0", "−160", "+2.00"], [10, 20, 0]),
+]
+
+
+@pytest.mark.parametrize(("metric", "drops", "words", "levels"), SHADES)
+def test_sensitivities_are_signed_and_shaded_by_what_is_lost(whole: Path, metric, drops, words, levels) -> None:
+    (table,) = read_findings(whole).compression.steps[0].sensitivity
+    rows = [row.model_copy(update={"quality_drop": drop}) for row, drop in zip(table.rows, drops, strict=True)]
+    ((_, _, ((_, cells),)),) = html.heat_grids(table.model_copy(update={"metric": metric, "rows": tuple(rows)}), ())
+    assert [text.partition(" ")[0] for text, _, _ in cells] == words
+    assert [level for _, level, _ in cells] == levels
 
 
 def test_every_bar_tells_the_level_of_its_own_interval(whole: Path) -> None:
