@@ -154,15 +154,14 @@ def tell_all(messages: Sequence[Message], forge: Forge | None, job: jobs.Job, re
 
     before = len(forge.warnings) if forge else 0
     pulls: Sequence[int] | None = [job.pull] if job.pull else []
-    if request.comment == "never":
-        pulls = []
-    elif forge is not None and messages and (request.follow or request.source is not None):
+    if forge is not None and messages and (request.follow or request.source is not None):
         pulls = forge.pulls()  # a job that speaks for another one finds the pull request by the commit
     posted = []
     for message in messages:
         jobs.add_summary(message.body)
         if forge is None:
-            sent = github.planned(message, pulls or []) if request.dry else {}
+            commented = (pulls or []) if is_wanted(message, request.comment) else []
+            sent = github.planned(message, commented) if request.dry else {}
             posted.append(silent(message, why_silent(job, dry=request.dry), sent))
         else:
             posted.append(delivered(message, forge, pulls, request))
@@ -178,7 +177,7 @@ def delivered(message: Message, forge: Forge, pulls: Sequence[int] | None, reque
     before = len(forge.warnings)
     check = forge.complete_check(message)
     words = [forge.comment(number, message, fresh=is_wanted(message, request.comment)) for number in pulls or ()]
-    why = "failed" if pulls is None else "left out" if request.comment == "never" else "left out: no open pull request"
+    why = "failed" if pulls is None else "left out: no open pull request"
     return Posted(
         suite=message.suite,
         status=message.status,

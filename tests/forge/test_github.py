@@ -350,15 +350,24 @@ def test_a_first_comment_is_written_when_it_is_wanted(posting, job, fake, judged
     assert len(fake.comments.get(PULL, ())) == comments
 
 
-def test_a_comment_that_is_there_is_kept_up_to_date_where_a_first_one_is_not_wanted(posting, job, fake, judged) -> None:
+@pytest.mark.parametrize("when", ["problems", "never"])
+def test_a_comment_that_is_there_is_kept_up_to_date_where_a_first_one_is_not_wanted(
+    posting, job, fake, judged, when
+) -> None:
     job()
     text = (judged / "params.yaml").read_text()
     fail(judged)
-    posting(comment="problems")
+    posting()
     (judged / "params.yaml").write_text(text)
     gate.run(judged)
-    posting(comment="problems")
+    assert posting(comment=when).posted[0].comment == "edited"
     assert "Pass." in fake.comments[PULL][0]["body"]
+
+
+@pytest.mark.parametrize(("when", "comments"), [("always", 1), ("problems", 0), ("never", 0)])
+def test_a_dry_run_shows_a_first_comment_only_where_one_is_wanted(posting, job, when, comments) -> None:
+    job()
+    assert len(posting(dry=True, comment=when).posted[0].sent["comments"]) == comments
 
 
 def test_twenty_rules_over_fifty_slices_take_one_call_each(posting, job, fake, judged) -> None:
