@@ -30,10 +30,10 @@ from compression_gate.reporters.svg import Scale, spread
 PAGE = Path(__file__).parent / "page"
 LEVELS = 20  # of shading, each a class of the style sheet
 WORST_LOSS = 0.2  # of any fraction: where a layer's loss is shaded in full
-HeatGrid = tuple[str, list[str], list[tuple[str, list[tuple[str, int, bool]]]]]
 MOST_SLICES = 12  # rows of a rule that are open; the others are one click away
 MOST_LAYERS = 40
-MOST_OPEN = 100  # checks that fail or are undecided; those of slices stand under their rule too
+MOST_OPEN = 100  # checks that do not pass; beyond it those of slices stand under their rule alone
+HeatGrid = tuple[str, list[str], list[tuple[str, list[tuple[str, int, bool]]]]]
 
 
 def rendered(findings: Findings) -> str:
@@ -41,6 +41,8 @@ def rendered(findings: Findings) -> str:
     verdict = findings.verdict
     slices = slices_of(verdict.checks)
     drawn = {id(check) for _, _, found in slices for check in found}  # below, where there is a scale for them
+    open_checks = [check for check in wording.ordered(verdict.checks) if check.status != "pass"]
+    shown = [check for place, check in enumerate(open_checks) if place < MOST_OPEN or id(check) not in drawn]
     word, _, rest = wording.headline(findings, verdict.status).partition(".")
     return page(
         "report.html.j2",
@@ -51,7 +53,8 @@ def rendered(findings: Findings) -> str:
         counts=counts_of(verdict.checks),
         steps_to_take=wording.next_steps(verdict, findings.rule_lines),
         notes=[*findings.adoptions, *wording.notes_of(verdict)],
-        open_checks=[check for check in wording.ordered(verdict.checks) if check.status != "pass"],
+        open_checks=shown,
+        more_open=len(open_checks) - len(shown),
         blocking=[check for check in verdict.checks if check.level == "block" and check.status == "pass"],
         passing=[check for check in verdict.checks if check.status == "pass" and id(check) not in drawn],
         panels=plots_models.trade_off_panels(verdict, findings.tried),
@@ -96,7 +99,6 @@ def environment() -> Environment:
         shade=shade,
         most_slices=MOST_SLICES,
         most_layers=MOST_LAYERS,
-        most_open=MOST_OPEN,
     )
     return made
 

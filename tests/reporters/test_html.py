@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from compression_gate.records.search import SearchRecord
-from compression_gate.records.verdict import Point, Subject
+from compression_gate.records.verdict import Check, Point, Subject
 from compression_gate.reporters import html
 from compression_gate.stages import gate, report
 from compression_gate.stages.report import read_findings, with_samples
@@ -68,6 +68,21 @@ def test_a_verdict_that_no_check_explains_ends_in_one_stop(whole: Path) -> None:
     findings = findings_of(whole)
     verdict = findings.verdict.model_copy(update={"status": "fail"})
     assert '<span class="s-fail word">Fail.</span> </h1>' in html.rendered(replace(findings, verdict=verdict))
+
+
+def test_a_check_that_stands_under_no_rule_is_shown_however_many_there_are(whole: Path) -> None:
+    findings = findings_of(whole)
+    failing = {"status": "fail", "metric": "recall", "limit": "max_drop 0.01", "allowed": -0.01, "observed": 0.8}
+    places = range(html.MOST_OPEN + 5)
+    checks = (
+        *(Check(rule="classes", slice=f"class={n}", change=-0.02, **failing) for n in places),
+        *(Check(rule=f"alone {n}", change=-0.02, **failing) for n in places),
+    )
+    text = html.rendered(replace(findings, verdict=findings.verdict.model_copy(update={"checks": checks})))
+    table = text[text.index('<section id="checks">') : text.index('<section id="trade">')]
+    assert all(f"<b>alone {n}</b>" in table for n in places)
+    assert table.count("<b>classes / ") == html.MOST_OPEN
+    assert "and 5 more, of slices: under their rules below" in table
 
 
 class Strict(HTMLParser):
