@@ -249,14 +249,19 @@ class Forge:
         return archives
 
     def artifacts(self) -> list[Artifact]:
-        """The newest artifact of each name that is ours."""
+        """The newest artifact of each name that is ours, of the run's last attempt."""
         url = f"{self.repository.url}/actions/runs/{self.job.run}/artifacts"
         listed: PaginatedList[Artifact] = PaginatedList(
             Artifact, self.repository.requester, url, None, list_item="artifacts"
         )
         ours = [one for one in islice(listed, 1000) if one.name.startswith(PREFIX) and not one.expired]
-        newest = {one.name: one for one in sorted(ours, key=lambda one: one.id)}
+        newest = {one.name: one for one in sorted(ours, key=lambda one: one.id) if self.is_of_last_attempt(one)}
         return [newest[name] for name in sorted(newest)][:MOST_ARTIFACTS]
+
+    def is_of_last_attempt(self, artifact: Artifact) -> bool:
+        """Whether no earlier attempt uploaded it: all share the run's number. Without a date nobody can tell."""
+        started, made = self.job.started, artifact.created_at
+        return not started or not made or made >= started
 
     def download(self, artifact: Artifact, largest_bytes: int) -> bytes:
         """An artifact's archive; one byte too many of one that is too large, for the reader to refuse.

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Job:
         pull: number of the pull request whose own job this is; None elsewhere.
         head: of the run that this job follows (`workflow_run`), by which its pull request is found.
         run: the number of the run whose uploads this job reads: the one it follows, or for a named commit its own.
+        started: when the last attempt of the run that it follows began; None where the forge does not say.
         completed: that run has ended.
         foreign: the commit comes from another repository.
     """
@@ -53,6 +55,7 @@ class Job:
     pull: int | None = None
     head: Head | None = None
     run: int | None = None
+    started: datetime | None = None
     completed: bool = True
     foreign: bool = False
 
@@ -106,6 +109,7 @@ def github_job(sha: str | None = None) -> Job:
             run_url=own_url_of(run, context.server_url),
             head=Head(owner=str(mapping(source.get("owner")).get("login") or ""), branch=branch, repository=name),
             run=run["id"] if isinstance(run.get("id"), int) else None,
+            started=moment(run.get("run_started_at")),
             completed=event.get("action") != "requested" and run.get("status") in (None, "completed"),
             foreign=name != repository,
         )
@@ -129,6 +133,15 @@ def mapping(value: Any) -> Mapping[str, Any]:
 def commit(value: Any) -> str | None:
     """A commit's name in full, or None for anything else."""
     return value if isinstance(value, str) and COMMIT.fullmatch(value) else None
+
+
+def moment(value: Any) -> datetime | None:
+    """A point in time, or None for anything else, and for a time of an unknown zone."""
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo else None
 
 
 def add_summary(text: str) -> None:

@@ -138,6 +138,27 @@ def test_only_the_newest_artifact_of_our_name_is_read(follow, packed, fake) -> N
     assert follow().exit_code == 0
 
 
+STARTED = [  # when the run's last attempt started, when the artifact was made, whether it is that attempt's
+    ("2026-11-22T11:00:00Z", "2026-11-22T10:59:59Z", False),
+    ("2026-11-22T11:00:00Z", "2026-11-22T11:00:00Z", True),
+    ("2026-11-22T11:00:00+01:00", "2026-11-22T10:30:00Z", True),
+    ("2026-11-22T11:00:00Z", None, True),
+    (None, "2026-11-22T10:59:59Z", True),
+    ("yesterday", "2026-11-22T10:59:59Z", True),
+    (5, "2026-11-22T10:59:59Z", True),
+    ("2026-11-22T11:00:00", "2026-11-22T10:59:59Z", True),  # of no time zone: not known
+]
+
+
+@pytest.mark.parametrize(("started", "made", "taken"), STARTED)
+def test_what_an_earlier_attempt_uploaded_is_not_this_one_s(follow, packed, fake, started, made, taken) -> None:
+    """All attempts of a run share its number; of one that died before it uploaded there is nothing to tell."""
+    fake.add_artifact(99, "compression-gate-suite", packed(), created_at=made)
+    outcome = follow(workflow_run(STRANGER, run_started_at=started))
+    assert (outcome.exit_code == 0) is taken
+    assert [run["conclusion"] for run in fake.check_runs] == ["success" if taken else "failure"]
+
+
 def test_two_suites_are_posted_apart(follow, packed, fake, judged) -> None:
     fake.add_artifact(99, "compression-gate-suite", packed())
     fake.add_artifact(99, "compression-gate-other", packed(suite="other"))

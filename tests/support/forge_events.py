@@ -21,6 +21,7 @@ def workflow_run(repository: str = "stranger/repo", **more: Any) -> dict[str, An
         "head_sha": SHA,
         "head_branch": "feature",
         "status": "completed",
+        "run_started_at": "2026-11-22T11:00:00Z",
         "html_url": "https://forge.example/owner/repo/actions/runs/99",
         "head_repository": {"full_name": repository, "owner": owner},
     }
