@@ -42,7 +42,7 @@ class Notes:
     def write(self, message: Message, *, fresh: bool) -> str:
         """Write or edit the suite's note; returns what became of it."""
         text = unquick(message.comment)
-        me = self.call("GET", self.user)[0].get("id")
+        me = self.call("GET", self.user)[0]["id"]
         mine = (note for note in self.all() if note.get("author", {}).get("id") == me)
         found = next((note for note in mine if str(note.get("body")).startswith(message.marker)), None)
         if found is None:
@@ -112,6 +112,9 @@ def post(message: Message, *, dry: bool, fresh: bool) -> Posted:
             if not error.again or wait is None or needed > LONGEST_WAIT_S:
                 break
             time.sleep(needed)
+        except Exception as error:  # noqa: BLE001  # an answer that makes no sense is the API's fault, whatever it breaks
+            reason = f"an answer that cannot be read ({type(error).__name__})"
+            break
     warning = f"the note could not be written: {reason}: the verdict does not depend on it; {advice(reason)}"
     return done.model_copy(update={"comment": "failed", "warnings": (warning,)})
 

@@ -99,6 +99,12 @@ def refuse(request: Request) -> None:
         problems.append(
             f"post: --head-sha: expected a commit's name in full, got {request.sha!r}: `git rev-parse HEAD`"
         )
+    asked = {"--open": request.opening, "--follow": request.follow, "--head-sha": request.sha is not None}
+    problems += [
+        f"post: {option}: expected a job on GitHub, which alone has what it is about, got one on GitLab: leave it out"
+        for option, is_asked in asked.items()
+        if is_asked and jobs.on_gitlab()
+    ]
     problems += [
         f"post: --suite: expected a suite's name, got {name!r}: its folder's name"
         for name in request.suites

@@ -21,6 +21,7 @@ STAND_IN = """\
 echo "$@" >> "$CALLS"
 case "$1" in
   run) exit "$RUN_CODE" ;;
+  record) exit "$RECORD_CODE" ;;
   check) printf '%s' "$CHECKED"; exit "$RUN_CODE" ;;
   search) for file in $WRITES; do mkdir -p "$(dirname "$file")"; echo more >> "$file"; done; exit "$SEARCH_CODE" ;;
 esac
@@ -188,3 +189,17 @@ def test_a_search_ends_well_where_nothing_is_found_and_tells_what_it_adopted(
     subprocess.run(["git", *who, "commit", "-q", "-m", "x"], cwd=tmp_path, check=True)
     ended_with, outputs, _ = bash(script, SUITE=".", MINUTES="1", SEARCH_CODE=ended, WRITES=writes)
     assert (ended_with, outputs.get("found") == "true") == (code, found)
+
+
+RECORDS = [("0", "0", 0), ("1", "0", 1), ("0", "4", 4), ("1", "4", 1), ("3", "2", 3)]  # of run, of record, of the job
+
+
+@pytest.mark.parametrize(("judged", "recorded", "code"), RECORDS)
+def test_gitlab_s_recording_job_ends_with_the_verdict_s_code_first(bash, tmp_path, judged, recorded, code) -> None:
+    (tmp_path / "compression-gate-post/bin/git").symlink_to(shutil.which("true"))
+    jobs = yaml.safe_load((ROOT / "templates/gitlab/compression-gate.yml").read_text(encoding="utf-8"))
+    script = "\n".join(jobs["compression-gate-record"]["script"])
+    given = {"SUITE": ".", "POLICY": "p", "COMPRESSION_GATE_GITLAB_TOKEN": "t"}
+    given |= {"CI_SERVER_HOST": "forge.example", "CI_PROJECT_PATH": "o/r"}
+    ended, _, calls = bash(script, RUN_CODE=judged, RECORD_CODE=recorded, **given)
+    assert (ended, calls[-1]) == (code, "record --push -C .")

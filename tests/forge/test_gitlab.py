@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from compression_gate.errors import ParamsError
 from compression_gate.forge import gitlab
 from compression_gate.stages import post
 
@@ -25,6 +26,7 @@ class FakeGitLab:
         self.notes: list[dict[str, Any]] = []
         self.faults: list[tuple[str, int, dict[str, str]]] = []
         self.calls: list[tuple[str, str, str | None]] = []
+        self.odd: dict[str, Any] = {}  # how a path ends -> what is answered in place of the right thing
 
     def answer(self, verb: str, raw: str, token: str | None, body: Any) -> tuple[int, Any, dict[str, str]]:
         """Answer one request."""
@@ -33,6 +35,8 @@ class FakeGitLab:
         if self.faults and self.faults[0][0] == verb:
             _, status, headers = self.faults.pop(0)
             return status, {"message": "no"}, headers
+        if odd := next((end for end in self.odd if path.endswith(end)), None):
+            return 200, self.odd[odd], {}
         if path == "/api/v4/user":
             return 200, {"id": 11}, {}
         if verb == "GET":
@@ -130,6 +134,29 @@ def test_a_refusal_is_told_and_changes_no_exit_code(posting, forge, capsys, stat
     assert outcome.exit_code == 0
     assert outcome.posted[0].comment == ("failed" if told else "created")
     assert (str(status) in capsys.readouterr().err) is told
+
+
+ODD = [("/user", []), ("/user", {}), ("/user", None), ("/notes", {"x": 1}), ("/notes", [1])]
+
+
+@pytest.mark.parametrize(("path", "reply"), ODD)
+def test_an_answer_of_another_form_is_told_and_changes_no_exit_code(posting, forge, capsys, path, reply) -> None:
+    forge.odd = {path: reply}
+    outcome = posting()
+    assert (outcome.exit_code, outcome.posted[0].comment) == (0, "failed")
+    assert "an answer that cannot be read" in capsys.readouterr().err
+    assert not forge.notes
+
+
+GITHUB_S = [{"opening": True}, {"follow": True}, {"sha": "a" * 40}]
+
+
+@pytest.mark.parametrize("options", GITHUB_S, ids=str)
+def test_what_gitlab_has_not_is_refused_and_nothing_is_written(posting, forge, options) -> None:
+    with pytest.raises(ParamsError, match="GitHub") as caught:
+        posting(**options)
+    assert caught.value.exit_code == 2
+    assert not forge.calls
 
 
 def test_a_long_wait_is_not_waited_for(posting, forge) -> None:
