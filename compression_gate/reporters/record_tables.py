@@ -71,34 +71,31 @@ def model_table(findings: Findings) -> tuple[list[str], list[list[str]]]:
 
 def model_tables(findings: Findings) -> tuple[list[str], list[list[str]], list[list[str]]]:
     """The same in two parts: what is judged as a rule, and what else was measured."""
-    benchmark = findings.benchmark
-    roles = [
-        role for role in ("reference", "release", "baseline", "candidate") if benchmark and role in benchmark.models
-    ]
+    benchmark, evaluation = findings.benchmark, findings.evaluation
+    found = {role for record in (benchmark, evaluation) if record for role in record.models}
+    roles = [role for role in ("reference", "release", "baseline", "candidate") if role in found]
     rows = [*quality_rows(findings, roles), *cost_rows(benchmark, roles, MODEL_ROWS)]
     more = cost_rows(benchmark, roles, MORE_ROWS) + (batch_rows(benchmark, roles) if benchmark else [])
     return ["", *roles], rows, more
 
 
 def quality_rows(findings: Findings, roles: Sequence[str]) -> list[list[str]]:
-    """Every quality that all models have."""
-    evaluation = findings.evaluation
-    if evaluation is None:
-        return []
-    candidate = evaluation.models.get("candidate")
+    """Those qualities that at least one model has."""
+    models = findings.evaluation.models if findings.evaluation else {}
     rows = []
-    for metric in findings.params.metrics or tuple(candidate.metrics if candidate else ()):
-        values = [evaluation.models[role].metrics.get(metric) for role in roles if role in evaluation.models]
-        if len(values) == len(roles) and all(values):
+    for metric in findings.params.metrics or tuple(models["candidate"].metrics if "candidate" in models else ()):
+        values = [models[role].metrics.get(metric) if role in models else None for role in roles]
+        if any(values):
             rows.append([with_unit(metric), *(figure(metric, value.value if value else None) for value in values)])
     return rows
 
 
 def cost_rows(benchmark: Benchmark | None, roles: Sequence[str], metrics: Sequence[str]) -> list[list[str]]:
     """Those costs that at least one model has."""
+    models = benchmark.models if benchmark else {}
     rows = []
-    for metric in metrics if benchmark else ():
-        figures = [benchmark.models[role].figures.get(metric) for role in roles] if benchmark else []
+    for metric in metrics:
+        figures = [models[role].figures.get(metric) if role in models else None for role in roles]
         if any(figures):
             name = EXPLAINED.get(metric, with_unit(metric))
             rows.append([name, *(measured(metric, value) for value in figures)])
@@ -110,10 +107,11 @@ def batch_rows(benchmark: Benchmark, roles: Sequence[str]) -> list[list[str]]:
     sizes = dict.fromkeys(benchmark.batch_sizes)
     if len(sizes) == 1:
         return []
+    batches = [benchmark.models[role].batches if role in benchmark.models else {} for role in roles]
     return [
         [
             f"{with_unit(metric)} at batch {size}",
-            *(measured(metric, benchmark.models[role].batches.get(size, {}).get(metric)) for role in roles),
+            *(measured(metric, figures.get(size, {}).get(metric)) for figures in batches),
         ]
         for size in sizes
         for metric in BATCH_ROWS

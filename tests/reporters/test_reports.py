@@ -140,6 +140,24 @@ def test_every_batch_size_has_rows_of_its_own_where_there_are_several(finished: 
     assert shown["latency_ms at batch 16"] == shown["latency_ms"]
 
 
+def test_qualities_are_shown_of_every_model_that_has_them_without_a_benchmark_too(finished: Path) -> None:
+    gate.run(finished)
+    _, rows = record_tables.model_table(read_findings(finished))
+    (accuracy,) = (row for row in rows if row[0] == "accuracy, %")
+    (finished / "reports/benchmark.json").unlink()
+    head, rows = record_tables.model_table(read_findings(finished))
+    assert head == ["", "reference", "candidate"]
+    assert accuracy in rows
+    assert {len(row) for row in rows} == {len(head)}
+
+    path = finished / "reports/evaluation.json"
+    found = json.loads(path.read_text())
+    del found["models"]["reference"]["metrics"]["accuracy"]
+    path.write_text(json.dumps(found))
+    _, rows = record_tables.model_table(read_findings(finished))
+    assert ["accuracy, %", "–", accuracy[2]] in rows
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_terminal_fits_its_width(finished: Path, width: int) -> None:
     with_rules(finished, **FAILING)
