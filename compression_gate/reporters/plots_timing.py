@@ -22,13 +22,22 @@ def limits_on(role: str, checks: Iterable[Check]) -> list[float]:
     """The ratios of times that the rules allow against one model."""
     found = []
     for check in checks:
-        if check.allowed is None or not check.allowed:
+        if check.allowed is None:
             continue
-        if check.metric == "latency_ms" and check.against == role and check.change is not None and check.compared_to:
-            found.append(1 + check.allowed / check.compared_to)
-        elif check.metric == "speedup" and role == "reference" and check.change is None:
-            found.append(1 / check.allowed)
+        if check.metric == "speedup" and role == "reference":
+            found.append(inverse(check.allowed))
+        elif check.against == role and check.compared_to:
+            share = 1 + check.allowed / check.compared_to
+            if check.metric == "latency_ms":
+                found.append(share)
+            elif check.metric == "throughput_per_s" and check.p_value is not None:  # judged by pairs
+                found.append(inverse(share))
     return sorted({ratio for ratio in found if ratio > 0})
+
+
+def inverse(value: float) -> float:
+    """One over what may be nothing: no ratio then."""
+    return 1 / value if value else 0.0
 
 
 def ratio_plot(role: str, pair: PairedTiming, limits: Sequence[float]) -> Markup | None:

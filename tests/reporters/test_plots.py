@@ -232,14 +232,27 @@ def test_limit_is_the_tightest_of_the_blocking_rules() -> None:
     assert plots_models.limit_of("accuracy", checks) == pytest.approx(0.92)
 
 
-def test_limits_on_times_are_ratios() -> None:
-    latency = {"metric": "latency_ms", "against": "baseline", "compared_to": 2.0, "change": -0.5, "observed": 1.5}
-    checks = [
-        Check(rule="a", status="pass", limit="max_increase 5%", allowed=0.1, **latency),
-        Check(rule="b", metric="speedup", status="pass", limit="min 2", allowed=2.0, observed=4.0),
-    ]
-    assert plots_timing.limits_on("baseline", checks) == pytest.approx([1.05])
-    assert plots_timing.limits_on("reference", checks) == pytest.approx([0.5])
+LATENCY = {"metric": "latency_ms", "compared_to": 2.0, "change": -0.5}
+RATE = {"metric": "throughput_per_s", "compared_to": 100.0, "change": 5.0}
+RATIOS = [  # a check, the model it is drawn beside, the ratio of times that it allows
+    ({**LATENCY, "limit": "max_increase 5%", "allowed": 0.1}, "baseline", [1.05]),
+    ({**LATENCY, "limit": "max_increase 0%", "allowed": 0.0}, "baseline", [1.0]),
+    ({**LATENCY, "limit": "max_increase 5%", "allowed": 0.1}, "reference", []),
+    ({"metric": "latency_ms", "limit": "max 5", "allowed": 5.0}, "baseline", []),
+    ({**RATE, "limit": "max_drop 20%", "allowed": -20.0, "p_value": 0.9}, "baseline", [1.25]),
+    ({**RATE, "limit": "max_drop 20%", "allowed": -20.0}, "baseline", []),  # of other batches than the pairs
+    ({**RATE, "limit": "max_drop 100%", "allowed": -100.0, "p_value": 0.9}, "baseline", []),
+    ({"metric": "speedup", "limit": "min 2", "allowed": 2.0}, "reference", [0.5]),
+    ({"metric": "speedup", "limit": "min 0", "allowed": 0.0}, "reference", []),
+    ({"metric": "speedup", "limit": "min 2", "allowed": 2.0}, "baseline", []),
+]
+
+
+@pytest.mark.parametrize(("values", "role", "expected"), RATIOS)
+def test_limits_on_times_are_ratios(values: dict, role: str, expected: list[float]) -> None:
+    against = "baseline" if "change" in values else None
+    check = Check(rule="a", status="pass", observed=1.0, against=against, **values)
+    assert plots_timing.limits_on(role, [check]) == pytest.approx(expected)
 
 
 def test_axis_of_ratios_holds_a_limit_that_is_far_from_all_blocks() -> None:
