@@ -43,8 +43,7 @@ class Job:
         head: of the run that this job follows (`workflow_run`), by which its pull request is found.
         run: the number of the run whose uploads this job reads: the one it follows, or for a named commit its own.
         started: when the last attempt of the run that it follows began; None where the forge does not say.
-        completed: that run has ended.
-        foreign: the commit comes from another repository.
+        foreign: the forge says that the commit comes from another repository.
     """
 
     api_url: str
@@ -56,7 +55,6 @@ class Job:
     head: Head | None = None
     run: int | None = None
     started: datetime | None = None
-    completed: bool = True
     foreign: bool = False
 
 
@@ -110,12 +108,11 @@ def github_job(sha: str | None = None) -> Job:
             head=Head(owner=str(mapping(source.get("owner")).get("login") or ""), branch=branch, repository=name),
             run=run["id"] if isinstance(run.get("id"), int) else None,
             started=moment(run.get("run_started_at")),
-            completed=event.get("action") != "requested" and run.get("status") in (None, "completed"),
             foreign=name != repository,
         )
     if sha:
-        # A commit that somebody named: what this very run uploaded is about it.
-        return Job(**shared, sha=sha, run_url=own_url, run=context.run_id or None, foreign=True)
+        # A commit that somebody named, having read it: what this very run uploaded is about it.
+        return Job(**shared, sha=sha, run_url=own_url, run=context.run_id or None)
     return Job(**shared, sha=commit(context.sha), run_url=own_url)
 
 

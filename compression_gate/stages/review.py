@@ -82,7 +82,7 @@ def commits_of(begin: str | None, head: str, root: Path) -> list[str]:
     if begin is None:
         return line
     inside = set(git.output(["rev-list", f"{begin}..{head}", "--"], root).split())
-    return [*([begin]), *(commit for commit in line if commit in inside)]
+    return [begin, *(commit for commit in line if commit in inside)]
 
 
 def ordered(by_commit: dict[str, RunRecord], commits: list[str]) -> list[RunRecord]:

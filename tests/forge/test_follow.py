@@ -239,6 +239,7 @@ def test_a_named_commit_is_told_what_the_same_run_uploaded(job, packed, fake) ->
     (done,) = post.run(post.Request(suite=Path(), follow=True, suites=("suite",), sha=SHA)).posted
     assert (done.comment, done.check_run) == ("created", "created")
     assert [run["head_sha"] for run in fake.check_runs] == [SHA]
+    assert "need have reviewed" not in fake.comments[PULL][0]["body"], "somebody has: that is what this job is for"
 
 
 def test_a_folder_is_posted_by_hand_for_a_commit(job, judged, fake, tmp_path) -> None:
