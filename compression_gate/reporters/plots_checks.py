@@ -110,7 +110,7 @@ def marked_plot(height: int, tip: str, *inside: object) -> Markup:
 
 def slice_scale(checks: Sequence[Check]) -> Scale:
     """One scale for all slices of a rule, its limit among them; degradation to the right."""
-    values = [value for check in checks for value in places_of(check)]
+    values = [value for check in checks for value in places_of(check) if math.isfinite(value)]
     limits = [check.allowed for check in checks if check.allowed is not None]
     low, high = spread([*values, *limits, *([0.0] if any(check.change is not None for check in checks) else [])])
     down = any(check.limit.startswith(("min", "max_drop")) for check in checks)
@@ -118,9 +118,12 @@ def slice_scale(checks: Sequence[Check]) -> Scale:
 
 
 def places_of(check: Check) -> list[float]:
-    """The figure that is judged, and the ends of its interval."""
+    """The figure that is judged, and the ends of its interval: infinite where nothing bounds it."""
     point = check.change if check.change is not None else check.observed
-    return [value for value in (point, *(check.interval or ())) if value is not None]
+    if point is None or check.interval is None:
+        return [] if point is None else [point]
+    low, high = check.interval
+    return [point, -math.inf if low is None else low, math.inf if high is None else high]
 
 
 def slice_axis(scale: Scale, check: Check) -> Markup:

@@ -74,7 +74,10 @@ def interval_of(check: Check) -> str:
     if check.interval is None:
         return "exact" if check.observed is not None else NOTHING
     show = figure if check.change is None else signed
-    return " to ".join(show(check.metric, end) for end in sorted(end for end in check.interval if end is not None))
+    low, high = (None if end is None else show(check.metric, end) for end in check.interval)
+    if low is None or high is None:
+        return f"at least {low}" if low else f"at most {high}" if high else "unbounded"
+    return f"{low} to {high}"
 
 
 def headroom_of(check: Check) -> str:
@@ -221,7 +224,7 @@ def step_for(check: Check, lines: Mapping[str, int] | None = None) -> str:
             return f"{verb} {what.strip()}, or let its waiver hold here too: release: true in waivers.yaml."
         line = f":{lines[check.rule]}" if lines and check.rule in lines else ""
         return f"{verb} {what.strip()}, or state the new limit in params.yaml{line}: gate.rules.{check.rule}."
-    if check.interval is None:
+    if check.interval is None or None in check.interval:
         return check.message or "Measure more, or widen the limit."
     more = f" (about {check.settled_by:,} would settle it)" if check.settled_by else ""
     now = f"; n = {check.n:,} now{more}" if check.n else ""

@@ -76,6 +76,8 @@ SHARES = [  # form, held against, observed, change, interval, allowed, (point, l
     ("max_increase 5%", 2.0, 2.2, 0.2, (0.1, 0.3), 0.1, (2.0, 1.0, 3.0)),
     ("max 1000", None, 500, None, None, 1000, (0.5, 0.5, 0.5)),
     ("min 10", None, 20, None, (10, 40), 10, (0.5, 0.25, 1.0)),
+    ("max_increase 5%", 2.0, 2.0, 0.0, (-2.0, None), 0.1, (0.0, -20.0, math.inf)),
+    ("min 2", None, 4.0, None, (0.0, None), 2.0, (0.5, 0.0, math.inf)),
     ("min 0.5", None, -0.2, None, (-0.4, 0.1), 0.5, (math.inf, 5.0, math.inf)),
 ]
 
@@ -97,6 +99,14 @@ def test_shares_of_the_limit_grow_towards_it_whatever_the_metric(
     )
     found = plots_checks.shares_of(check)
     assert (found.point, found.low, found.high) == pytest.approx(expected)
+
+
+def test_interval_that_nothing_bounds_goes_on_beyond_the_drawing() -> None:
+    check = Check(rule="r", metric="speedup", status="undecided", observed=4.0, interval=(0.0, None), limit="min 2")
+    drawn = plots_checks.share_bar(check.model_copy(update={"allowed": 2.0}))
+    assert '<line x1="18.75%" y1="12" x2="100%" y2="12" class="interval"/>' in drawn
+    assert drawn.count('class="end"') == 1
+    assert "interval at least 0.00" in drawn
 
 
 NO_SHARES = [  # limit, observed, allowed

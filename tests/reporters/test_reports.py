@@ -344,6 +344,28 @@ def test_a_change_of_nothing_has_no_sign() -> None:
     assert wording.signed("accuracy", -0.0) == "0.00"
 
 
+INTERVALS = [  # change, interval, what is said
+    (None, (1.98, 2.02), "1.98 to 2.02"),
+    (-0.5, (-0.6, 0.1), "−0.600 to +0.100"),
+    (None, (0.0, None), "at least 0.00"),
+    (-0.5, (None, 0.1), "at most +0.100"),
+    (None, (None, None), "unbounded"),
+    (None, None, "exact"),
+]
+
+
+@pytest.mark.parametrize(("change", "interval", "said"), INTERVALS)
+def test_interval_without_an_end_does_not_read_as_a_figure(change, interval, said: str) -> None:
+    check = Check(rule="r", metric="speedup", status="undecided", observed=2.0, change=change, interval=interval)
+    assert wording.interval_of(check) == said
+
+
+def test_an_undecided_check_that_nothing_bounds_says_what_it_lacks() -> None:
+    lacking = "4 processes are needed, 2 were timed: raise benchmark.budget_s"
+    check = Check(rule="r", metric="speedup", status="undecided", observed=2.0, interval=(0.0, None), message=lacking)
+    assert wording.step_for(check) == lacking
+
+
 def test_every_status_has_a_symbol_and_a_word() -> None:
     statuses = set(Check.model_fields["status"].annotation.__args__)
     assert statuses == set(wording.SYMBOLS) == set(wording.TITLES) == set(markdown.EMOJI) == set(terminal.COLOURS)
