@@ -126,19 +126,22 @@ def places_of(check: Check) -> list[float]:
     return [point, -math.inf if low is None else low, math.inf if high is None else high]
 
 
-def slice_axis(scale: Scale, check: Check) -> Markup:
-    """Round values above the dots, and the limit in words."""
-    show = wording.signed if check.change is not None else wording.figure
+def slice_axis(scale: Scale, checks: Sequence[Check]) -> Markup:
+    """Round values above the dots, and the limit in words where all slices have the same one."""
+    metric = checks[0].metric
+    show = wording.signed if checks[0].change is not None else wording.figure
+    limits = {check.allowed for check in checks}
+    limit = limits.pop() if len(limits) == 1 else None
     marks = [
-        text(scale.at(value), 11, brief(show(check.metric, value)), None, "middle")
+        text(scale.at(value), 11, brief(show(metric, value)), None, "middle")
         for value in scale.ticks(5)
-        if check.allowed is None or abs(scale.at(value) - scale.at(check.allowed)) > 12
+        if limit is None or abs(scale.at(value) - scale.at(limit)) > 12
     ]
-    if check.allowed is not None:
-        place = scale.at(check.allowed)
+    if limit is not None:
+        place = scale.at(limit)
         anchor = "middle" if 12 < place < 88 else "end" if place >= 88 else "start"
-        marks.append(text(place, 11, f"limit {brief(show(check.metric, check.allowed))}", "key", anchor))
-    return plot(14, f"scale of {check.metric}", *marks)
+        marks.append(text(place, 11, f"limit {brief(show(metric, limit))}", "key", anchor))
+    return plot(14, f"scale of {metric}", *marks)
 
 
 def brief(words: str) -> str:

@@ -169,6 +169,14 @@ def test_degradation_of_slices_is_drawn_to_the_right(limit: str, allowed: float,
     assert [float(place) for place in shaded.groups()] == pytest.approx([0.0, scale.at(allowed)], abs=0.01)
 
 
+def test_axis_of_slices_names_a_limit_that_is_of_all_of_them() -> None:
+    """A relative limit allows each slice another change."""
+    same, other = sliced("max_drop 0.05", -0.05, -0.01), sliced("max_drop 5%", -0.04, -0.01)
+    scale = plots_checks.slice_scale([same, other])
+    assert "limit −5" in plots_checks.slice_axis(scale, [same, same])
+    assert "limit" not in plots_checks.slice_axis(scale, [same, other])
+
+
 BRIEF = [("1.50", "1.5"), ("2.00", "2"), ("100", "100"), ("−0.30", "−0.3"), ("1.20e-10", "1.20e-10")]
 
 
