@@ -247,3 +247,4 @@ def test_the_tables_of_records_are_those_on_file() -> None:
     page = (ROOT / "docs/records.md").read_text(encoding="utf-8")
     for table in script("records/tables").tables():
         assert "\n".join(table) in page
+    assert "\n".join(script("records/tables").summary()) in (ROOT / "README.md").read_text(encoding="utf-8")

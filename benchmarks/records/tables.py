@@ -8,6 +8,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 ELSEWHERE = ("zlib", "lzma", "zstd-19", "static")
+NETS = {"mlp": "LeNet-300-100, MNIST", "cnn": "LeNet-5, MNIST"}
 
 
 def tables() -> list[list[str]]:
@@ -16,6 +17,26 @@ def tables() -> list[list[str]]:
     task = json.loads((RESULTS / "default_task.json").read_text(encoding="utf-8"))
     tested = [row for row in lenet if row["test_error"] is not None]
     return [reached(tested), files(tested), steering(lenet), default_task(task["rows"])]
+
+
+def summary() -> list[str]:
+    """Return the lines of the README's table: means over seeds of those recipes that were run on several."""
+    lenet = json.loads((RESULTS / "lenet.json").read_text(encoding="utf-8"))
+    task = json.loads((RESULTS / "default_task.json").read_text(encoding="utf-8"))["rows"]
+    lines = ["| network | bytes | times smaller | at what price |", "|---|---:|---:|---|"]
+    for name, own in sorted(by_recipe([row for row in lenet if row["test_error"] is not None]).items(), reverse=True):
+        if len(own) > 1:
+            price = f"{mean(own, 'test_error'):.2f} % test errors"
+            size = f"{mean(own, 'bytes'):,.0f} | {mean(own, 'ratio'):,.0f}"
+            lines.append(f"| {NETS[name.partition(' ')[0]]} | {size} | {price} |")
+    price = f"{100 * mean(task, 'test_drop'):.2f} points of test accuracy; {mean(task, 'speedup'):.1f}× faster"
+    size = f"{mean(task, 'bytes'):,.0f} | {mean(task, 'ratio'):,.0f}"
+    return [*lines, f"| the default suite's, Fashion-MNIST | {size} | {price} |"]
+
+
+def mean(rows: list[dict[str, Any]], key: str) -> float:
+    """Return the mean of a figure."""
+    return sum(row[key] for row in rows) / len(rows)
 
 
 def by_recipe(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -82,13 +103,13 @@ def default_task(rows: list[dict[str, Any]]) -> list[str]:
 
 def spread(values: list[float], form: str, worst: Any = max) -> str:
     """Return the mean, and the worst behind it where there are several."""
-    mean = format(sum(values) / len(values), form)
-    return mean if len(values) == 1 else f"{mean} ({format(worst(values), form)})"
+    middle = format(sum(values) / len(values), form)
+    return middle if len(values) == 1 else f"{middle} ({format(worst(values), form)})"
 
 
 def main() -> None:
     """Print them."""
-    print("\n\n".join("\n".join(table) for table in tables()))
+    print("\n\n".join("\n".join(table) for table in [*tables(), summary()]))
 
 
 if __name__ == "__main__":
