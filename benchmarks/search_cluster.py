@@ -1,6 +1,7 @@
 """The same search on one machine and on a Ray cluster of two nodes, a node killed in the middle, and the throughput.
 
-    python benchmarks/search_cluster.py [--part front throughput] [--trials 8] [--write]
+    python benchmarks/search_cluster.py SUITE [--part front throughput] [--trials 8] [--write]
+    python benchmarks/search_cluster.py --markdown      # the tables of docs/search_scaling.md
 
 Both nodes are on this machine, a processor each: what a network adds is not in these figures. `front`: one suite, one
 seed, generation-synchronous, objectives without latency; `local` against `ray` against `ray` with one of three nodes
@@ -18,6 +19,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -145,17 +147,47 @@ def throughput(suite: Path, folder: Path, real: int) -> list[dict]:
     return rows
 
 
+def markdown(results: dict) -> Iterator[str]:
+    """The tables of the documents, the lines of each joined."""
+    found = results["front"]
+    same = dict(zip(("ray, two nodes", "ray, a node killed"), found["same_as_local"], strict=True))
+    lines = [
+        "| search, same seed | trials | workers | seconds | proposals, answers and front |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in found["searches"].items():
+        words = "—" if name not in same else "the same as `local`" if same[name] else "other than `local`"
+        lines.append(f"| {name} | {row['trials']} | {row['workers']} | {row['seconds']:.0f} | {words} |")
+    yield "\n".join(lines)
+    lines = [
+        "| trials | n | executor | an hour and worker, of one | of two | ratio | load |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in results["throughput"] + results.get("throughput_on_a_busy_machine", []):
+        kind = f"sleeping {SLEEP_S:g} s" if row["trials"] == "sleeping" else row["trials"]
+        one, two = row["per_hour_and_worker"]["1"], row["per_hour_and_worker"]["2"]
+        rates = f"{one:,} | {two:,} | {row['two_against_one']:.2f} | {row['load']:.1f}"
+        lines.append(f"| {kind} | {row['n']} | `{row['executor']}` | {rates} |")
+    yield "\n".join(lines)
+
+
 def main() -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("suite", type=Path, help="a suite with a reference, and a section `search` without latency")
+    parser.add_argument(
+        "suite", type=Path, nargs="?", help="a suite with a reference, and a section `search` without latency"
+    )
     parser.add_argument("--part", nargs="+", choices=["front", "throughput"], default=["front", "throughput"])
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--real", type=int, default=12)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--markdown", action="store_true", help="print what is stored")
     given = parser.parse_args()
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    if given.markdown:
+        print("\n\n".join(markdown(results)))
+        return
     results |= {"machine": machine_fingerprint()}
     if "front" in given.part:
         results["front"] = fronts(given.suite, given.trials) | {"load": os.getloadavg()[0], "seed": 0}
