@@ -21,10 +21,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-from ray.cluster_utils import Cluster
 
 from compression_gate.measurers.machine import machine_fingerprint
 from compression_gate.records.trial import Request
@@ -34,6 +33,9 @@ from compression_gate.search.executors.ray_cluster import RayExecutor
 from compression_gate.stages import search
 from compression_gate.stages.search import Ask
 
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
 RESULTS = Path(__file__).parent / "results" / "search_cluster.json"
 SUPPORT = Path(__file__).parents[1] / "tests" / "support"  # where trials that sleep are
 SLEEP_S, SLEEPS = 1.0, 20
@@ -41,6 +43,8 @@ SLEEP_S, SLEEPS = 1.0, 20
 
 def cluster_of(nodes: int) -> tuple[Cluster, list]:
     """A cluster on this machine, a processor a node."""
+    from ray.cluster_utils import Cluster
+
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     added = [cluster.add_node(num_cpus=1) for _ in range(nodes - 1)]
     cluster.wait_for_nodes()

@@ -173,10 +173,24 @@ def error_of(accuracy: float) -> float:
     return round(100 - 100 * accuracy, 2)
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table of the documents."""
+    lines = [
+        "| net | seed | trials | minutes | bytes | times smaller | validation error | test error | dense test error |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        size = f"{row['bytes']:,} | {row['ratio']:,.0f}"
+        errors = " | ".join(f"{row[key]:.2f} %" for key in ("validation_error", "test_error", "reference_test_error"))
+        name = {"mlp": "LeNet-300-100", "cnn": "LeNet-5"}[row["net"]]
+        lines.append(f"| {name} | {row['seed']} | {row['trials']} | {row['minutes']:.0f} | {size} | {errors} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Make the rows and show them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--nets", nargs="+", default=list(NETS), choices=list(NETS))
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -184,8 +198,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "compression_gate_lenet")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--markdown", action="store_true", help="print what is stored")
     asked = parser.parse_args()
     rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    if asked.markdown:
+        print(markdown(rows))
+        return
     for net in asked.nets:
         row = row_of(net, lay_out(net, asked), asked.seed, asked)
         key = (net, asked.seed, row["searcher"])
