@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
+from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.reporters import record_tables
 from compression_gate.reporters.base import Findings
 
@@ -41,11 +42,12 @@ def layer_rows(findings: Findings) -> Iterable[Row]:
 
 
 def trade_off_rows(findings: Findings) -> Iterable[Row]:
-    """Every model of the run; the quality is the first axis of the trade-off."""
+    """Every model of the run; the quality is the first axis of the trade-off, where one was measured."""
     found = findings.verdict.trade_off
     if found is None:
         return
-    quality = found.axes[0].metric
+    first = found.axes[0].metric
+    quality = first if kind_of(first) in QUALITY else ""
     for point in found.points:
         yield point.role, *(point.figures.get(name) for name in ("size_bytes", "latency_ms", quality))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,16 @@ def test_steps_layers_and_models_are_those_of_the_records(whole: Path) -> None:
     assert [row["state_bytes"] for row in steps] == ["10000", "1500"]
     assert {row["layer"]: row["bytes"] for row in layers} == {"conv": "1000", "head": "500"}
     assert {row["model"] for row in models} == {"reference", "baseline", "candidate"}
+
+
+def test_a_cost_is_not_drawn_as_a_quality(whole: Path) -> None:
+    findings = read_findings(whole)
+    trade_off = findings.verdict.trade_off
+    costs = trade_off.model_copy(update={"axes": trade_off.axes[1:]})
+    verdict = findings.verdict.model_copy(update={"trade_off": costs})
+    rows = list(csv.DictReader(plot_files(replace(findings, verdict=verdict))["trade_off.csv"].splitlines()))
+    assert {row["model"]: row["quality"] for row in rows} == {"reference": "", "baseline": "", "candidate": ""}
+    assert all(row["size_bytes"] for row in rows)
 
 
 def test_every_output_that_dvc_expects_is_written_also_after_a_crash(whole: Path) -> None:
