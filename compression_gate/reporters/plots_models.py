@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from compression_gate.records.metric_table import METRICS, QUALITY, direction
+from compression_gate.records.metric_table import QUALITY, direction, kind_of
 from compression_gate.records.metrics import CurvePoint
 from compression_gate.records.verdict import Check, Point, TradeOff, Verdict
 from compression_gate.reporters import wording
@@ -35,10 +35,10 @@ class Panel:
 def trade_off_panels(verdict: Verdict, tried: Sequence[Point] = ()) -> list[tuple[str, Markup]]:
     """One drawing a cost: every model, the front, this commit's move, the limits."""
     found = verdict.trade_off
-    if found is None or len(found.axes) < 2:
+    if found is None or not found.points:
         return []
     quality, *costs = [axis.metric for axis in found.axes]
-    if quality in METRICS and METRICS[quality].kind not in QUALITY:
+    if kind_of(quality) not in QUALITY:
         return []  # no quality was measured; the table of models tells the rest
     return [(cost, trade_off_panel(verdict, found, quality, cost, tried)) for cost in costs]
 
@@ -206,6 +206,11 @@ def waterfall(before: float, after: float, scale: Scale, kind: str) -> Markup:
 def whole(value: float, scale: Scale) -> Markup:
     """The model before the first step."""
     return plot(24, "", bar(scale.begin, scale.at(value), 6, 12, "plain"))
+
+
+def largest_layer(layers: Sequence[tuple[str, int, int]]) -> int:
+    """The most bytes that a layer has, before or behind."""
+    return max(max(before, after) for _, before, after in layers)
 
 
 def layer_bar(before: int, after: int, largest: int) -> Markup:

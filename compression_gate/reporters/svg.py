@@ -52,7 +52,7 @@ def round_even(low: float, high: float, most: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(power * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (power * factor) <= most)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(number * step, 12) for number in range(first, last + 1)] or [low]
+    return [float(f"{number * step:.12g}") for number in range(first, last + 1)] or [low]
 
 
 def round_logarithmic(low: float, high: float, most: int) -> list[float]:

@@ -18,6 +18,7 @@ from compression_gate.selftest.finished_run import pair_of
 TICKS = [  # low, high, logarithmic, how many at most, what stands there
     (0.0, 10.0, False, 6, [0, 2, 4, 6, 8, 10]),
     (0.905, 0.918, False, 7, [0.906, 0.908, 0.91, 0.912, 0.914, 0.916, 0.918]),
+    (0.0, 1e-13, False, 6, [0, 2e-14, 4e-14, 6e-14, 8e-14, 1e-13]),
     (40_000, 1_500_000, True, 6, [50_000, 100_000, 200_000, 300_000, 500_000, 1_000_000]),
     (0.03, 0.2, True, 6, [0.03, 0.05, 0.1, 0.2]),
 ]
@@ -26,7 +27,7 @@ TICKS = [  # low, high, logarithmic, how many at most, what stands there
 @pytest.mark.parametrize(("low", "high", "logarithmic", "most", "expected"), TICKS)
 def test_ticks_are_round_numbers_between_the_ends(low, high, logarithmic, most, expected) -> None:
     scale = Scale(low=low, high=high, begin=0, end=100, logarithmic=logarithmic)
-    assert scale.ticks(most) == pytest.approx(expected)
+    assert scale.ticks(most) == pytest.approx(expected, abs=0)
 
 
 ENDS = st.floats(1e-6, 1e9)
@@ -226,6 +227,17 @@ def test_an_error_as_quality_is_drawn_with_the_smaller_one_on_top() -> None:
     (_, by_size), _ = plots_models.trade_off_panels(verdict_of(points, metric="rmse"))
     found = places(by_size)
     assert found["candidate"][1] < found["baseline"][1]
+
+
+def test_no_model_with_all_figures_leaves_nothing_to_draw() -> None:
+    assert plots_models.trade_off_panels(verdict_of([])) == []
+
+
+def test_layer_that_grew_most_fills_its_bar() -> None:
+    layers = [("conv", 400, 100), ("head", 200, 800)]
+    largest = plots_models.largest_layer(layers)
+    widths = [re.findall(r'width="([\d.]+)%"', plots_models.layer_bar(*bytes_, largest)) for _, *bytes_ in layers]
+    assert widths == [["50", "12.5"], ["25", "100"]]
 
 
 def test_names_of_models_that_lie_together_are_moved_apart() -> None:
