@@ -169,24 +169,40 @@ def headline(record: SearchRecord) -> str:
 def front_table(rows: Sequence[tuple[tuple[float, ...], Trial]], objectives: Sequence[str], metric: str) -> Table:
     """The front, best quality first; only some rows of a long one."""
     table = Table(box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1))
-    told = [told_as(name, metric) for name in objectives]
-    for one in told:
-        table.add_column(one.head, justify="right")
-    for name in ("bytes", "trial", "steps"):
-        table.add_column(name, justify="right" if name != "steps" else "left", overflow="fold")
+    for name in [*heads(objectives, metric), "trial"]:
+        table.add_column(name, justify="right")
+    for name in ("recipe", "steps"):
+        table.add_column(name, overflow="fold")
     rows = sorted(rows, key=lambda row: row[0])
     last = len(rows) - 1
     shown = rows if len(rows) <= MOST_ROWS else [rows[round(i * last / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
     for values, trial in shown:
         table.add_row(
-            *(one.text(value) for one, value in zip(told, values, strict=True)),
-            f"{trial.answer.figures['size_bytes']:,.0f}",
+            *cells(objectives, metric, values, trial),
             str(trial.number),
+            trial.recipe_digest[:8],
             harmless(" > ".join(step.method for step in trial.steps) or "nothing"),
         )
     if len(shown) < len(rows):
         table.caption = f"{len(shown)} of {len(rows)}"
     return table
+
+
+def heads(objectives: Sequence[str], metric: str) -> list[str]:
+    """The columns of a front: its objectives, and bytes in any case."""
+    found = [told_as(name, metric).head for name in objectives]
+    return found if "size_bytes" in objectives else [*found, COSTS["size_bytes"]]
+
+
+def cells(objectives: Sequence[str], metric: str, values: Sequence[float], trial: Trial) -> list[str]:
+    """A candidate's figures under :func:`heads`; bytes with their share of the reference's."""
+    size = f"{trial.answer.figures['size_bytes']:,.0f}"
+    found = [
+        f"{size} ({told.text(value)})" if name == "size_bytes" else told.text(value)
+        for name, value in zip(objectives, values, strict=True)
+        for told in [told_as(name, metric)]
+    ]
+    return found if "size_bytes" in objectives else [*found, size]
 
 
 def misses(record: SearchRecord) -> list[str]:

@@ -59,7 +59,8 @@ def rendered(record: SearchRecord, rows: Sequence[Row], others: Sequence[SearchR
         headline=words.headline(record),
         next=words.what_next(record),
         misses=words.misses(record) if record.best is None else [],
-        front=front_rows(record, told),
+        front=front_rows(record),
+        front_heads=words.heads(record.objectives, record.metric),
         heads=[one.head for one in told],
         front_plots=[
             (f"{told[0].head}, by {one.head}", front_plot(record, full, told, index))
@@ -88,12 +89,11 @@ def label_of(gene: str, rows: Sequence[Row]) -> str:
     return f"{step}: in or out" if not names and not step.startswith("slot") else f"{step}: which"
 
 
-def front_rows(record: SearchRecord, told: Sequence[Told]) -> list[list[str]]:
+def front_rows(record: SearchRecord) -> list[list[str]]:
     """The front, best by the first objective first, in words."""
     return [
         [
-            *(one.text(value) for one, value in zip(told, placed.values, strict=True)),
-            f"{placed.trial.answer.figures['size_bytes']:,.0f}",
+            *words.cells(record.objectives, record.metric, placed.values, placed.trial),
             " → ".join(step.method for step in placed.trial.steps) or "nothing",
             placed.recipe or "",
         ]

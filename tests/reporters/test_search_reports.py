@@ -140,6 +140,15 @@ def test_axes_and_tables_count_in_the_same_unit():
     assert (cost.text(0.0123), cost.tick(0.0123)) == ("1.2%", "1.23")
 
 
+def test_the_front_tells_bytes_once_and_which_recipe_it_is():
+    text = printed(record())
+    assert "500 (50.0%)" in text
+    assert text.count("500") == 2  # in the first line, and here
+    assert f"{2:064d}"[:8] in text
+    without = printed(record(objectives=("quality", "macs", "latency")))
+    assert " 500 " in without
+
+
 def test_a_search_for_costs_alone_draws_what_it_was_for():
     html = search_page.rendered(record(objectives=("macs", "size_bytes", "latency")), rows())
     assert "MACs, by bytes" in html
