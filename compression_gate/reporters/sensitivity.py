@@ -9,7 +9,7 @@ from rich.text import Text
 from compression_gate.records.metric_table import direction
 from compression_gate.records.sensitivity import Sensitivity, SensitivityTable
 from compression_gate.reporters import wording
-from compression_gate.reporters.terminal import stdout, table
+from compression_gate.reporters.terminal import line, stdout, table
 
 NOT_TREATED = "–"
 Grid = tuple[str, list[str], list[list[str]]]
@@ -22,8 +22,8 @@ def show(found: SensitivityTable) -> None:
     for title, names, rows in grids(found):
         console.print(Text(title, style="bold"))
         console.print(table(names, rows))
-    for line in reasons(found):
-        console.print(Text(f"  {line}", style="dim"))
+    for reason in reasons(found):
+        console.print(line(reason, "dim"))
 
 
 def headline(found: SensitivityTable) -> str:

@@ -176,7 +176,7 @@ def show_power(report: PowerReport) -> None:
         names = ["rule", "n", "discordance", "margin", "power", "would catch", "n for 80 %", "margin for 80 %"]
         console.print(table(names, rows))
     for name, reason in report.unplanned.items():
-        console.print(Text(f"  {name}: {reason}", style="dim"))
+        console.print(line(f"{name}: {reason}", "dim"))
     console.print(
         Text(
             f"power: how often two equally good models are proven so, each bound wrong in {report.alpha:.3g}; "

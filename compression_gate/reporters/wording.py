@@ -299,6 +299,8 @@ def difference(axis: Axis) -> str:
 
 def front_line(found: TradeOff) -> str:
     """Where this commit stands among all models of the run."""
+    if all(point.role != "candidate" for point in found.points):
+        return "Whether it is on the Pareto front cannot be said: it lacks a figure."
     names = [point.role for point in found.points if point.on_front]
     others = listed([name for name in names if name != "candidate"])
     if "candidate" in names:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from compression_gate.cli import app
 from compression_gate.records.coded import Inspection
+from compression_gate.records.power import PowerReport
 from compression_gate.records.verdict import Check, Subject, TradeOff
 from compression_gate.reporters import coded, markdown, record_tables, terminal, wording
 from compression_gate.stages import gate, report
@@ -187,6 +188,11 @@ def test_what_a_contributor_names_is_no_markup_on_a_terminal(finished: Path, tex
     assert [line.count(text) for line in console.export_text().splitlines() if text in line] == [1, 1]
 
 
+def test_rules_of_the_power_table_give_no_orders_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.show_power(PowerReport(alpha=0.05, rules=(), unplanned={"a\x1b[31m": "b\x1b[0m"}))
+    assert "\x1b" not in capsys.readouterr().out
+
+
 def test_name_of_a_coded_file_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     found = Inspection.model_construct(
         file="a[/b].cgz", kind="state", profile="small", size_bytes=4, head_bytes=1, tensors=()
@@ -318,6 +324,13 @@ def test_the_trade_off_is_told_in_a_sentence(finished: Path, outcomes: dict[str,
     trade_off = TradeOff.model_validate({"against": "baseline", "outcome": whole, "axes": axes, "points": points})
     verdict = read_findings(finished).verdict.model_copy(update={"trade_off": trade_off})
     assert wording.trade_off_line(verdict) == said
+
+
+def test_a_model_that_lacks_a_figure_is_not_said_to_be_off_the_front() -> None:
+    points = [{"role": "baseline", "figures": {}, "on_front": True}]
+    found = TradeOff.model_validate({"against": "baseline", "outcome": "same", "axes": [], "points": points})
+    for one in (found, found.model_copy(update={"points": ()})):
+        assert wording.front_line(one) == "Whether it is on the Pareto front cannot be said: it lacks a figure."
 
 
 FIGURES = [
