@@ -34,7 +34,8 @@ import numpy as np
 from compression_gate.gate.power import examples_needed, power_of_pass
 from compression_gate.gate.proportions import clopper_pearson, tango_bounds, upper_quantile
 from compression_gate.gate.test_reuse import level
-from compression_gate.records.params import GateParams, Rule
+from compression_gate.records.params import GateParams
+from compression_gate.records.rules import Rule
 from compression_gate.selftest.enumeration import scores_at
 
 RESULTS = Path(__file__).parent / "results" / "test_reuse.json"

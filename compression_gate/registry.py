@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,3 +66,8 @@ def nearest(name: object, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest known name, or nothing."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.55)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def unknown(key: str, known: Sequence[str]) -> str:
+    """Say that a key is unknown, and which are known."""
+    return f"expected one of {', '.join(known)}, got {key!r}{nearest(key, known)}"

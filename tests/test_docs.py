@@ -24,8 +24,9 @@ from compression_gate.gate.policy import POLICIES
 from compression_gate.gate.test_reuse import ANSWERS, PREMISES
 from compression_gate.methods import METHODS
 from compression_gate.records.metric_table import METRICS
-from compression_gate.records.params import Rule, read_params
+from compression_gate.records.params import read_params
 from compression_gate.records.perturbation_table import PERTURBATIONS
+from compression_gate.records.rules import Rule
 from compression_gate.records.search_params import FitnessParams, Objective, ProxyParams, SearchBudget, SearchParams
 from compression_gate.records.verdict import CheckStatus, Reason
 from compression_gate.records.waivers import Waiver, read_waivers

@@ -12,8 +12,9 @@ from compression_gate.errors import MetricsError
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.history import History
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
-from compression_gate.records.params import Params, Rule
+from compression_gate.records.params import Params
 from compression_gate.records.perturbation_table import PERTURBATION, PERTURBATIONS
+from compression_gate.records.rules import Rule
 
 PREDICTIONS = Path("reports/predictions.npz")
 

@@ -14,7 +14,7 @@ from compression_gate.gate.facts import Outcomes, Part, Question, part_of
 from compression_gate.gate.limits import CHANGES, Bound, bound_of
 from compression_gate.gate.timing_zone import zone_of
 from compression_gate.records.metrics import PairedTiming
-from compression_gate.records.params import Rule
+from compression_gate.records.rules import Rule
 
 MOST = 1e6  # a ratio of times that no rule reaches
 MOST_EXAMPLES = 10**9  # a figure so near its limit that it takes more is on it: no number is of any help

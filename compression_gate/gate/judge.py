@@ -20,7 +20,8 @@ from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import CHANGES, ENOUGH_POWER, LEAST_POWER, Bound, bound_of, is_inside, judged
 from compression_gate.records.base import finite
 from compression_gate.records.metric_table import BETWEEN_MODELS, kind_of
-from compression_gate.records.params import GateParams, Rule
+from compression_gate.records.params import GateParams
+from compression_gate.records.rules import Rule
 from compression_gate.records.verdict import Check, Level
 
 

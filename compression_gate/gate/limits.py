@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from compression_gate.records.params import Rule
+from compression_gate.records.rules import Rule
 
 CHANGES = ("max_drop", "max_increase")
 # Under the first a rule is told to be weak, under the second a blocking one is refused.

@@ -15,7 +15,8 @@ from compression_gate.gate.limits import LEAST_POWER
 from compression_gate.gate.multiplicity import benjamini_hochberg, holm
 from compression_gate.gate.waivers import covering
 from compression_gate.records.metric_table import QUALITY, kind_of
-from compression_gate.records.params import Rule, policy_problems
+from compression_gate.records.policies import policy_problems
+from compression_gate.records.rules import Rule
 from compression_gate.records.verdict import Check, CheckStatus, FormerRules, Level, Status, Verdict
 from compression_gate.records.waivers import Waiver
 from compression_gate.registry import nearest

@@ -15,7 +15,8 @@ from typing import Any
 
 from compression_gate.records.history import History
 from compression_gate.records.metric_table import QUALITY, kind_of
-from compression_gate.records.params import REUSE, GateParams
+from compression_gate.records.params import GateParams
+from compression_gate.records.policies import REUSE
 from compression_gate.records.verdict import Check, CheckStatus, TestReuse
 
 ANSWER = "quality"  # the rule of the one check that speaks for all of quality

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from compression_gate.gate.evidence import ESTIMATORS
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.records.metric_table import direction, kind_of
-from compression_gate.records.params import Rule
+from compression_gate.records.rules import Rule
 from compression_gate.records.verdict import Axis, Point, TradeOff
 
 COSTS = ("size_bytes", "latency_ms")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 
 from compression_gate.gate.limits import bound_of, is_inside
-from compression_gate.records.params import LIMIT_NAMES, Rule
+from compression_gate.records.rules import LIMIT_NAMES, Rule
 from compression_gate.records.verdict import Check
 from compression_gate.records.waivers import Waiver, day_of
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +13,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from compression_gate.errors import ParamsError
 from compression_gate.records.base import digest_of, write_text
 from compression_gate.records.document import Document
-from compression_gate.records.metric_table import DEFAULT_METRICS, METRICS
+from compression_gate.records.metric_table import DEFAULT_METRICS
+from compression_gate.records.policies import policy_problems
+from compression_gate.records.rules import LIMIT_NAMES, Limit, Rule, contradictions, rule_problems
 from compression_gate.records.search_params import SearchParams
 from compression_gate.records.section import DottedPath, Section
-from compression_gate.registry import nearest
+from compression_gate.registry import nearest, unknown
 
 FILE_NAME = "params.yaml"
 
@@ -175,68 +176,6 @@ class BenchmarkParams(Section):
     budget_s: float = Field(60, gt=0)
 
 
-class Limit(Section):
-    """A user's number: in the metric's own unit, or relative (0.05 for "5%") to what it is held against."""
-
-    value: float
-    relative: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.value * 100:g}%" if self.relative else f"{self.value:g}"
-
-
-def parse_limit(value: Any) -> Any:
-    """Turn ``0.01`` or ``"5%"`` into a :class:`Limit`'s fields."""
-    if isinstance(value, dict):
-        return value
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*%\s*", value)):
-        return {"value": float(match[1]) / 100, "relative": True}
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return {"value": float(value)}
-    raise ValueError("expected a number, or a share like '5%'")
-
-
-LimitField = Annotated[Limit, BeforeValidator(parse_limit)]
-LIMIT_NAMES = ("max", "min", "max_drop", "max_increase")
-
-
-class Rule(Section):
-    """One metric, one limit, what it is held against, and how much it matters.
-
-    Args:
-        slice: a column of the test data (``class``: every class by itself) or one value of it (``class=3``).
-        fallback: ``reference``: held against the reference while no baseline was ever recorded.
-        accept_underpowered: judge on the observed value where the data can prove nothing.
-    """
-
-    metric: str
-    max: LimitField | None = None
-    min: LimitField | None = None
-    max_drop: LimitField | None = None
-    max_increase: LimitField | None = None
-    against: Literal["reference", "baseline", "release"] = "reference"
-    slice: str | None = None
-    level: Literal["block", "warn", "info"] = "block"
-    min_n: int | None = Field(None, ge=1)
-    fallback: Literal["reference"] | None = None
-    accept_underpowered: bool = False
-
-    @property
-    def limits(self) -> dict[str, Limit]:
-        """The limits that were set, by name; a valid rule has exactly one."""
-        return {name: limit for name in LIMIT_NAMES if (limit := getattr(self, name)) is not None}
-
-    @property
-    def form(self) -> str:
-        """Which of the four forms the limit has."""
-        return next(iter(self.limits))
-
-    @property
-    def limit(self) -> Limit:
-        """The one limit."""
-        return next(iter(self.limits.values()))
-
-
 class GateParams(Section):
     """The rules, expanded from the short form where that was used."""
 
@@ -375,11 +314,6 @@ def expanded_gate(gate: dict[str, Any], document: Document) -> dict[str, Any]:
     return {**full, "rules": rules}
 
 
-def unknown(key: str, known: list[str]) -> str:
-    """Say that a key is unknown, and which are known."""
-    return f"expected one of {', '.join(known)}, got {key!r}{nearest(key, known)}"
-
-
 def section_at(path: tuple[str, ...]) -> list[str]:
     """Names of the fields of the section that holds the last part of ``path``."""
     sections: dict[str, type[BaseModel]] = {
@@ -444,107 +378,6 @@ def check_rules(values: dict[str, Any], document: Document) -> None:
         produced = PRODUCED.get(str(kind))
         if produced and metric not in produced:
             document.problem(("evaluate", "metrics", str(index)), unknown(str(metric), list(produced)))
-
-
-def rule_problems(name: str, rule: Rule, kind: str) -> list[tuple[tuple[str, ...], str]]:
-    """What is wrong with one rule by itself: (key below the rule, what)."""
-    problems: list[tuple[tuple[str, ...], str]] = []
-    metric = METRICS.get(rule.metric)
-    if metric is None and kind != "custom":
-        problems.append((("metric",), unknown(rule.metric, list(METRICS))))
-    if len(rule.limits) != 1:
-        got = " and ".join(rule.limits) or "none"
-        more = ": split it into two rules" if rule.limits else ""
-        problems.append(((), f"has {got}; a rule has one limit of {', '.join(LIMIT_NAMES)}{more}"))
-        return problems
-    form, limit = rule.form, rule.limit
-    change = form in ("max_drop", "max_increase")
-    if change and limit.value < 0:
-        problems.append(((form,), f"expected zero or more, got {limit}: a negative change can never be allowed"))
-    if metric and metric.fraction and not limit.relative and not 0 <= abs(limit.value) <= 1:
-        problems.append(((form,), f"{rule.metric} is a fraction: expected 0 to 1, got {limit} (one point is 0.01)"))
-    if metric and not metric.fraction and not change and limit.value < 0:
-        problems.append(((form,), f"{rule.metric} is never negative: expected zero or more, got {limit}"))
-    if form == "max_drop" and limit.relative and limit.value > 1:
-        problems.append(((form,), f"nothing can drop by more than 100%, got {limit}"))
-    if rule.metric == "speedup" and change:
-        problems.append(((form,), "speedup is a comparison with the reference itself: write min, or limit latency_ms"))
-    elif metric and ((form == "max_drop") != (metric.better == "higher")) and change:
-        right = "max_drop" if metric.better == "higher" else "max_increase"
-        problems.append(((form,), f"{rule.metric} gets worse the other way: expected {right}, got {form}"))
-    if not change and limit.relative:
-        problems.append(((form,), f"an absolute limit is in the metric's own unit: expected a number, got {limit}"))
-    return problems
-
-
-POLICY_NAMES = ("pull_request", "release")
-MOVABLE, ACTIONS = ("undecided", "waived", "fail"), ("block", "warn")
-# What stands beside the two policies in `gate.policies`, and the words each takes.
-SWITCHES = {"self_loosening": ACTIONS, "history": ("optional", "required")}
-REUSE = "test_reuse"
-REUSE_MODES = ("non_adaptive", "adaptive")
-
-
-def policy_problems(overrides: Any) -> list[tuple[tuple[str, ...], str]]:
-    """What is wrong with `gate.policies`: (key below it, what)."""
-    if not isinstance(overrides, Mapping):
-        return []  # pydantic says so
-    problems: list[tuple[tuple[str, ...], str]] = []
-    for name, changes in overrides.items():
-        if name in SWITCHES:
-            if changes not in SWITCHES[name]:
-                problems.append(((name,), f"expected {' or '.join(SWITCHES[name])}, got {changes!r}"))
-        elif name == REUSE:
-            problems += [((name, *key), text) for key, text in reuse_problems(changes)]
-        elif name not in POLICY_NAMES:
-            problems.append(((name,), unknown(name, [*POLICY_NAMES, *SWITCHES, REUSE])))
-        elif not isinstance(changes, Mapping):
-            problems.append(((name,), f"expected a mapping of status to block or warn, got {changes!r}"))
-        else:
-            problems += [((name, *key), text) for key, text in override_problems(changes)]
-    return problems
-
-
-def reuse_problems(value: Any) -> list[tuple[tuple[str, ...], str]]:
-    """What is wrong with `gate.policies.test_reuse`: null, or how many uses in which mode."""
-    if value is None:
-        return []
-    if not isinstance(value, Mapping):
-        return [((), f"expected null or {{uses: 50, mode: non_adaptive}}, got {value!r}")]
-    problems: list[tuple[tuple[str, ...], str]] = []
-    problems += [((key,), unknown(str(key), ["uses", "mode"])) for key in value if key not in ("uses", "mode")]
-    uses, mode = value.get("uses"), value.get("mode")
-    if not isinstance(uses, int) or isinstance(uses, bool) or not 1 <= uses <= MOST_USES:
-        problems.append((("uses",), f"expected a whole number of 1 to {MOST_USES}, got {uses!r}"))
-    if mode not in REUSE_MODES:
-        problems.append((("mode",), f"expected {' or '.join(REUSE_MODES)}, got {mode!r}{nearest(mode, REUSE_MODES)}"))
-    return problems
-
-
-MOST_USES = 500  # the level of an adaptive use is smaller than any number a computer holds beyond about 600
-
-
-def override_problems(changes: Mapping[str, Any]) -> list[tuple[tuple[str, ...], str]]:
-    """What is wrong with one policy's changes."""
-    problems: list[tuple[tuple[str, ...], str]] = []
-    for status, action in changes.items():
-        if status not in MOVABLE:
-            problems.append(((status,), f"expected {', '.join(MOVABLE)} (an error always blocks), got {status!r}"))
-        elif action not in ACTIONS:
-            problems.append(((status,), f"expected block or warn, got {action!r}"))
-    return problems
-
-
-def contradictions(rules: dict[str, Rule]) -> list[tuple[str, str]]:
-    """Pairs of rules whose absolute limits leave nothing between them."""
-    floors = {n: r for n, r in rules.items() if r.min is not None and len(r.limits) == 1}
-    ceilings = {n: r for n, r in rules.items() if r.max is not None and len(r.limits) == 1}
-    return [
-        (low_name, high_name)
-        for low_name, low in floors.items()
-        for high_name, high in ceilings.items()
-        if (low.metric, low.slice) == (high.metric, high.slice) and low.limit.value > high.limit.value
-    ]
 
 
 def write_resolved(params: Params, path: Path) -> None:

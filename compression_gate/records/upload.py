@@ -11,7 +11,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from compression_gate.records.base import Record
 from compression_gate.records.metrics import Benchmark, CompressionRecord, CurvePoint, Evaluation
-from compression_gate.records.params import Params, policy_problems, rule_problems
+from compression_gate.records.params import Params
+from compression_gate.records.policies import policy_problems
+from compression_gate.records.rules import rule_problems
 from compression_gate.records.sensitivity import SensitivityTable
 from compression_gate.records.verdict import Verdict
 

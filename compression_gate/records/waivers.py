@@ -14,8 +14,9 @@ from pydantic import StringConstraints, ValidationError
 from compression_gate.errors import ParamsError
 from compression_gate.records.base import Record
 from compression_gate.records.document import Document
-from compression_gate.records.params import Limit, LimitField, Params, Rule, parse_limit, rule_problems, unknown
-from compression_gate.registry import nearest
+from compression_gate.records.params import Params
+from compression_gate.records.rules import Limit, LimitField, Rule, parse_limit, rule_problems
+from compression_gate.registry import nearest, unknown
 
 FILE_NAME = "waivers.yaml"
 Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compression_gate.records.params import LIMIT_NAMES, Params
+from compression_gate.records.params import Params
+from compression_gate.records.rules import LIMIT_NAMES
 from compression_gate.records.verdict import Verdict
 
 FOLDER = Path(__file__).parent

@@ -9,8 +9,9 @@ from typing import Any
 from compression_gate import registry
 from compression_gate.errors import ParamsError
 from compression_gate.records.metric_table import METRICS
-from compression_gate.records.params import LIMIT_NAMES, Perturbation, Rule
+from compression_gate.records.params import Perturbation
 from compression_gate.records.perturbation_table import PERTURBATIONS
+from compression_gate.records.rules import LIMIT_NAMES, Rule
 from compression_gate.registry import Plugin, nearest
 
 Row = dict[str, str]

@@ -13,8 +13,10 @@ from compression_gate.gate.limits import CHANGES, ENOUGH_POWER
 from compression_gate.gate.test_reuse import level
 from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.metrics import DataRecord, Evaluation
-from compression_gate.records.params import REUSE, Params, Rule, read_params
+from compression_gate.records.params import Params, read_params
+from compression_gate.records.policies import REUSE
 from compression_gate.records.power import Planned, PowerReport
+from compression_gate.records.rules import Rule
 
 ASSUMED_DISCORDANCE = 0.05  # a guess on the safe side, told as assumed
 DATA, EVALUATION = Path("reports/data.json"), Path("reports/evaluation.json")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from compression_gate.errors import MetricsError
 from compression_gate.methods.ladder import facts_of
 from compression_gate.records.artifact import Artifact
-from compression_gate.records.params import Params, Rule
+from compression_gate.records.params import Params
+from compression_gate.records.rules import Rule
 from compression_gate.records.sensitivity import SensitivityTable
 from compression_gate.search.defaults import default_slots
 from compression_gate.search.descriptors import Knowledge

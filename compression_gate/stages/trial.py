@@ -40,7 +40,8 @@ from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of
 from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.metrics import Benchmark, CompressionRecord, Measurement, ModelCost, StepRecord
-from compression_gate.records.params import Params, Rule, Step, read_params
+from compression_gate.records.params import Params, Step, read_params
+from compression_gate.records.rules import Rule
 from compression_gate.records.trial import Answer, Distance
 from compression_gate.records.verdict import Check
 from compression_gate.search.base import Request

@@ -21,7 +21,8 @@ from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.judge import decided
 from compression_gate.gate.limits import bound_of, judged
 from compression_gate.records.history import History
-from compression_gate.records.params import Rule, read_params
+from compression_gate.records.params import read_params
+from compression_gate.records.rules import Rule
 from compression_gate.records.verdict import Verdict
 from compression_gate.reporters import wording
 from compression_gate.selftest.mutations import control_of

@@ -18,7 +18,7 @@ from compression_gate.gate.facts import Part, Question
 from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.judge import decided, refused
 from compression_gate.gate.policy import POLICIES, Decision, decide, decide_again
-from compression_gate.records.params import Rule
+from compression_gate.records.rules import Rule
 from compression_gate.records.verdict import Check, Verdict
 from compression_gate.records.waivers import Waiver
 

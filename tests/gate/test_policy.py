@@ -9,7 +9,7 @@ import pytest
 
 from compression_gate.errors import ParamsError
 from compression_gate.gate.policy import POLICIES, Decision, alpha_of_times, decide, decide_again
-from compression_gate.records.params import Rule
+from compression_gate.records.rules import Rule
 from compression_gate.records.verdict import Check, FormerRules, Verdict
 from compression_gate.records.waivers import Waiver
 

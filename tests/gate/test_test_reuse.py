@@ -13,7 +13,8 @@ import yaml
 from compression_gate.gate.policy import decide
 from compression_gate.gate.test_reuse import ANSWERS, PREMISES, is_answer, level, reuse_of, spent, unjudged, withheld
 from compression_gate.records.history import History
-from compression_gate.records.params import REUSE_MODES, GateParams
+from compression_gate.records.params import GateParams
+from compression_gate.records.policies import REUSE_MODES
 from compression_gate.records.verdict import Check, Verdict
 from compression_gate.records.verdict import TestReuse as Reuse  # pytest takes Test… for tests
 from compression_gate.stages import check, gate, power, report

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from compression_gate.errors import ParamsError
-from compression_gate.records.params import Limit, read_params
+from compression_gate.records.params import read_params
+from compression_gate.records.rules import Limit
 from compression_gate.records.waivers import Waiver, read_waivers
 
 TODAY = date(2026, 6, 1)

@@ -5,8 +5,8 @@ import pytest
 from compression_gate.errors import ParamsError
 from compression_gate.methods import METHODS
 from compression_gate.records.metric_table import METRICS
-from compression_gate.records.params import LIMIT_NAMES
 from compression_gate.records.perturbation_table import PERTURBATIONS
+from compression_gate.records.rules import LIMIT_NAMES
 from compression_gate.runtimes import RUNTIMES
 from compression_gate.stages import listing
 from compression_gate.tasks.augment import AUGMENTATIONS
