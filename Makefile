@@ -2,6 +2,7 @@
 # Needs make, bash and a Python of 3.11 to 3.14; what can be set from outside:
 #   PYTHON=/path/to/python3.12     the Python that the environment is made from
 #   PIP_FIND_LINKS, PIP_INDEX_URL, PIP_EXTRA_INDEX_URL     as pip takes them; handed on to uv
+#   WORKERS=4                      processes that run the tests, 2 where nothing is said
 #   UV_TORCH_BACKEND=auto          torch's build; cpu where nothing is said
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -48,8 +49,10 @@ examples: data ## The four suites in examples/, one after the other.
 	@code=0; for example in $(EXAMPLES); do \
 	  $(BIN)/compression-gate run -C examples/$$example || code=$$?; done; exit $$code
 
-test: data lint ## Environment, the data the tests need, the linters, all tests.
-	$(BIN)/python -m pytest
+# A file's tests stay in one process, which shares what is dear to make; one thread each, as everywhere.
+WORKERS ?= 2
+test: data lint ## Environment, the data the tests need, the linters, all tests, on WORKERS processes.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 selftest: $(READY) ## Hold the gate and the timing to their own numbers, on this machine.
 	$(BIN)/compression-gate selftest --gate --timing
