@@ -64,7 +64,8 @@ class Parent:
         self.end = time.monotonic() + request["budget_s"]
         self.turns: list[Turn] = []
         self.number = 0
-        self.orders: list[tuple[int, int]] = []  # of building, for the turns to come
+        # Of building or of processes, for what comes: of the pair (False) and of the control.
+        self.orders: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
         # No session is made here: it would start threads that no fork survives.
         self.runtime = registry.load("runtimes", request["runtime"], RUNTIMES)()
         self.forks = request["procedure"] == FORKED
@@ -133,8 +134,8 @@ class Parent:
         files = self.request["files"]
         while True:
             control = self.number % CONTROL_EVERY == 1
-            sides = (0, 1) if self.coin.getrandbits(1) else (1, 0)
-            self.turn_of_processes([files[0], files[0 if control else 1]], sides, control=control)
+            sides = [files[0], files[0 if control else 1]]
+            self.turn_of_processes(sides, self.next_order(control=control), control=control)
             if not control and self.decided():
                 return True
             if time.monotonic() + 2 * PROCESS_S > self.end and len(self.turns) >= LEAST_TURNS:
@@ -144,7 +145,7 @@ class Parent:
         """One turn of the pair, or of its first model and a copy."""
         files = [self.request["files"][0]] * 2 if control else self.request["files"]
         path = self.next_path(control=control)
-        self.run(self.asked("pairs", files, path, seconds, (0, 1) if control else self.next_order()))
+        self.run(self.asked("pairs", files, path, seconds, self.next_order(control=control)))
         if not control:
             self.turns.append(Turn.read(path))
 
@@ -174,12 +175,12 @@ class Parent:
         own = {"kind": kind, "files": files, "samples": str(samples), "seconds": seconds, "order": order}
         return {**common, **own, "seed": self.coin.getrandbits(32)}
 
-    def next_order(self) -> tuple[int, int]:
-        """In which order the models are built: by a coin for one turn, the other way round for the next."""
-        if not self.orders:
-            self.orders = [(0, 1), (1, 0)]
-            self.coin.shuffle(self.orders)
-        return self.orders.pop()
+    def next_order(self, *, control: bool) -> tuple[int, int]:
+        """In which order the two come: by a coin for one turn, the other way round for the next of its kind."""
+        orders = self.orders[control]
+        if not orders:
+            orders += self.coin.sample([(0, 1), (1, 0)], 2)
+        return orders.pop()
 
     def run(self, request: dict[str, Any]) -> None:
         """Run one child to its end.

@@ -17,6 +17,7 @@ from torch import nn
 from compression_gate.errors import MeasurementError
 from compression_gate.measurers import latency, workers
 from compression_gate.measurers.latency import Setting, Turn, measure_pair
+from compression_gate.measurers.latency_worker import Parent
 from compression_gate.runtimes.onnx_runtime import OnnxRuntime
 from compression_gate.runtimes.torch_eager import TorchEager
 
@@ -86,6 +87,28 @@ def test_several_threads_are_timed_in_processes_by_the_wall(files):
     assert (timing.clock, timing.procedure) == ("wall time", latency.PROCESSES)
     assert all(len(blocks) == 1 for blocks in timing.blocks)
     assert timing.ratio < 1
+
+
+class Orders(Parent):
+    """Notes the order of every observation of the process procedure, and takes none."""
+
+    def turn_of_processes(self, files, order, *, control):
+        self.number += 1
+        self.noted.setdefault(control, []).append(order)
+
+    def decided(self):
+        return len(self.noted[False]) == 12
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_processes_are_taken_in_the_order_a_b_b_a_and_those_of_the_control_too(tmp_path, seed):
+    """Of every two observations that follow each other one begins with each side, so that drift cancels."""
+    request = {"folder": str(tmp_path), "zones": [], "seed": seed, "budget_s": 60, "files": ["a", "b"]}
+    parent = Orders({**request, "runtime": "onnxruntime", "threads": 2, "procedure": latency.PROCESSES})
+    parent.noted = {}
+    assert parent.take_processes()
+    for orders in parent.noted.values():
+        assert all(set(two) == {(0, 1), (1, 0)} for two in zip(orders[::2], orders[1::2], strict=False)), orders
 
 
 def test_several_threads_of_torch_survive_the_fork(tmp_path):
