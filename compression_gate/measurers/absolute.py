@@ -54,7 +54,7 @@ def measure_absolute(
         run_pytest(folder, threads, budget_s)
         found = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
     with replacing(report) as temporary:
-        temporary.write_text(json.dumps(without_machine_names(found), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(without_names(found), indent=1) + "\n", encoding="utf-8")
     return {role: batches_of(role, found["benchmarks"], list(inputs)) for role in files}
 
 
@@ -94,10 +94,10 @@ def run_pytest(folder: Path, threads: int, budget_s: float) -> None:
         raise MeasurementError(f"pytest-benchmark: expected exit 0, got a process that ended ({how}):\n{last}")
 
 
-def without_machine_names(found: dict[str, Any]) -> dict[str, Any]:
+def without_names(found: dict[str, Any]) -> dict[str, Any]:
     """Leave out the host's name and the folder's commit, which are nobody's business in an artifact."""
     machine = {key: value for key, value in found["machine_info"].items() if key != "node"}
-    return {**found, "machine_info": machine}
+    return {**{key: value for key, value in found.items() if key != "commit_info"}, "machine_info": machine}
 
 
 def batches_of(role: str, benchmarks: list[dict[str, Any]], batch_sizes: list[int]) -> dict[int, Figures]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from compression_gate.measurers.order_statistics import median_of, quantile_interval, quantile_of, range_of
 
+DOCUMENT = Path(__file__).parents[2] / "docs/timing.md"
 CASES = [(0.5, 6), (0.5, 7), (0.5, 300), (0.95, 100), (0.95, 2000), (0.99, 600)]
 
 
@@ -51,6 +54,12 @@ def test_an_end_that_the_samples_cannot_bound_is_none(share, count, low, high):
     found = quantile_interval(np.arange(count) + 1.0, share)
     assert (found.high, found.confidence) == (high, None)
     assert (found.low is None) == (low is None)
+
+
+def test_the_document_names_the_fewest_calls_that_a_99th_percentile_takes():
+    needed = int(re.search(r"99th percentile needs (\d+) calls", DOCUMENT.read_text(encoding="utf-8")).group(1))
+    ends = [quantile_interval(np.arange(count) + 1.0, 0.99).high for count in (needed - 1, needed)]
+    assert ends == [None, float(needed)]
 
 
 def test_measurements_say_what_their_ends_are():
