@@ -12,6 +12,7 @@ import yaml
 
 from compression_gate.errors import ParamsError
 from compression_gate.records.params import Params
+from compression_gate.records.provenance import READ_BY
 from compression_gate.records.recipe import Recipe
 from compression_gate.records.section import dotted
 from compression_gate.tasks.sources import first_party_sources, import_roots, named_in_steps, sources_at
@@ -43,37 +44,36 @@ class Stage:
 DATA_FIELDS = ("data", "collate")
 ALL_FIELDS = ("model", "data", "collate", "loss", "scorer", "trainer")
 MODELS = ("models/reference", "models/candidate")
-EVERYTHING = ("task", "prepare", "train", "compress", "evaluate", "benchmark", "gate")
 DEFINITION: Mapping[str, Stage] = {
-    "prepare": Stage(params=("task", "prepare", "train.seed"), fields=DATA_FIELDS, outs=("reports/data.json",)),
+    "prepare": Stage(params=READ_BY["prepare"], fields=DATA_FIELDS, outs=("reports/data.json",)),
     "train": Stage(
-        params=("task", "train", "compress.runtime", "compress.format"),
+        params=READ_BY["train"],
         fields=ALL_FIELDS,
         deps=("reports/data.json",),
         outs=("models/reference",),
         plots=({"reports/training.csv": {"x": "epoch", "y": "validation_quality"}},),
     ),
     "compress": Stage(
-        params=("task", "train", "compress"),
+        params=READ_BY["compress"],
         fields=ALL_FIELDS,
         deps=("models/reference",),
         outs=("models/candidate", "reports/compression.json"),
     ),
     "evaluate": Stage(
-        params=("task", "train.seed", "compress.runtime", "evaluate"),
+        params=READ_BY["evaluate"],
         fields=("data", "collate", "loss", "scorer"),
         deps=(*MODELS, "reports/data.json", REFERENCES),
         outs=("reports/evaluation.json", "reports/predictions.npz"),
         plots=({"reports/confusion.csv": {"template": "confusion", "x": "predicted", "y": "actual"}},),
     ),
     "benchmark": Stage(
-        params=("task", "train.seed", "compress.runtime", "benchmark"),
+        params=READ_BY["benchmark"],
         fields=DATA_FIELDS,
         deps=(*MODELS, REFERENCES, MACHINE),
         outs=("reports/benchmark.json", "reports/pytest_benchmark.json", "reports/timings.npz"),
     ),
     "gate": Stage(
-        params=EVERYTHING,
+        params=READ_BY["gate"],
         deps=(
             *MODELS,
             "reports/data.json",
@@ -273,7 +273,8 @@ def check_definition(params: Params, suite: Path) -> None:
     """Refuse a `dvc.yaml` under which a change of a source or of a param would go unseen.
 
     Raises:
-        ParamsError: a stage does not declare a file or a param it reads, or calls something else than its word.
+        ParamsError: a stage does not declare a file or a param it reads, calls something else than its word, or is
+            frozen.
     """
     problems = [
         f"{FILE_NAME}: stages.{name}.deps: expected {', '.join(files)}, which the stage reads, got no such line: "
@@ -290,11 +291,17 @@ def check_definition(params: Params, suite: Path) -> None:
         "`compression-gate init --refresh` adds it"
         for name, files in undeclared_outputs(suite).items()
     ]
+    own = {name: stage for name, stage in read_definition(suite).items() if name in STAGES}
+    problems += [
+        f"{FILE_NAME}: stages.{name}.frozen: expected no such line, since DVC would never run the stage again, got "
+        f"{stage['frozen']!r}: take it out, or `dvc unfreeze {name}`"
+        for name, stage in own.items()
+        if stage.get("frozen")
+    ]
     problems += [
         f"{FILE_NAME}: stages.{name}.cmd: expected 'compression-gate {name}', got {stage.get('cmd')!r}"
-        for name, stage in read_definition(suite).items()
-        if name in STAGES
-        and f"compression-gate {name}" not in str(stage.get("cmd"))
+        for name, stage in own.items()
+        if f"compression-gate {name}" not in str(stage.get("cmd"))
         and f"compression_gate {name}" not in str(stage.get("cmd"))
     ]
     if problems:

@@ -30,6 +30,7 @@ class Artifact(Record):
         parameters, nonzeros: numbers of weights held, and of those that are not zero.
         macs: multiply-accumulates per example.
         recipe_digest, parent_digest: what made it, and out of which artifact; None for a reference.
+        params_digests: of what the stage that made it reads of the params; empty in records of older versions.
     """
 
     schema_number: Literal[1] = Field(1, alias="schema")
@@ -45,6 +46,7 @@ class Artifact(Record):
     normalize: bool = False
     recipe_digest: str | None = None
     parent_digest: str | None = None
+    params_digests: dict[str, str] = {}
     commit: str | None = None
 
     @property

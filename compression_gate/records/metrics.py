@@ -25,7 +25,7 @@ class DataSplit(Record):
 
 
 class DataRecord(Record):
-    """`reports/data.json`: the data as they were read."""
+    """`reports/data.json`: the data as they were read, and digests of the params by which they were."""
 
     schema_number: Literal[1] = Field(1, alias="schema")
     digest: str
@@ -33,6 +33,7 @@ class DataRecord(Record):
     leaks: dict[str, int]
     problems: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
+    params_digests: dict[str, str] = {}
 
 
 class CurvePoint(Record):
@@ -88,8 +89,8 @@ class CompressionRecord(Record):
     """`reports/compression.json`: the chain of steps, measured on the validation split.
 
     ``reference`` is the row before the first step; ``warnings`` name effects that the shipping format cannot show;
-    ``choice`` says how the steps were chosen where a target was asked for. Schema 1 lacks ``layer_bytes`` and is
-    read still: DVC may bring such a record back.
+    ``choice`` says how the steps were chosen where a target was asked for; ``params_digests`` are of the params that
+    the steps were made with. Schema 1 lacks ``layer_bytes`` and is read still: DVC may bring such a record back.
     """
 
     schema_number: Literal[1, 2] = Field(2, alias="schema")
@@ -99,6 +100,7 @@ class CompressionRecord(Record):
     size_bytes: int
     warnings: tuple[str, ...] = ()
     choice: Choice | None = None
+    params_digests: dict[str, str] = {}
 
 
 class Value(Record):
@@ -135,6 +137,7 @@ class Evaluation(Record):
     Args:
         pairs: the candidate against each other role: agreement, flips, and what these are made of, lost and won.
         pair_slices: role -> ``agreement`` and ``flips`` -> slice -> the candidate against that role.
+        params_digests: of what `evaluate` reads of the params.
     """
 
     schema_number: Literal[1] = Field(1, alias="schema")
@@ -148,6 +151,7 @@ class Evaluation(Record):
     pairs: dict[str, dict[str, Value]] = {}
     pair_slices: dict[str, dict[str, dict[str, Value]]] = {}
     classes: tuple[str, ...] = ()
+    params_digests: dict[str, str] = {}
 
 
 class Measurement(Record):

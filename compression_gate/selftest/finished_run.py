@@ -29,6 +29,7 @@ from compression_gate.records.metrics import (
     Value,
 )
 from compression_gate.records.params import read_params
+from compression_gate.records.provenance import params_digests
 
 N = 4000
 PARAMS = """\
@@ -91,9 +92,18 @@ def models_of(suite: Path, roles: tuple[Role, ...]) -> dict[Role, Artifact]:
         "baseline": suite / ".compression_gate/references/baseline"
     }
     models = {role: write_artifact(folders[role], role, SIZES[role]) for role in roles}
-    made = {"parent_digest": models["reference"].digest, "recipe_digest": "r"}
-    models["candidate"] = models["candidate"].model_copy(update=made)
-    models["candidate"].write(folders["candidate"] / FILE_NAME)
+    params, reference = read_params(suite), models["reference"]
+    made: dict[Role, dict[str, Any]] = {
+        "reference": {"params_digests": params_digests("train", params)},
+        "candidate": {
+            "parent_digest": reference.digest,
+            "recipe_digest": "r",
+            "params_digests": params_digests("compress", params),
+        },
+    }
+    for role, fields in made.items():
+        models[role] = models[role].model_copy(update=fields)
+        models[role].write(folders[role] / FILE_NAME)
     return models
 
 
@@ -131,10 +141,11 @@ def labels(wrong: int) -> np.ndarray:
 
 def write_run(suite: Path, models: Mapping[Role, Artifact], machine_digest: str) -> None:
     """Write every record of the stages beside the models."""
-    reports = suite / "reports"
+    reports, params = suite / "reports", read_params(suite)
     reports.mkdir()
     split = DataSplit(n=N, digest="d", input_shapes={"input": (4,)}, value_range=(0, 1))
-    DataRecord(digest="d", splits={"test": split}, leaks={}).write(reports / "data.json")
+    seen = params_digests("prepare", params)
+    DataRecord(digest="d", splits={"test": split}, leaks={}, params_digests=seen).write(reports / "data.json")
     compression_of(models).write(reports / "compression.json")
     target, predicted = np.arange(N) % 4, {role: labels(WRONG[role]) for role in models}
     outcomes: dict[str, Any] = {f"{role}_predicted": values for role, values in predicted.items()}
@@ -142,9 +153,9 @@ def write_run(suite: Path, models: Mapping[Role, Artifact], machine_digest: str)
     np.savez(reports / "predictions.npz", ids=ids, target=target, **outcomes)
     np.savez(reports / "timings.npz", pairs=np.ones(3))
     absent = {} if "baseline" in models else {"baseline": FIRST_RUN}
-    evaluation_of(target, predicted, models, absent, digest_of_file(reports / "predictions.npz")).write(
-        reports / "evaluation.json"
-    )
+    evaluation = evaluation_of(target, predicted, models, absent, digest_of_file(reports / "predictions.npz"))
+    asked = {"params_digests": params_digests("evaluate", params)}
+    evaluation.model_copy(update=asked).write(reports / "evaluation.json")
     ratios = {"reference": 0.5, "baseline": 0.95}
     pairs = {role: pair_of(ratio) for role, ratio in ratios.items() if role in models}
     benchmark_of(models, pairs, machine_digest).write(reports / "benchmark.json")
@@ -174,7 +185,11 @@ def compression_of(models: Mapping[Role, Artifact]) -> CompressionRecord:
         "effect": "fewer_parameters",
     }
     return CompressionRecord(
-        recipe_digest="r", reference=first, steps=(first.model_copy(update=changed),), size_bytes=candidate.size_bytes
+        recipe_digest="r",
+        reference=first,
+        steps=(first.model_copy(update=changed),),
+        size_bytes=candidate.size_bytes,
+        params_digests=candidate.params_digests,
     )
 
 

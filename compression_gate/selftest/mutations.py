@@ -363,6 +363,13 @@ RECORDS = (
     BENCHMARK,
     HISTORY,
 )
+SIGNED = (
+    f"{REFERENCE}/artifact.json",
+    f"{CANDIDATE}/artifact.json",
+    "reports/data.json",
+    "reports/compression.json",
+    EVALUATION,
+)
 ENDLESS_WAIVER = b"- {rule: accuracy, ceiling: .inf, reason: x, owner: x, expires: 2999-01-01}\n"
 SET_BACK = "untrusted_timing: latency_ms of candidate: expected over zero"
 STAGES = ("prepare", "train", "compress", "evaluate", "benchmark")
@@ -590,6 +597,25 @@ STALE: Mapping[str, Mutation] = {
         change=edited("reports/compression.json", lambda v: v.update(recipe_digest="an older recipe")),
         expected="stale: the candidate was made by another recipe",
     ),
+    **{
+        f"{path} changed without running": Mutation(
+            entry=STALE_LOCK, change=params(change), expected=f"stale: made with another {path}"
+        )
+        for path, change in {
+            "compress": lambda v: v.setdefault("compress", {}).update(steps=[{"method": "weight_sharing"}]),
+            "train": lambda v: v.setdefault("train", {}).update(epochs=9),
+            "prepare": lambda v: v.update(prepare={"allow": ["leaks"]}),
+            "evaluate": lambda v: v.setdefault("evaluate", {}).update(perturbations=["gaussian_noise"]),
+        }.items()
+    },
+    **{
+        f"{name} without the params it was made with": Mutation(
+            entry=STALE_LOCK,
+            change=edited(name, lambda v: v.pop("params_digests")),
+            expected="stale: does not say with which params it was made",
+        )
+        for name in SIGNED
+    },
     "data of another run": Mutation(
         entry=STALE_LOCK,
         change=edited("reports/data.json", lambda v: v.update(digest="other data")),

@@ -11,6 +11,7 @@ from compression_gate import registry
 from compression_gate.measurers.cost import costs_of
 from compression_gate.records.artifact import FILE_NAME, Artifact, Role, digest_of_files, entries
 from compression_gate.records.params import Params
+from compression_gate.records.provenance import params_digests
 from compression_gate.runtimes import RUNTIMES
 from compression_gate.tasks.task import Task
 
@@ -68,6 +69,7 @@ def listed_artifact(
         normalize=params.train.normalize,
         recipe_digest=recipe_digest,
         parent_digest=parent_digest,
+        params_digests=params_digests("train" if role == "reference" else "compress", params),
     )
     artifact.write(folder / FILE_NAME)
     return artifact

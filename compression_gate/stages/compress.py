@@ -16,6 +16,7 @@ from compression_gate.modules.finished_steps import FinishedSteps
 from compression_gate.records.base import replacing_folder
 from compression_gate.records.metrics import CompressionRecord, StepRecord
 from compression_gate.records.params import Params, read_params
+from compression_gate.records.provenance import params_digests
 from compression_gate.stages.artifacts import CODED, CODED_FILE, runtime_of
 from compression_gate.stages.target import Made, Workshop, climb
 from compression_gate.stages.workbench import CHECKPOINTS, Workbench, open_workbench, record_of_reference
@@ -48,6 +49,7 @@ def run(suite: Path) -> CompressionRecord:
         size_bytes=artifact.size_bytes,
         warnings=tuple(invisible_effects(records, params)),
         choice=choice,
+        params_digests=params_digests("compress", params),
     )
     record.write(suite / "reports" / "compression.json")
     bench.finished.clear()

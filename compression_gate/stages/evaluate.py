@@ -22,6 +22,7 @@ from compression_gate.records.metric_table import BETWEEN_MODELS
 from compression_gate.records.metrics import DataRecord, Evaluation, ModelQuality
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.perturbation_table import PERTURBATION
+from compression_gate.records.provenance import params_digests
 from compression_gate.runtimes.base import Session
 from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.models import Models, open_models
@@ -122,6 +123,7 @@ def record(measured: Measured, models: Models, params: Params, data_digest: str,
         pairs={role: quality.pair_metrics(measured.outcomes[role], measured.outcomes["candidate"]) for role in others},
         pair_slices={role: paired_slices(measured, role, "candidate") for role in others},
         classes=tuple(str(label) for label in range(measured.outcomes["candidate"].classes)),
+        params_digests=params_digests("evaluate", params),
     )
     evaluation.write(folder / "evaluation.json")
     return evaluation

@@ -20,6 +20,7 @@ from compression_gate.gate.evidence import MENDING, UnjudgeableError, recorded_c
 from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
 from compression_gate.gate.judge import judge, unseen_limits
 from compression_gate.gate.policy import DEFAULT_POLICY, decide, settled, told
+from compression_gate.gate.provenance import other_params
 from compression_gate.gate.resampling import SEED
 from compression_gate.gate.test_reuse import level, reuse_of, spent, uses_of, withheld
 from compression_gate.gate.trade_off import trade_off
@@ -115,7 +116,7 @@ def metrics_of(facts: Facts, *, hidden: bool = False) -> dict[str, dict[str, flo
 
 def judged_by(facts: Facts, policy: str, reuse: TestReuse) -> list[Check]:
     """The checks of a set of rules, their figures withheld where the test data may tell no more than an answer."""
-    checks = judge(facts)
+    checks = [*judge(facts), *other_params(facts)]
     if reuse.mode == "adaptive":
         checks = withheld(settled(checks, policy))
     return [*checks, *spent(reuse)]

@@ -17,6 +17,7 @@ from compression_gate.progress import tracked
 from compression_gate.records.base import digest_of
 from compression_gate.records.metrics import DataRecord, DataSplit
 from compression_gate.records.params import read_params
+from compression_gate.records.provenance import params_digests
 from compression_gate.tasks.calling import named
 from compression_gate.tasks.task import SPLITS, Split, Task, open_task
 
@@ -66,6 +67,7 @@ def run(suite: Path) -> DataRecord:
         leaks=leaks,
         problems=tuple(text for texts in allowable.values() for text in texts),
         allowed=params.prepare.allow,
+        params_digests=params_digests("prepare", params),
     )
     record.write(suite / "reports" / "data.json")
     return record

@@ -146,9 +146,18 @@ def test_stage_that_calls_something_else_is_told(suite):
         check_definition(read_params(suite.path), suite.path)
 
 
+@pytest.mark.parametrize("name", ["compress", "gate"])
+def test_a_stage_that_dvc_never_runs_again_is_refused(suite, name):
+    values = definition(suite)
+    values["stages"][name]["frozen"] = True
+    rewrite(suite, values)
+    with pytest.raises(ParamsError, match=rf"stages\.{name}\.frozen: expected no such line.*got True"):
+        check_definition(read_params(suite.path), suite.path)
+
+
 def test_stages_of_the_users_own_are_left_alone(suite):
     values = definition(suite)
-    values["stages"]["download"] = {"cmd": "curl"}
+    values["stages"]["download"] = {"cmd": "curl", "frozen": True}
     rewrite(suite, values)
     check_definition(read_params(suite.path), suite.path)
 

@@ -8,6 +8,8 @@ from compression_gate.methods import chain
 from compression_gate.modules.norms import Reestimation
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import CompressionRecord
+from compression_gate.records.params import read_params
+from compression_gate.records.provenance import params_digests
 from compression_gate.stages import compress, prepare, train, workbench
 
 CANDIDATE = "models/candidate"
@@ -34,6 +36,8 @@ def test_candidate_is_written_whole_and_each_step_is_measured(trained):
     )
     assert {"model.safetensors", "structure.json", "model.onnx"} <= artifact.files.keys()
     assert record.size_bytes == artifact.size_bytes
+    made = params_digests("compress", read_params(trained.path))
+    assert artifact.params_digests == record.params_digests == made
     pruning, quantization = record.steps
     assert (pruning.method, quantization.method) == ("structured_pruning", "static_quantization")
     assert pruning.effective

@@ -14,6 +14,7 @@ from compression_gate.gate.facts import Outcomes
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import DataRecord, Evaluation
 from compression_gate.records.params import read_params
+from compression_gate.records.provenance import params_digests
 from compression_gate.stages import evaluate
 from compression_gate.stages.artifacts import exported_artifact
 from compression_gate.tasks.task import open_task
@@ -39,6 +40,7 @@ def test_files_answer_for_their_models(suite):
     record = evaluate.run(built(suite).path)
     assert record == Evaluation.read(suite.path / "reports/evaluation.json")
     assert record.n == 90
+    assert record.params_digests == params_digests("evaluate", read_params(suite.path))
     assert record.models["reference"].metrics == record.models["candidate"].metrics
     assert record.models["candidate"].metrics["agreement"].value == 1
     assert set(record.models["candidate"].slices["recall"]) == {"class=0", "class=1", "class=2"}

@@ -6,6 +6,8 @@ import pytest
 
 from compression_gate.errors import DataError, TaskError
 from compression_gate.records.metrics import DataRecord
+from compression_gate.records.params import read_params
+from compression_gate.records.provenance import params_digests
 from compression_gate.stages import prepare
 
 # Code that spoils the data of one split, and what must be said of it.
@@ -44,6 +46,7 @@ def test_record_holds_what_was_seen(suite):
     assert low < -1 < 1 < high
     assert (test.cut_from_train, record.splits["calibration"].cut_from_train) == (False, True)
     assert (record.leaks, record.problems) == ({}, ())
+    assert record.params_digests == params_digests("prepare", read_params(suite.path))
 
 
 def test_same_data_give_the_same_bytes_and_one_changed_value_another_digest(suite):

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from compression_gate.errors import ExportError, MetricsError, ParamsError, TaskError
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.params import read_params
+from compression_gate.records.provenance import params_digests
 from compression_gate.stages import prepare, train
 from compression_gate.tasks import training
 from compression_gate.tasks.task import open_task
@@ -55,6 +56,7 @@ def test_reference_is_written_whole(prepared):
         "model.onnx",
         "model.safetensors",
     ]
+    assert artifact.params_digests == params_digests("train", read_params(prepared.path))
     assert (artifact.role, artifact.shipped) == ("reference", ("model.onnx",))
     assert artifact.parameters == 8 * 9 + 8 + 16 + 72 * 24 + 24 + 24 * 3 + 3
     assert [row["epoch"] for row in curve(prepared)] == ["1", "2"]
