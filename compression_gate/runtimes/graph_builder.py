@@ -47,12 +47,17 @@ class GraphBuilder:
         return self.named(f"{self.name}.{name}", array, kind)
 
     def named(self, full: str, array: Any, kind: DataType | None) -> Value:
-        """An initializer of the graph."""
-        if full not in self.graph.initializers:
-            array = np.asarray(array) if kind is None else np.asarray(array).astype(kind.numpy())
-            value = Value(name=full, const_value=onnx_ir.tensor(array, dtype=kind, name=full))
-            self.graph.register_initializer(value)
-        return self.graph.initializers[full]
+        """The graph's initializer with this array: of this name, or with a number behind it where another has that."""
+        array = np.asarray(array) if kind is None else np.asarray(array).astype(kind.numpy())
+        name, number = full, 1
+        while (held := self.graph.initializers.get(name)) is not None:
+            if holds(held, array):
+                return held
+            number += 1
+            name = f"{full}_{number}"
+        value = Value(name=name, const_value=onnx_ir.tensor(array, dtype=kind, name=name))
+        self.graph.register_initializer(value)
+        return value
 
     def shape(self, *sizes: int) -> Value:
         """A constant list of whole numbers; all layers share those that are equal."""
@@ -104,3 +109,10 @@ class GraphBuilder:
             *("Slice", self.add("Reshape", full, self.shape(rows, -1))),
             *(self.shape(0), self.shape(length), self.shape(1)),
         )
+
+
+def holds(value: Value, array: np.ndarray) -> bool:
+    """Whether an initializer is just this array."""
+    assert value.const_value is not None  # it is an initializer
+    held = value.const_value.numpy()
+    return held.dtype == array.dtype and np.array_equal(held, array)

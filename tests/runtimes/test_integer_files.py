@@ -257,6 +257,31 @@ def test_a_table_that_is_read_past_its_layer_is_held_as_integers(tmp_path):
     assert path.stat().st_size < 64 * 64
 
 
+class Twice(nn.Module):
+    """Calls one square layer on matrices, on sequences, and reads its weight past it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, inputs):
+        return self.layer(inputs.mean(1)) + self.layer(inputs).amax(1) + inputs[:, 0] @ self.layer.weight
+
+
+TWICE = [StaticQuantization(), StaticQuantization(granularity="per_tensor"), DynamicQuantization()]
+
+
+@pytest.mark.parametrize("method", TWICE)
+def test_a_layer_that_is_called_in_several_ways_answers_as_its_module_in_each(tmp_path, method):
+    torch.manual_seed(0)
+    inputs = torch.randn(32, 5, 8)
+    made = applied(method, Twice().eval(), inputs)
+    answers, path = exported(made, inputs, tmp_path)
+    assert near(answers, made, inputs, 0.01)
+    held = [numpy_helper.to_array(value) for value in onnx.load(path).graph.initializer]
+    assert sum(value.shape == (8, 8) for value in held) == 2, "the weight and its transpose, each once"
+
+
 def test_sequences_without_a_batch_axis_are_refused(tmp_path):
     class Single(nn.Module):
         def __init__(self):
