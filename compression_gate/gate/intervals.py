@@ -156,7 +156,7 @@ def of_composite(metric: str, part: Part, other: str | None, alpha: float) -> Es
             return None
         return of_classes(metric, outcomes.target[inside], [outcomes.predicted[role][inside] for role in roles], alpha)
     held = outcomes.scores.get("candidate", {})
-    name = "error" if metric in REGRESSION and "error" in held else metric
+    name = "error" if metric in REGRESSION and metric not in held and "error" in held else metric
     if any(name not in outcomes.scores.get(role, {}) for role in roles):
         return None
     scores = [outcomes.scores[role][name][inside] for role in roles]

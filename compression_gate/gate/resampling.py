@@ -222,13 +222,12 @@ def acceleration(sample: Sample) -> float:
 
 
 def grouped(**columns: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Join equal examples: the distinct rows of equally long columns ``(N,)``, and how many each stands for."""
+    """Join equal examples: the distinct rows of columns ``(N,)`` or ``(N, K)``, and how many each stands for."""
     names = list(columns)
     codes = np.zeros(len(columns[names[0]]), dtype=np.int64)
-    values = {}
     for name in names:
-        values[name], code = np.unique(columns[name], return_inverse=True)
-        codes = codes * len(values[name]) + code
+        values, code = np.unique(columns[name], return_inverse=True, axis=0 if columns[name].ndim > 1 else None)
+        codes = codes * len(values) + code.reshape(-1)  # some versions of numpy return it as a column
     _, first, counts = np.unique(codes, return_index=True, return_counts=True)
     return {name: np.asarray(columns[name])[first] for name in names}, counts
 
@@ -266,17 +265,23 @@ def classwise(
 
 
 def weighted(name: str, target: np.ndarray, *errors: np.ndarray) -> tuple[np.ndarray, Statistic]:
-    """Features and statistic of a regression metric of signed errors ``(K,)``."""
-    centred = target - target.mean()  # a target far from zero would lose its variance to rounding
-    columns = [np.ones_like(centred), centred, centred**2]
-    for error in errors:
-        columns += [np.abs(error) if name == "mae" else error**2]
+    """Features and statistic of a regression metric of signed errors ``(K,)``.
+
+    Args:
+        target: ``(K,)``, or of several values ``(K, V)``: the variance is then the mean of theirs.
+    """
+    values = target.reshape(len(target), -1)
+    centred = values - values.mean(0)  # a target far from zero would lose its variance to rounding
+    columns = [np.ones(len(values)), *(np.abs(error) if name == "mae" else error**2 for error in errors)]
+    if name == "r2":
+        columns += [(centred**2).mean(1), *centred.T]
 
     def of(totals: np.ndarray, index: int) -> np.ndarray:
-        count, first, second, cost = totals[:, 0], totals[:, 1], totals[:, 2], totals[:, 3 + index]
+        count, cost = totals[:, 0], totals[:, 1 + index]
         if name != "r2":
             return np.asarray(cost / count if name == "mae" else np.sqrt(cost / count))
-        variance = second / count - (first / count) ** 2
+        second, first = totals[:, 1 + len(errors)], totals[:, 2 + len(errors) :]
+        variance = second / count - ((first / count[:, None]) ** 2).mean(1)
         none = np.full(len(totals), np.nan)
         return np.asarray(1 - np.divide(cost / count, variance, out=none, where=variance > 0))
 

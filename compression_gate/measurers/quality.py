@@ -39,9 +39,9 @@ class Outcomes:
     """Per-example outcomes of one model.
 
     Args:
-        target: labels or target values ``(N,)``.
+        target: labels or target values ``(N,)``, of a regression of several values ``(N, K)``.
         predicted: labels ``(N,)``, for classification.
-        scores: name -> ``(N,)``, for the other kinds (regression: ``error``, signed).
+        scores: name -> ``(N,)``, for the other kinds (regression: ``error``, and of several values ``mae``).
         classes: number of classes, 0 where there are none.
     """
 
@@ -149,7 +149,7 @@ def classified(answers: Answers, label: str) -> Outcomes:
 
 
 def regressed(answers: Answers, label: str) -> Outcomes:
-    """Signed errors of the answers; of several values per example the root of their mean square.
+    """Signed errors of the answers; of several values per example the root of their mean square, and ``mae``.
 
     Raises:
         MeasurementError: outputs that cannot be laid over the targets.
@@ -159,9 +159,11 @@ def regressed(answers: Answers, label: str) -> Outcomes:
         raise MeasurementError(
             f"{label}: regression: expected outputs of the targets' shape {targets.shape}, got {answers.outputs.shape}"
         )
-    errors = answers.outputs.astype(np.float64).reshape(len(targets), -1) - targets.reshape(len(targets), -1)
-    error = errors[:, 0] if errors.shape[1] == 1 else np.sqrt((errors**2).mean(1))
-    return Outcomes(target=targets.reshape(len(targets), -1).mean(1), scores={"error": error})
+    targets = targets.reshape(len(targets), -1)
+    errors = answers.outputs.astype(np.float64).reshape(targets.shape) - targets
+    if targets.shape[1] == 1:
+        return Outcomes(target=targets[:, 0], scores={"error": errors[:, 0]})
+    return Outcomes(target=targets, scores={"error": np.sqrt((errors**2).mean(1)), "mae": np.abs(errors).mean(1)})
 
 
 def scored(answers: Answers, task: Task, label: str) -> Outcomes:

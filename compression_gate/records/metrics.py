@@ -128,9 +128,10 @@ class Evaluation(Record):
     """`reports/evaluation.json`. Per-example outcomes lie in ``predictions.npz`` beside it.
 
     ``models`` is by role; ``absent`` says why a baseline or release is not among them.
-    ``predictions.npz`` holds ``ids`` (N,), ``target`` (N,), ``column_<name>`` (N,) text, and for each
-    role ``<role>_predicted`` (N,) labels
-    (classification) or ``<role>_score_<name>`` (N,) per-example scores (regression: ``error``; custom: the scorer's).
+    ``predictions.npz`` holds ``ids`` (N,), ``target`` (N,), of a regression of several values (N, K),
+    ``column_<name>`` (N,) text, and for each role ``<role>_predicted`` (N,) labels (classification) or
+    ``<role>_score_<name>`` (N,) per-example scores (regression: ``error``, signed; of several values the root of its
+    mean square, and ``mae``; custom: the scorer's).
     Outcomes under a perturbation lie beside them, as ``<perturbation>@<role>_predicted`` and
     ``<perturbation>@<role>_score_<name>``.
 
