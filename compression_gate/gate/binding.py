@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from compression_gate import __version__
@@ -28,6 +29,40 @@ RECORDS = (
     ".compression_gate/history.json",
 )
 ABSENT = "absent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a verdict holds for: ``bindings`` as :func:`bindings_of` has them, and the user's ``sources``.
+
+    Either is empty where it cannot be had, which an error check of its own says.
+    """
+
+    bindings: dict[str, str]
+    sources: dict[str, str]
+
+    def changed_since(self, before: Held) -> list[str]:
+        """What is not as it was, by name."""
+        names = sorted({*self.bindings, *before.bindings})
+        changed = [name for name in names if self.bindings.get(name) != before.bindings.get(name)]
+        return changed if self.sources == before.sources else [*changed, str(SOURCES)]
+
+
+def held(suite: Path) -> Held:
+    """Hash everything that a verdict is reached from."""
+    try:
+        bindings = bindings_of(suite)
+    except (CompressionGateError, OSError):  # OSError: a file that goes while it is hashed
+        bindings = {}
+    return Held(bindings=bindings, sources=known_sources(suite))
+
+
+def known_sources(suite: Path) -> dict[str, str]:
+    """Digests of the user's sources; empty where they cannot be had."""
+    try:
+        return sources_of(suite)
+    except CompressionGateError:
+        return {}
 
 
 def bindings_of(suite: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, MetricsError
-from compression_gate.gate.binding import bindings_of, holds_model, sources_digest, sources_of
+from compression_gate.gate.binding import Held, held, holds_model, known_sources, sources_digest, sources_of
 from compression_gate.gate.evidence import MENDING, UnjudgeableError, recorded_commit
 from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
 from compression_gate.gate.judge import judge, unseen_limits
@@ -49,16 +49,16 @@ def run(suite: Path, policy: str = DEFAULT_POLICY) -> Verdict:
     Nothing else raises: what cannot be read is an error check.
     """
     params = read_params(suite)
+    before = held(suite)
     facts = read_facts(suite, params)
     waivers = read_waivers(suite, params, today=date.today(), releases=facts.history.releases)
+    if changed := held(suite).changed_since(before):
+        text = f"{', '.join(changed)}: expected the files that the judging began with, got others: run again"
+        facts = replace(facts, missing={**facts.missing, "files": text})
     reuse = reuse_of(
         params.gate, test_digest_of(facts), facts.history, judged_here(suite, facts), digest_of_role(facts)
     )
-    try:
-        bindings = bindings_of(suite)
-    except CompressionGateError:
-        bindings = {}  # already an error check: the artifact's own record said so
-    verdict = verdict_of(facts, suite, bindings, policy, waivers, reuse)
+    verdict = verdict_of(facts, suite, before, policy, waivers, reuse)
     remember(suite, facts)
     write_text(suite / METRICS, json.dumps(metrics_of(facts, hidden=reuse.mode == "adaptive"), indent=2) + "\n")
     verdict.write(suite / VERDICT)
@@ -157,7 +157,7 @@ def unreadable(commit: str, why: str) -> UnjudgeableError:
 def verdict_of(
     facts: Facts,
     suite: Path,
-    bindings: dict[str, str],
+    bound: Held,
     policy: str,
     waivers: tuple[Waiver, ...],
     reuse: TestReuse,
@@ -169,7 +169,6 @@ def verdict_of(
     except UnjudgeableError as error:
         checks.append(unseen_limits(error, facts.params.gate))
     decision = decide(checks, policy, facts.params.gate.policies, waivers, former)
-    sources = {} if "sources" in facts.missing else sources_of(suite)
     return Verdict(
         status=decision.status,
         exit_code=decision.exit_code,
@@ -185,10 +184,10 @@ def verdict_of(
             for role in ("candidate", "reference", "baseline", "release")
         },
         params_digest=facts.params.digest,
-        sources_digest=sources_digest(sources),
+        sources_digest=sources_digest(bound.sources),
         package_version=__version__,
-        bindings=bindings,
-        sources=sources,
+        bindings=bound.bindings,
+        sources=bound.sources,
         environment=facts.benchmark.environment if facts.benchmark else {},
         waivers=waivers,
         former=former,
@@ -331,10 +330,7 @@ def crashed_verdict(suite: Path, params: Params, failure: Mapping[str, Any]) -> 
         message=str(failure["message"]),
         mending=MENDING[reason],
     )
-    try:
-        sources = sources_of(suite)
-    except CompressionGateError:
-        sources = {}
+    sources = known_sources(suite)
     verdict = Verdict(
         status="error",
         exit_code=code,

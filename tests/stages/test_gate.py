@@ -1,0 +1,43 @@
+"""`gate` binds a verdict to the very files it read, and says where it could not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished_run import finished
+
+from compression_gate.records.base import write_text
+from compression_gate.selftest import finished_run
+from compression_gate.stages import check, gate
+
+__all__ = ["finished"]
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A finished run with all that `run` itself writes."""
+    return finished_run.write_recorded(tmp_path / "recorded")
+
+
+@pytest.mark.parametrize("name", ["reports/evaluation.json", "waivers.yaml", ".compression_gate/sources.json"])
+def test_a_file_that_changes_while_it_is_read_makes_the_verdict_stale(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Bound to the new file, the verdict of the old one would be believed."""
+    read = gate.read_facts
+
+    def overtaken(*args: Any) -> Any:
+        facts = read(*args)
+        path = recorded / name
+        write_text(path, path.read_text() + "\n" if name.startswith("reports") else "[]" if name[0] == "w" else "{}")
+        return facts
+
+    assert gate.run(recorded).status == "pass"
+    monkeypatch.setattr(gate, "read_facts", overtaken)
+    verdict = gate.run(recorded)
+    assert (verdict.status, verdict.exit_code) == ("error", 4)
+    assert [one.reason for one in verdict.checks if one.status == "error"] == ["stale"]
+    assert name in next(one.message for one in verdict.checks if one.status == "error")
+    assert check.check(recorded, "pull_request").exit_code == 4
