@@ -222,6 +222,11 @@ class Task:
         """The user's collate function, if any."""
         return function("task.collate", self.params.collate, "examples") if self.params.collate else None
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether there is a loss: the user's, or that of the task's kind."""
+        return self.params.loss is not None or self.params.kind != "custom"
+
     @cached_property
     def loss(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The user's loss, else cross-entropy or mean squared error by the kind of the task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -210,7 +211,12 @@ def schedule_of(
 
 @torch.no_grad()
 def validated(model: nn.Module, task: Task, batch_size: int, device: torch.device) -> tuple[float, float | None]:
-    """Return the mean loss on the validation split, and accuracy where there are classes; train mode is back after."""
+    """Return the mean loss on the validation split, and accuracy where there are classes; train mode is back after.
+
+    The loss is NaN where the task has none: whoever trains brings one then, which need not suit labels.
+    """
+    if not task.has_loss:
+        return math.nan, None
     model.eval()
     total, right, count = 0.0, 0, 0
     for batch in task.batches("validation", max(batch_size, 512)):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import pytest
 import torch
 from torch.nn import functional
@@ -111,6 +114,20 @@ def test_distillation_works_on_regression(tiny, way):
         float((suite.outputs(m) - suite.outputs(suite.reference)).square().mean()) for m in (suite.factory, student)
     )
     assert after < before
+
+
+@pytest.mark.parametrize("way", ["soft", "feature", "adversarial"])
+def test_the_teacher_alone_teaches_where_the_task_has_no_loss(tiny, way):
+    suite = tiny_regression(tiny)
+    custom = suite.task.params.model_copy(update={"kind": "custom"})
+    suite = dataclasses.replace(suite, task=dataclasses.replace(suite.task, params=custom))
+    context = suite.context()
+    Distillation(epochs=1, alpha=1.0, **WAYS[way]).apply(suite.factory, context)
+    (row,) = context.notes.curves["distillation"]
+    assert math.isfinite(row.loss)
+    assert math.isnan(row.validation_loss)
+    with pytest.raises(ParamsError, match=r"task\.loss: expected a callable\(outputs, targets\) for kind custom"):
+        Distillation(epochs=1, **WAYS[way]).apply(suite.factory, context)
 
 
 WAYS = {
