@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -98,8 +99,7 @@ def fit(model: nn.Module, task: Task, fitting: Fitting) -> list[Epoch]:
     options, device = fitting.options, device_of(fitting.options)
     if options.epochs == 0:
         return []
-    layout = torch.channels_last if any(isinstance(m, nn.Conv2d) for m in model.modules()) else torch.contiguous_format
-    model.to(device=device, memory_format=layout).train()  # type: ignore[call-overload]  # torch's types lack it
+    arranged(model, layout_of(model, task, device), device).train()
     batches_an_epoch = -(-len(task.split("train")) // options.batch_size)
     optimizer = optimizer_of(model, options)
     schedule = schedule_of(optimizer, options, batches_an_epoch)
@@ -135,8 +135,32 @@ def fit(model: nn.Module, task: Task, fitting: Fitting) -> list[Epoch]:
     if fitting.checkpoint is not None:
         fitting.checkpoint.unlink(missing_ok=True)
     model.zero_grad(set_to_none=True)
-    model.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]  # as above
+    arranged(model, torch.contiguous_format, torch.device("cpu")).eval()
     return curve
+
+
+def layout_of(model: nn.Module, task: Task, device: torch.device) -> torch.memory_format:
+    """Return channels last for networks with convolutions over images, which it is faster for, where it works.
+
+    It does not where the model or the loss reads maps by ``view``, or where a tensor has five axes: tried on a copy.
+    """
+    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return torch.contiguous_format
+    try:
+        trial = arranged(copy.deepcopy(model), torch.channels_last, device).train()
+        batch = next(task.batches("train", 2))
+        outputs = call(trial, moved(batch.inputs, device)).float()
+        targets = batch.targets.to(device)
+        (task.loss(outputs, targets) if task.has_loss else outputs.sum()).backward()
+    except Exception as error:  # noqa: BLE001  # a user's code may fail in any way; what is no fault of it passes without
+        log.debug("trained without channels last, which fails: %s", error)
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def arranged(model: nn.Module, layout: torch.memory_format, device: torch.device) -> nn.Module:
+    """Move the model to a device, in place, its tensors of four axes in this layout."""
+    return model.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # torch's types lack it
 
 
 def train_step(

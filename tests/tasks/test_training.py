@@ -1,5 +1,7 @@
 """The training loop: seeded, resumable to the bit, and plain about what it cannot train."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from compression_gate.errors import TaskError
 from compression_gate.records.params import TrainParams, read_params
 from compression_gate.tasks.task import open_task
-from compression_gate.tasks.training import Fitting, device_of, fit, key_of, schedule_of
+from compression_gate.tasks.training import Fitting, device_of, fit, key_of, layout_of, schedule_of
 
 
 class Stop(Exception):  # noqa: N818  # stands for a kill, which is no error
@@ -221,6 +223,37 @@ def test_bfloat16_is_taken_where_it_is_asked_for(suite):
     second, _ = trained(suite)
     assert not equal(first, second)
     assert {value.dtype for value in second.values() if value.is_floating_point()} == {torch.float32}
+
+
+# What cannot be trained with channels last: code that reads maps in their usual order, parameters of five axes.
+CONTIGUOUS = [
+    ("maps.flatten(1)", "maps.view(len(maps), -1)"),
+    ("self.drop = nn.Dropout(dropout)", "self.drop = nn.Dropout(dropout)\n        self.more = nn.Conv3d(1, 2, 1)"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), CONTIGUOUS, ids=["view", "five axes"])
+def test_network_that_channels_last_breaks_is_trained_without_it(suite, old, new):
+    suite.replace(old, new)
+    _, curve = trained(suite)
+    assert len(curve) == 2
+
+
+def test_loss_that_channels_last_breaks_is_trained_without_it(suite):
+    suite.replace("return self.out(self.drop(torch.relu(self.hidden(maps.flatten(1)))))", "return maps")
+    suite.append("\n\ndef energy(outputs, targets):\n    return outputs.view(len(outputs), -1).square().mean()\n")
+    suite.edit("task", suite.read()["task"] | {"kind": "regression", "loss": f"{suite.module}:energy"})
+    _, curve = trained(suite)
+    assert curve[1].loss < curve[0].loss
+
+
+def test_channels_last_is_kept_where_it_works(suite):
+    task, options = opened(suite)
+    model = task.build_model()
+    before = copy.deepcopy(model.state_dict())
+    assert layout_of(model, task, device_of(options)) is torch.channels_last
+    assert equal(model.state_dict(), before)
+    assert layout_of(nn.Linear(8, 3), task, device_of(options)) is torch.contiguous_format
 
 
 @pytest.mark.parametrize("steps", range(1, 14))
