@@ -36,6 +36,7 @@ MENDING = {
     "data_unreachable": "give this job access to the data, or let a maintainer run it",
     "crashed": "mend what the message names, then `compression-gate run`",
 }
+FEWER_BOOTSTRAPPED = "add test examples of it, or hold larger slices: a bootstrap of so few proves nothing"
 
 
 class UnjudgeableError(Exception):
@@ -212,9 +213,13 @@ def quality(question: Question, facts: Facts) -> Estimate:
         raise UnjudgeableError(
             "missing_slice", f"{question.slice}: no per-example outcomes for {question.rule.metric} there"
         )
-    least = question.rule.min_n or 1
+    least = max(question.rule.min_n or 1, estimate.fewest)
     if estimate.n is None or estimate.n < least:
-        raise UnjudgeableError("too_few_examples", f"expected {least} examples or more, got {estimate.n}")
+        raise UnjudgeableError(
+            "too_few_examples",
+            f"expected {least} examples or more, got {estimate.n}",
+            mending=FEWER_BOOTSTRAPPED if least == estimate.fewest > 1 else None,
+        )
     for role, found in zip(roles, (estimate.observed, estimate.compared_to), strict=False):
         value = recorded[role]
         if found is None or not math.isclose(found, value, rel_tol=SAME, abs_tol=SAME):

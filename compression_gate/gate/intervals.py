@@ -30,6 +30,7 @@ class Estimate:
 
     Args:
         discordance: share of examples on which the two models differ in being right; None where there are no pairs.
+        fewest: how many examples this kind of evidence takes to say anything.
         alpha: how often each end of the interval may be wrong; answer: what a sequential test says, where one was made.
         tail: (limit, sign) -> p-value that the true change (or figure) is not beyond the limit: not over it for sign 1,
             not under it for -1. None where the evidence has none.
@@ -40,6 +41,7 @@ class Estimate:
     interval: tuple[float, float]
     statistical: bool = False
     n: int | None = None
+    fewest: int = 1
     discordance: float | None = None
     alpha: float = 0.05
     answer: timing_test.Status | None = None
@@ -209,8 +211,10 @@ def of_scores(metric: str, target: np.ndarray | None, scores: list[np.ndarray], 
     columns = {str(place): score for place, score in enumerate(scores)}
     values, counts = resampling.grouped(target=np.zeros(len(scores[0])) if target is None else target, **columns)
     cells = [values[place] for place in columns]
-    sizes = [np.abs(cell) if target is not None else cell for cell in cells]
-    spread = max(float(size.max()) for size in sizes) - min(float(size.min()) for size in sizes)
+    known = np.concatenate(cells) if target is None else np.abs(np.concatenate(cells))
+    # Where all are alike nothing tells how far off another may be: as far as zero is, as the targets are apart, or one.
+    spreads = (float(np.ptp(known)), float(np.abs(known).max()), float(np.ptp(values["target"])), 1.0)
+    spread = next(spread for spread in spreads if spread > 0)
     usual = cells[1] if len(cells) > 1 else cells[0][np.argmax(counts)]
 
     def features(*answers: np.ndarray) -> tuple[np.ndarray, resampling.Statistic]:
@@ -246,13 +250,20 @@ def resampled(
         )
 
     figures = [float((one := sample_of(answers)).statistic(one.totals)[0]) for answers in cells]
+    compared_to = figures[1] if len(figures) > 1 else None
+    if (n := int(counts.sum())) < resampling.FEWEST_EXAMPLES:
+        nowhere = (math.nan, math.nan)
+        return Estimate(
+            observed=figures[0], compared_to=compared_to, interval=nowhere, n=n, fewest=resampling.FEWEST_EXAMPLES
+        )
     found = resampling.resample(sample_of(*cells))
     return Estimate(
         observed=figures[0],
-        compared_to=figures[1] if len(figures) > 1 else None,
+        compared_to=compared_to,
         interval=found.bounds(alpha),
         statistical=True,
-        n=found.sample.n,
+        n=n,
+        fewest=resampling.FEWEST_EXAMPLES,
         alpha=alpha,
         tail=found.p_value,
         note=f"{resampling.RESAMPLES:,} resamples, {found.method} bounds",

@@ -387,6 +387,35 @@ def test_a_class_without_examples_is_too_few_and_not_a_broken_model(finished: Pa
     assert "no test example of class 9" in empty.message
 
 
+def test_a_small_slice_of_a_composite_is_refused_with_what_mends_it(finished: Path) -> None:
+    """Twelve examples of a share may be judged; a bootstrap of them passes what it should not."""
+    few = np.where(np.arange(4000) < 12, "few", "many")
+    rewrite(finished, lambda a: a.update(column_size=few))
+    right = {"value": 1.0, "n": 12}
+    rewrite(
+        finished,
+        lambda a: a.update(
+            {
+                f"{r}_predicted": np.where(few == "few", a["target"], a[f"{r}_predicted"])
+                for r in ("reference", "candidate")
+            }
+        ),
+    )
+    evaluation(
+        lambda v: [
+            m["slices"].update(f1={"size=few": right}, accuracy={"size=few": right}) for m in v["models"].values()
+        ]
+    )(finished)
+    rules = {m: {"metric": m, "slice": "size=few", "max_drop": 0.5} for m in ("accuracy", "f1")}
+    edit(finished / "params.yaml", lambda v: v["gate"].update(rules=rules))
+    share, composite = gate.run(finished).checks
+    assert share.status == "pass"
+    assert (composite.status, composite.reason) == ("error", "too_few_examples")
+    assert "20 examples or more, got 12" in composite.message
+    assert "larger slices" in composite.mending
+    assert "min_n" not in composite.mending
+
+
 FALLING_BACK = {"metric": "latency_ms", "max_increase": "5%", "against": "baseline", "fallback": "reference"}
 LOST = (
     "no_baseline: a baseline of 2f90ab3 was recorded here before, and the history is gone",
