@@ -17,9 +17,18 @@ from compression_gate.gate.evidence import (
 )
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
-from compression_gate.gate.limits import CHANGES, ENOUGH_POWER, LEAST_POWER, Bound, bound_of, is_inside, judged
+from compression_gate.gate.limits import (
+    CHANGES,
+    ENOUGH_POWER,
+    LEAST_POWER,
+    Bound,
+    between_models,
+    bound_of,
+    is_inside,
+    judged,
+)
 from compression_gate.records.base import finite
-from compression_gate.records.metric_table import BETWEEN_MODELS, kind_of
+from compression_gate.records.metric_table import kind_of
 from compression_gate.records.params import GateParams
 from compression_gate.records.rules import Rule
 from compression_gate.records.verdict import Check, Level
@@ -43,7 +52,7 @@ def checks_of(name: str, rule: Rule, facts: Facts) -> Iterator[Check]:
 
 def held_against(rule: Rule, facts: Facts) -> str:
     """The role a rule is held against; its fallback where no baseline was ever recorded, not where one is lost."""
-    if rule.fallback is None or rule.form not in CHANGES or rule.against in facts.artifacts:
+    if rule.fallback is None or not between_models(rule) or rule.against in facts.artifacts:
         return rule.against
     never = rule.against in EARLIER and absence_of(rule.against, facts).harmless
     return rule.fallback if never else rule.against
@@ -111,7 +120,7 @@ def decided(question: Question, estimate: Estimate) -> Check:
         rule=question.name,
         metric=rule.metric,
         slice=question.slice,
-        against=question.against if bound.is_change or rule.metric in BETWEEN_MODELS else None,
+        against=question.against if between_models(rule) else None,
         level=level_of(rule),
         status=status,
         observed=estimate.observed,

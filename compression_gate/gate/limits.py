@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from compression_gate.records.metric_table import BETWEEN_MODELS
 from compression_gate.records.rules import Rule
 
 CHANGES = ("max_drop", "max_increase")
@@ -66,6 +67,11 @@ def bound_of(rule: Rule, compared_to: float | None) -> Bound | None:
     if not compared_to:
         return None
     return Bound(margin=rule.limit.value * abs(compared_to), sign=sign, is_change=True)
+
+
+def between_models(rule: Rule) -> bool:
+    """Whether a rule holds the candidate against another model: by a change, or by how their answers agree."""
+    return rule.form in CHANGES or rule.metric in BETWEEN_MODELS
 
 
 def judged(bound: Bound, interval: tuple[float, float]) -> str:

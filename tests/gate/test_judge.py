@@ -424,6 +424,21 @@ LOST = (
 )
 
 
+@pytest.mark.parametrize("limit", [{"metric": "agreement", "min": 0.9}, {"metric": "flips", "max": 0.01}])
+def test_a_limit_on_agreement_falls_back_on_the_reference_too(finished: Path, limit: dict) -> None:
+    """It compares two models as a change does; without the fallback nothing would hold it in the first runs."""
+    pair = {"agreement": {"value": 0.895, "n": 4000}, "flips": {"value": 0.005, "n": 4000}}
+    with np.load(finished / "reports/predictions.npz") as file:
+        one, other, target = (file[name] for name in ("candidate_predicted", "reference_predicted", "target"))
+    pair["agreement"]["value"] = float((one == other).mean())
+    pair["flips"]["value"] = float(((one == target) != (other == target)).mean())
+    evaluation(lambda v: v["pairs"].update(reference=pair))(finished)
+    rule = limit | {"against": "baseline", "fallback": "reference"}
+    edit(finished / "params.yaml", lambda v: v["gate"].update(rules={"one": rule}))
+    one = gate.run(finished).checks[0]
+    assert (one.status, one.against) == ("pass", "reference"), one
+
+
 @pytest.mark.parametrize("why", LOST)
 def test_a_rule_falls_back_on_the_reference_only_where_nothing_was_ever_recorded(finished: Path, why: str) -> None:
     edit(finished / "params.yaml", lambda values: values["gate"].update(rules={"one": FALLING_BACK}))
