@@ -18,7 +18,6 @@ from compression_gate.gate.evidence import (
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
 from compression_gate.gate.limits import (
-    CHANGES,
     ENOUGH_POWER,
     LEAST_POWER,
     Bound,
@@ -182,7 +181,7 @@ def refused(question: Question, error: UnjudgeableError) -> Check:
         rule=question.name,
         metric=rule.metric,
         slice=question.slice,
-        against=question.against if rule.form in CHANGES else None,
+        against=question.against if between_models(rule) else None,
         # While the target branch has never recorded a verdict there is nothing to lose: told, and not blocking.
         level="info" if error.harmless else level_of(rule),
         status="error",

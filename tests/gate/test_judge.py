@@ -27,6 +27,7 @@ from compression_gate.records.verdict import Verdict
 from compression_gate.reporters import wording
 from compression_gate.selftest.mutations import control_of
 from compression_gate.stages import check, gate, report
+from compression_gate.stages.record import is_lost
 
 
 def edit(path: Path, change: Callable[[dict], object]) -> None:
@@ -371,6 +372,16 @@ def test_a_recorded_baseline_that_is_lost_blocks(finished: Path) -> None:
     evaluation(lambda v: v["absent"].update(baseline="data_unreachable: the model of 2f90ab3 is in no cache"))(finished)
     verdict = gate.run(finished)
     assert (verdict.exit_code, verdict.checks[0].reason) == (4, "data_unreachable")
+
+
+@pytest.mark.parametrize("limit", [{"metric": "agreement", "min": 0.9}, {"metric": "flips", "max": 0.01}])
+def test_a_lost_baseline_of_agreement_is_named_so_that_it_can_be_accepted(finished: Path, limit: dict) -> None:
+    edit(finished / "params.yaml", lambda v: v["gate"].update(rules={"one": limit | {"against": "baseline"}}))
+    for record in (evaluation, benchmark):
+        record(lambda v: v["absent"].update(baseline="data_unreachable: the model of 2f90ab3 is in no cache"))(finished)
+    (one,) = gate.run(finished).checks
+    assert (one.reason, one.against) == ("data_unreachable", "baseline")
+    assert is_lost(one)
 
 
 def test_a_slice_that_every_model_lacks_and_the_examples_have_is_missed(finished: Path) -> None:
