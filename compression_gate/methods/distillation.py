@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -34,7 +33,7 @@ from compression_gate.modules.normalized import Normalized, unnormalized_shell
 from compression_gate.modules.surgery import state_digest
 from compression_gate.tasks.calling import call
 from compression_gate.tasks.task import Batch, Task
-from compression_gate.tasks.training import Fitting, StepLoss, device_of, fit
+from compression_gate.tasks.training import Fitting, StepLoss, batches_an_epoch, device_of, fit
 
 Kind = Literal["soft", "hard", "feature", "adversarial"]
 Place = Literal["outputs", "features"]
@@ -194,8 +193,7 @@ class Distillation:
         notes = context.notes
         notes.add_curve("distillation", curve)
         if lesson.adversary:
-            batches = math.ceil(len(context.task.split("train")) / context.train.batch_size)
-            notes.add_curve("discriminator", lesson.adversary.curve(batches))
+            notes.add_curve("discriminator", lesson.adversary.curve(batches_an_epoch(context.task, context.train)))
         if lesson.pairs:
             notes.remarks.append(
                 f"layers compared, student's and teacher's: {', '.join(map(' and '.join, lesson.pairs))}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -21,7 +20,7 @@ from compression_gate.methods.scores import gradients
 from compression_gate.methods.sparsity_patterns import LARGEST_GROUP, misfit, owners_of, parsed, pattern_masks
 from compression_gate.modules.masks import keeper, zeros_of
 from compression_gate.modules.surgery import owners, state_digest, unknown_weights, weights
-from compression_gate.tasks.training import Fitting, fit
+from compression_gate.tasks.training import Fitting, batches_an_epoch, fit
 
 Score = Literal["l1", "l2", "gradient", "taylor", "random"]
 Schedule = Literal["one_shot", "gradual"]
@@ -185,11 +184,10 @@ class MagnitudePruning:
             start = {name: min(target[name], zero_share({name: weight})) for name, weight in treated(model).items()}
         else:
             start = min(target, zero_share(treated(model)))
-        batches = math.ceil(len(context.task.split("train")) / context.train.batch_size)
         ramp = Ramp(
             start=start,
             end=target,
-            steps=batches * self.epochs,
+            steps=batches_an_epoch(context.task, context.train) * self.epochs,
             scope=self.scope,
             regrowth=self.regrowth,
         )

@@ -20,7 +20,7 @@ from compression_gate.methods.rate_control import RateControl, coded_bytes
 from compression_gate.methods.teachers import REFERENCE, open_teacher, remark_quality, teacher_problems
 from compression_gate.modules.surgery import state_digest
 from compression_gate.tasks.task import Batch
-from compression_gate.tasks.training import Fitting, StepLoss, device_of, fit
+from compression_gate.tasks.training import Fitting, StepLoss, batches_an_epoch, device_of, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ class RateAwareTraining:
     def control(self, shell: nn.Module, priced: list[Priced], context: Context) -> RateControl:
         """Return what sets the price of a bit."""
         examples = len(context.task.split("train"))
-        steps = self.epochs * math.ceil(examples / context.train.batch_size)
+        steps = self.epochs * batches_an_epoch(context.task, context.train)
         return RateControl(
             priced=priced,
             shell=shell,

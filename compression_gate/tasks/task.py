@@ -186,13 +186,18 @@ class Task:
             order = order[np.argsort(share, kind="stable")]
         return np.sort(order[count:]), np.sort(order[:count])
 
-    def batches(self, split: str, batch_size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        """Yield batches in order, or shuffled by ``shuffle_seed``."""
+    def batches(
+        self, split: str, batch_size: int, *, shuffle_seed: int | None = None, least: int = 1
+    ) -> Iterator[Batch]:
+        """Yield batches in order, or shuffled by ``shuffle_seed``; a rest under ``least`` joins the last batch."""
         examples = self.split(split)
         order = torch.arange(len(examples))
         if shuffle_seed is not None:
             order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(shuffle_seed))
-        for positions in order.split(batch_size):
+        parts = list(order.split(batch_size))
+        if len(parts) > 1 and len(parts[-1]) < min(least, batch_size):
+            parts[-2:] = [torch.cat(parts[-2:])]
+        for positions in parts:
             inputs, targets = self.collated(examples.items(positions.tolist()), split)
             yield Batch(inputs=inputs, targets=targets, positions=positions)
 

@@ -25,6 +25,7 @@ from compression_gate.tasks.task import Batch, Task, seed_everything
 log = logging.getLogger("compression_gate")
 StepLoss = Callable[[Tensor, Batch], Tensor]
 WEIGHT_DECAY = 0.01
+LEAST_EXAMPLES = 2  # in a batch: batch norms refuse a single one, so that one left over joins the batch before it
 WARM_UP_SHARE = 0.2  # of all steps; on the default task a longer one costs accuracy at 4 epochs
 
 
@@ -100,22 +101,23 @@ def fit(model: nn.Module, task: Task, fitting: Fitting) -> list[Epoch]:
     if options.epochs == 0:
         return []
     arranged(model, layout_of(model, task, device), device).train()
-    batches_an_epoch = -(-len(task.split("train")) // options.batch_size)
+    count, examples = batches_an_epoch(task, options), len(task.split("train"))
     optimizer = optimizer_of(model, options)
-    schedule = schedule_of(optimizer, options, batches_an_epoch)
+    schedule = schedule_of(optimizer, options, count)
     curve = resumed(model, optimizer, schedule, fitting)
     for number in range(len(curve), options.epochs):
         start = time.monotonic()
-        seed_everything(options.seed * 10_007 + number)
-        batches = task.batches("train", options.batch_size, shuffle_seed=options.seed * 10_007 + number)
+        seed = options.seed * 10_007 + number
+        seed_everything(seed)
+        batches = task.batches("train", options.batch_size, shuffle_seed=seed, least=LEAST_EXAMPLES)
         total = 0.0
-        for batch in tracked(batches, batches_an_epoch, f"{fitting.label} {number + 1}/{options.epochs}"):
-            total += train_step(model, batch, task, fitting, optimizer, device)
+        for batch in tracked(batches, count, f"{fitting.label} {number + 1}/{options.epochs}"):
+            total += train_step(model, batch, task, fitting, optimizer, device) * len(batch.positions)
             schedule.step()
         loss, quality = validated(model, task, options.batch_size, device)
         row = Epoch(
             epoch=number + 1,
-            loss=total / batches_an_epoch,
+            loss=total / examples,
             validation_loss=loss,
             validation_quality=quality,
             seconds=time.monotonic() - start,
@@ -137,6 +139,12 @@ def fit(model: nn.Module, task: Task, fitting: Fitting) -> list[Epoch]:
     model.zero_grad(set_to_none=True)
     arranged(model, torch.contiguous_format, torch.device("cpu")).eval()
     return curve
+
+
+def batches_an_epoch(task: Task, options: TrainParams) -> int:
+    """Return how many steps :func:`fit` takes in an epoch."""
+    full, rest = divmod(len(task.split("train")), options.batch_size)
+    return max(1, full + (rest >= LEAST_EXAMPLES))
 
 
 def layout_of(model: nn.Module, task: Task, device: torch.device) -> torch.memory_format:

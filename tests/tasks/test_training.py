@@ -9,7 +9,16 @@ from torch import nn
 from compression_gate.errors import TaskError
 from compression_gate.records.params import TrainParams, read_params
 from compression_gate.tasks.task import open_task
-from compression_gate.tasks.training import Fitting, device_of, fit, key_of, layout_of, schedule_of
+from compression_gate.tasks.training import (
+    LEAST_EXAMPLES,
+    Fitting,
+    batches_an_epoch,
+    device_of,
+    fit,
+    key_of,
+    layout_of,
+    schedule_of,
+)
 
 
 class Stop(Exception):  # noqa: N818  # stands for a kill, which is no error
@@ -223,6 +232,41 @@ def test_bfloat16_is_taken_where_it_is_asked_for(suite):
     second, _ = trained(suite)
     assert not equal(first, second)
     assert {value.dtype for value in second.values() if value.is_floating_point()} == {torch.float32}
+
+
+def test_example_left_over_joins_the_batch_before_it(suite):
+    """A norm over one example is refused by torch; 204 is 7 times 29 and one more."""
+    suite.replace("nn.Dropout(dropout)", "nn.BatchNorm1d(24)")
+    suite.edit("train", suite.read()["train"] | {"batch_size": 29, "epochs": 1})
+    sizes = []
+
+    def loss(outputs, batch):
+        sizes.append(len(batch.positions))
+        return nn.functional.cross_entropy(outputs, batch.targets)
+
+    trained(suite, loss=loss)
+    assert sizes == [29] * 6 + [30]
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1] * 204), (29, [29] * 6 + [30]), (32, [32] * 6 + [12])])
+def test_batches_are_counted_as_they_come(suite, batch_size, sizes):
+    suite.edit("train.batch_size", batch_size)
+    task, options = opened(suite)
+    assert batches_an_epoch(task, options) == len(sizes)
+    found = [len(batch.positions) for batch in task.batches("train", batch_size, least=LEAST_EXAMPLES)]
+    assert found == sizes
+
+
+def test_single_example_is_a_batch(suite):
+    suite.replace('"train": 240', '"train": 3')
+    task, options = opened(suite)
+    assert len(task.split("train")) == batches_an_epoch(task, options) == 1
+    assert [len(batch.positions) for batch in task.batches("train", 32, least=LEAST_EXAMPLES)] == [1]
+
+
+def test_short_batch_counts_by_its_examples_in_the_curve(suite):
+    _, curve = trained(suite, loss=lambda outputs, batch: outputs.sum() * 0 + len(batch.targets))
+    assert curve[0].loss == pytest.approx((6 * 32 * 32 + 12 * 12) / 204)
 
 
 # What cannot be trained with channels last: code that reads maps in their usual order, parameters of five axes.
