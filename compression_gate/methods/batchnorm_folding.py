@@ -59,6 +59,8 @@ class BatchnormFolding:
                 notes.uncovered[name] = "it is in `ignore`"
             elif found.problem is not None:
                 notes.uncovered[name] = found.problem
+            elif not norms[name].affine:
+                notes.uncovered[name] = "has no weights of its own: the model would not get smaller"
             elif problem := fold(folded, found.layer, name, inputs, before, self.tolerance):
                 notes.uncovered[name] = problem
             else:
@@ -114,7 +116,7 @@ def own_problem(norm: nn.Module) -> str | None:
         return f"{type(norm).__name__} takes its statistics from each example"
     if getattr(norm, "running_mean", None) is None:
         return "keeps no running statistics"
-    return None if norm.affine else "has no weights of its own: the model would not get smaller"
+    return None
 
 
 def before_norm(name: str, model: nn.Module, trace: Trace, shared: set[str]) -> Found:
@@ -208,14 +210,15 @@ def folded(layer: nn.Module, norm: Any) -> nn.Module:
     """Return a copy of the layer that answers as the layer and the norm behind it do in eval mode."""
     merged: Any = copy.deepcopy(layer)
     weight = merged.weight.detach().double()
-    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight.detach().double()
     bias = merged.bias.detach().double() if merged.bias is not None else torch.zeros_like(scale)
     factor = scale.reshape(-1, *(1,) * (weight.dim() - 1))
     if getattr(merged, "transposed", False):  # (I, O / groups, …), the inputs of one group after those of another
         factor = scale.reshape(merged.groups, 1, -1, *(1,) * (weight.dim() - 2))
         weight = weight.reshape(merged.groups, -1, *weight.shape[1:])
     new = (weight * factor).reshape(merged.weight.shape).to(merged.weight.dtype)
-    shift = (bias - norm.running_mean.double()) * scale + norm.bias.detach().double()
+    shift = (bias - norm.running_mean.double()) * scale + (0 if norm.bias is None else norm.bias.detach().double())
     merged.weight = nn.Parameter(new, requires_grad=merged.weight.requires_grad)
     merged.bias = nn.Parameter(shift.to(new.dtype), requires_grad=merged.weight.requires_grad)
     return merged

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import copy
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.fx
 from torch import nn
 
 from compression_gate.errors import CompressionError
 from compression_gate.methods.base import Context
-from compression_gate.methods.options import not_one_of, refuse
+from compression_gate.methods.batchnorm_folding import EXAMPLES, NORMS, fold, pairs
+from compression_gate.methods.options import inside, not_one_of, refuse
 from compression_gate.modules.attention import HeadAttention
 from compression_gate.modules.opened import open_attention, own_problem, with_projections
 from compression_gate.modules.quantized import quantized_type_of
@@ -20,8 +20,10 @@ from compression_gate.modules.quantized_layer import QuantizedLayer, StaticInput
 from compression_gate.modules.quantized_recurrent import QuantizedRecurrent
 from compression_gate.modules.quantized_weights import Fit, Scheme, quantized_weight
 from compression_gate.modules.surgery import ties
+from compression_gate.tasks.calling import call
 
 FUSED_NORMS: dict[type[nn.Module], type[nn.Module]] = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d}
+MOST_CHANGE = 1e-4  # of the largest output: the rounding of some hundred folds is less, that of a wrong one much more
 NESTED = (
     "nn.TransformerEncoder reads these weights past the layers where a mask makes its tensors nested: "
     "build it with enable_nested_tensor=False"
@@ -60,7 +62,7 @@ def treatable(
             skipped.append(f"{name}." if name else "")
             context.notes.uncovered[name] = NESTED
         elif (reason := why_not(module, kinds)) is not None:
-            context.notes.uncovered[name] = reason
+            context.notes.uncovered.setdefault(name, reason)  # of a norm, why it was not folded
         elif quantized_type_of(module):
             layers[name] = module
     return layers
@@ -121,9 +123,8 @@ def called_one_by_one(model: nn.Module, ignore: tuple[str, ...] = ()) -> nn.Modu
             module.activation_relu_or_gelu = 0
         if type(module) is not nn.MultiheadAttention or own_problem(module) is not None:
             continue
-        ignored = any(name == one or name.startswith(f"{one}.") for one in ignore)
         bound = name in shared or f"{name}.out_proj" in shared
-        if not (ignored or bound or module._forward_hooks or module._forward_pre_hooks):
+        if not (inside(name, ignore) or bound or module._forward_hooks or module._forward_pre_hooks):
             apart = open_attention(module)
             whole = with_projections(HeadAttention(**apart.constructor_arguments()), apart)
             model = replaced(model, module, whole.train(module.training))
@@ -189,37 +190,43 @@ def refuse_none(method: str, wanted: str, model: nn.Module, context: Context) ->
         )
 
 
-def folded(model: nn.Module) -> nn.Module:
-    """Fold normalisations into the convolutions they follow, where that order is certain; the model is changed.
+def with_norms_folded(
+    model: nn.Module, context: Context, ignore: tuple[str, ...] = ()
+) -> tuple[nn.Module, dict[str, str]]:
+    """Return a copy with norms folded into the convolutions before them, and those norms' names by convolution.
 
-    Elsewhere they stay as they are, behind an integer convolution.
+    The order is seen while the model runs, as `batchnorm_folding` sees it. Norms that stay go to the notes.
+
+    Args:
+        ignore: names of modules that stay as they are, with everything inside them.
 
     Source: B. Jacob et al., CVPR 2018, §3.2 (folding of batch normalisation).
     """
-    for first, second in followed_by_norm(model):
-        layer: Any = model.get_submodule(first)
-        norm: Any = model.get_submodule(second)
-        if norm.running_mean is not None and why_not(layer, {"static"}) is None:
-            model.set_submodule(first, nn.utils.fuse_conv_bn_eval(layer, norm))
-            model.set_submodule(second, nn.Identity())
-    return model
-
-
-def followed_by_norm(model: nn.Module) -> list[tuple[str, str]]:
-    """Names of convolutions whose output goes into one normalisation and nowhere else, with that normalisation."""
-    try:
-        nodes = list(torch.fx.symbolic_trace(model).graph.nodes)
-    except Exception:  # noqa: BLE001  # a model whose flow depends on its values fails in any way: nothing is certain
-        return []
-    names = dict(model.named_modules(remove_duplicate=False))
-    calls = Counter(id(names[str(node.target)]) for node in nodes if node.op == "call_module")
-    pairs = []
-    for node in nodes:
-        users = list(node.users)
-        if node.op != "call_module" or len(users) != 1 or users[0].op != "call_module":
+    made = copy.deepcopy(model).eval()
+    if not any(isinstance(module, NORMS) for module in made.modules()):
+        return made, {}
+    inputs = next(iter(context.task.batches("calibration", EXAMPLES))).inputs
+    with torch.no_grad():
+        before = call(made, inputs)
+    norms: dict[str, str] = {}
+    for name, found in pairs(made, inputs).items():
+        norm = made.get_submodule(name)
+        if not isinstance(norm, NORMS):
             continue
-        first, second = names[str(node.target)], names[str(users[0].target)]
-        once = calls[id(first)] == calls[id(second)] == 1
-        if once and FUSED_NORMS.get(type(first)) is type(second):
-            pairs.append((str(node.target), str(users[0].target)))
-    return pairs
+        problem = "ignored" if inside(name, ignore) else found.problem or why_not_into(found.layer, norm, made, ignore)
+        if problem := problem or fold(made, found.layer, name, inputs, before, MOST_CHANGE):
+            context.notes.uncovered[name] = f"{type(norm).__name__}: not folded: {problem}"
+        else:
+            norms[found.layer] = name
+    return made, norms
+
+
+def why_not_into(name: str, norm: nn.Module, model: nn.Module, ignore: tuple[str, ...]) -> str | None:
+    """Why a norm is not folded into the layer before it; None if it can be."""
+    layer = model.get_submodule(name)
+    if inside(name, ignore):
+        return f"{name} before it is ignored"
+    if FUSED_NORMS.get(type(layer)) is not type(norm):
+        return f"{name} before it is a {type(layer).__name__}: the step batchnorm_folding can do it"
+    reason = why_not(layer, {"static"})
+    return reason and f"{name} before it: {reason}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,13 +17,12 @@ from compression_gate.methods.calibration import Seen, observed
 from compression_gate.methods.integer_layers import (
     called_one_by_one,
     finite_weights,
-    folded,
-    followed_by_norm,
     refuse_none,
     remark_on_bits,
     replaced,
     treatable,
     weight_names,
+    with_norms_folded,
 )
 from compression_gate.methods.options import outside, refuse
 from compression_gate.modules.learned_steps import (
@@ -103,12 +101,14 @@ class QuantizationAwareTraining:
             CompressionError: there is no layer to treat, or weights or activations are not finite.
         """
         student = called_one_by_one(copy.deepcopy(model).eval(), self.ignore)
+        folded, norms = with_norms_folded(student, context, self.ignore)
         if self.granularity == "per_tensor":
-            student = folded(student)
+            student, norms = folded, {}
         kinds = ("static", "float") if self.activation_bits else ("float",)
         layers = treatable(student, context, inputs=kinds, ignore=self.ignore)
         types = {name: quantized_type_of(layer) for name, layer in layers.items()}
-        norms = {} if self.granularity == "per_tensor" else foldable(student, layers)
+        for norm in norms.values():
+            context.notes.uncovered.pop(norm, None)
         seen = self.seen(student, layers, context)
         zeros = zeros_of(student)
         self.prepare(layers, seen, context)
@@ -179,15 +179,6 @@ class QuantizationAwareTraining:
             ranges = seen.static(f"quantization_aware_training: {name}", "minmax", 100, MOST_BITS)
             layers[name].output_low = torch.tensor(ranges.output_low, dtype=torch.float32)
             layers[name].output_high = torch.tensor(ranges.output_high, dtype=torch.float32)
-
-
-def foldable(model: nn.Module, layers: Iterable[str]) -> dict[str, str]:
-    """Norms that follow a treated convolution and hold statistics of their own, by the convolution's name."""
-    return {
-        first: second
-        for first, second in followed_by_norm(model)
-        if first in layers and getattr(model.get_submodule(second), "running_mean", None) is not None
-    }
 
 
 @torch.no_grad()

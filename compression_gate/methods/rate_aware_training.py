@@ -13,14 +13,15 @@ from compression_gate.methods.answers import answering
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.dead_units import removable_biases, without_dead_units
 from compression_gate.methods.distillation import Distillation, TeacherOption
-from compression_gate.methods.integer_layers import finite_weights, folded, refuse_none
+from compression_gate.methods.integer_layers import finite_weights, refuse_none, with_norms_folded
 from compression_gate.methods.options import inside, not_exactly_one, not_one_of, outside, refuse
 from compression_gate.methods.priced_weights import Priced, filled, found, rounded_while_trained
 from compression_gate.methods.rate_control import RateControl, coded_bytes
 from compression_gate.methods.teachers import REFERENCE, open_teacher, remark_quality, teacher_problems
+from compression_gate.modules.masks import keeper, zeros_of
 from compression_gate.modules.surgery import state_digest
 from compression_gate.tasks.task import Batch
-from compression_gate.tasks.training import Fitting, StepLoss, batches_an_epoch, device_of, fit
+from compression_gate.tasks.training import Fitting, StepLoss, batches_an_epoch, device_of, fit, in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,8 @@ class RateAwareTraining:
             rate, which falls along ``one_cycle`` or ``cosine``, is low then.
         learning_rate: the highest of the schedule; the default is that of ``train``.
         teacher, temperature, alpha: as in ``distillation``; with ``alpha`` 0 the labels alone teach.
-        ignore: names of modules to leave as they are, with everything inside them.
+        ignore: names of modules whose weights have no price and stay floats, with everything inside them; they are
+            trained as all others, and their zeros stay.
 
     Source: the price of bits in the loss: D. Oktay et al., Scalable Model Compression by Entropy Penalized
         Reparameterization, ICLR 2020, eq. 3; ours counts the coder's contexts where they train a density model. Its
@@ -84,7 +86,7 @@ class RateAwareTraining:
             CompressionError: there is nothing to treat, or weights are not finite.
         """
         refuse(*(not_one_of("ignore", name, dict(model.named_modules())) for name in self.ignore))
-        shell = self.plain(model)
+        shell = self.plain(model, context)
         treated, reasons = found(shell, self.ignore)
         context.notes.uncovered.update(reasons)
         context.notes.covered.extend(treated)
@@ -103,9 +105,9 @@ class RateAwareTraining:
         self.note(smaller, lost, control, context)
         return smaller.eval()
 
-    def plain(self, model: nn.Module) -> nn.Module:
+    def plain(self, model: nn.Module, context: Context) -> nn.Module:
         """Return a copy with norms folded into the convolutions before them: what is left has few floats to store."""
-        return copy.deepcopy(model).eval() if self.ignore else folded(copy.deepcopy(model).eval())
+        return copy.deepcopy(model).eval() if self.ignore else with_norms_folded(model, context)[0]
 
     def control(self, shell: nn.Module, priced: list[Priced], context: Context) -> RateControl:
         """Return what sets the price of a bit."""
@@ -132,7 +134,7 @@ class RateAwareTraining:
         fitting = Fitting(
             options=context.train.model_copy(update=changes),
             loss=self.loss(control, context),
-            after_step=control,
+            after_step=in_turn(control, keeper(zeros_of(student))),
             checkpoint=context.checkpoint,
             label="rate_aware_training",
             key=f"{self} {state_digest(model)} {state_digest(context.reference)}",

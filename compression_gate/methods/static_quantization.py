@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar, get_args
 
@@ -13,12 +12,12 @@ from compression_gate.methods.budgets import budget_problems, schemes
 from compression_gate.methods.calibration import Calibration, observed
 from compression_gate.methods.integer_layers import (
     called_one_by_one,
-    folded,
     integer_form,
     refuse_none,
     remark_on_bits,
     replaced,
     treatable,
+    with_norms_folded,
 )
 from compression_gate.methods.options import not_one_of, outside, refuse
 from compression_gate.modules.quantized_weights import (
@@ -78,7 +77,8 @@ class StaticQuantization:
             CompressionError: no such layer, or the model's activations are not finite.
         """
         given = model
-        model = called_one_by_one(folded(copy.deepcopy(model).eval()), self.ignore)
+        model, _ = with_norms_folded(model, context, self.ignore)
+        model = called_one_by_one(model, self.ignore)
         layers = treatable(model, context, inputs=("static",), ignore=self.ignore)
         seen = observed(model, layers, context, histograms=self.calibration != "minmax")
         scheme_of = schemes(self, given, context)
