@@ -29,6 +29,9 @@ RECORDS = (
     ".compression_gate/history.json",
 )
 ABSENT = "absent"
+# What `run` writes beside the list of sources: where one of them lies and the list does not, it was lost.
+RUN_FILES = tuple(f".compression_gate/{name}.json" for name in ("package", "machine", "history"))
+NO_SOURCES = "bound to no source file, since `compression-gate run` was never called here: a changed one goes unseen"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +97,18 @@ def holds_model(folder: Path) -> bool:
 
 
 def sources_of(suite: Path) -> dict[str, str]:
-    """Digests of the user's sources as `run` wrote them down; empty where a stage was called by hand."""
+    """Digests of the user's sources as `run` wrote them down; empty where nothing but stages was ever called, by hand.
+
+    Raises:
+        MetricsError: the list is damaged, or is not there although `run` was.
+    """
     try:
         sources = json.loads((suite / SOURCES).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if any((suite / name).exists() for name in RUN_FILES):
+            raise MetricsError(
+                f"{SOURCES}: expected the files that were read, got no list of them: run again"
+            ) from error
         return {}
     except (OSError, ValueError) as error:
         raise MetricsError(f"{suite / SOURCES}: damaged ({error}): `compression-gate run` writes it anew") from error

@@ -61,6 +61,7 @@ def write(suite: Path) -> Path:
     """Write a suite whose first run ended well: 5 of 1,000 lost, a tenth of the bytes, twice as fast."""
     suite.mkdir(parents=True)
     write_text(suite / "params.yaml", PARAMS)
+    write_text(suite / ".compression_gate/sources.json", "{}")
     write_run(suite, models_of(suite, ("reference", "candidate")), machine_digest="m")
     return suite
 

@@ -756,6 +756,12 @@ AFTERWARDS: Mapping[str, Mutation] = {
         words=ONLY_CHECKED,
         expected=".py: gone since",
     ),
+    "list of user sources deleted": Mutation(
+        entry=SOURCE,
+        change=partial(removed, name=f"{STATE}/sources.json"),
+        bound=False,
+        expected="stale: .compression_gate/sources.json: expected the files",
+    ),
     "user source changed and taken out of deps": Mutation(
         entry=UNDECLARED,
         change=undeclare,

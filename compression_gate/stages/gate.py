@@ -15,7 +15,16 @@ from pydantic import ValidationError
 
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, MetricsError
-from compression_gate.gate.binding import Held, held, holds_model, known_sources, sources_digest, sources_of
+from compression_gate.gate.binding import (
+    NO_SOURCES,
+    SOURCES,
+    Held,
+    held,
+    holds_model,
+    known_sources,
+    sources_digest,
+    sources_of,
+)
 from compression_gate.gate.evidence import MENDING, UnjudgeableError, recorded_commit
 from compression_gate.gate.facts import PREDICTIONS, Facts, Outcomes
 from compression_gate.gate.judge import judge, unseen_limits
@@ -177,6 +186,7 @@ def verdict_of(
         warnings=(
             *told(decision.warnings),
             *facts.history.notices,
+            *(() if (suite / SOURCES).exists() else (NO_SOURCES,)),
             *(facts.compression.warnings if facts.compression else ()),
         ),
         **{

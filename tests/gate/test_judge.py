@@ -248,7 +248,7 @@ MUTATIONS: dict[str, Callable[[Path], object]] = {
     "one class deleted": evaluation(lambda v: v["models"]["candidate"]["slices"]["recall"].pop("class=2")),
     "other number of examples": evaluation(lambda v: v.update(n=5)),
     "timings gone": lambda s: (s / "reports/timings.npz").unlink(),
-    "sources damaged": lambda s: ((s / ".compression_gate").mkdir(), (s / ".compression_gate/sources.json").touch()),
+    "sources damaged": lambda s: (s / ".compression_gate/sources.json").write_text(""),
     "candidate gone": lambda s: shutil.rmtree(s / "models/candidate"),
     "weights moved to a side file": lambda s: (s / "models/candidate/model.onnx.data").write_bytes(b"weights"),
     "candidate edited": lambda s: (s / "models/candidate/model.onnx").write_bytes(b"x" * 1000),
@@ -510,7 +510,6 @@ def test_limits_of_the_baseline_that_cannot_be_read_are_no_proof_that_none_was_l
     finished: Path, action: str, rules: dict
 ) -> None:
     edit(finished / "params.yaml", lambda values: values["gate"].update(policies={"self_loosening": action}))
-    (finished / ".compression_gate").mkdir()
     History(recorded=True, baseline_commit="b" * 40, baseline_gate=rules).write(finished / gate.HISTORY)
     verdict = gate.run(finished)
     assert verdict.exit_code == (4 if action == "block" else 0)

@@ -114,7 +114,6 @@ def test_judging_one_candidate_again_is_no_further_use(finished: Path) -> None:
 
 def test_candidates_of_this_checkout_and_of_the_history_count_together(finished: Path) -> None:
     state = finished / ".compression_gate"
-    state.mkdir()
     History(judged={"d": ("one", "two"), "others": ("x",)}).write(state / "history.json")
     (finished / gate.JUDGED).write_text(json.dumps({"d": ["two", "three"]}))
     assert gate.run(finished).test_reuse.judged == 4
@@ -122,7 +121,6 @@ def test_candidates_of_this_checkout_and_of_the_history_count_together(finished:
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", '{"d": 3}'])
 def test_a_damaged_list_of_uses_stops_nothing(finished: Path, text: str) -> None:
-    (finished / ".compression_gate").mkdir()
     (finished / gate.JUDGED).write_text(text)
     assert gate.run(finished).test_reuse.judged == 1
 
@@ -145,7 +143,6 @@ def test_spent_warns_in_a_pull_request_and_blocks_a_release(policy: str, code: i
 
 def test_a_spent_test_set_is_told_by_the_verdict(finished: Path) -> None:
     reusing(finished, {"uses": 1, "mode": "non_adaptive"})
-    (finished / ".compression_gate").mkdir()
     History(judged={"d": ("one",)}).write(finished / gate.HISTORY)
     verdict = gate.run(finished)
     assert verdict.exit_code == 0
@@ -158,7 +155,6 @@ FIGURES = ("observed", "compared_to", "change", "interval", "allowed", "headroom
 
 def test_a_change_that_allows_itself_more_uses_is_told_so(finished: Path) -> None:
     baseline = {"rules": {}, "policies": {"test_reuse": {"uses": 1, "mode": "non_adaptive"}}}
-    (finished / ".compression_gate").mkdir()
     history = History(recorded=True, judged={"d": ("one",)}, baseline_commit="b" * 40, baseline_gate=baseline)
     history.write(finished / gate.HISTORY)
     reusing(finished, {"uses": 50, "mode": "non_adaptive"})

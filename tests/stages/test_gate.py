@@ -41,3 +41,27 @@ def test_a_file_that_changes_while_it_is_read_makes_the_verdict_stale(
     assert [one.reason for one in verdict.checks if one.status == "error"] == ["stale"]
     assert name in next(one.message for one in verdict.checks if one.status == "error")
     assert check.check(recorded, "pull_request").exit_code == 4
+
+
+def test_a_lost_list_of_sources_is_stale_and_no_proof_that_none_changed(recorded: Path) -> None:
+    (recorded / ".compression_gate/sources.json").unlink()
+    verdict = gate.run(recorded)
+    assert [(one.rule, one.reason) for one in verdict.checks if one.status == "error"] == [("record sources", "stale")]
+    assert check.check(recorded, "pull_request").exit_code == 4
+
+
+def test_a_verdict_reached_where_nothing_ever_ran_says_that_no_source_is_bound(finished: Path) -> None:
+    """Stages called by hand, without `run`, work too."""
+    (finished / ".compression_gate/sources.json").unlink(missing_ok=True)
+    verdict = gate.run(finished)
+    assert verdict.status == "pass"
+    outcome = check.check(finished, "pull_request")
+    assert outcome.exit_code == 0
+    assert outcome.verdict is not None
+    for one in (verdict, outcome.verdict):
+        assert any("bound to no source file" in text for text in one.warnings)
+
+
+def test_a_suite_without_sources_of_its_own_is_not_warned_of(recorded: Path) -> None:
+    write_text(recorded / ".compression_gate/sources.json", "{}")
+    assert not any("bound to" in text for text in gate.run(recorded).warnings)
