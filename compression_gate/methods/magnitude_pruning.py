@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -20,7 +20,7 @@ from compression_gate.methods.scores import gradients
 from compression_gate.methods.sparsity_patterns import LARGEST_GROUP, misfit, owners_of, parsed, pattern_masks
 from compression_gate.modules.masks import keeper, zeros_of
 from compression_gate.modules.surgery import owners, state_digest, unknown_weights, weights
-from compression_gate.tasks.training import Fitting, batches_an_epoch, fit
+from compression_gate.tasks.training import AfterStep, Fitting, batches_an_epoch, fit, in_turn
 
 Score = Literal["l1", "l2", "gradient", "taylor", "random"]
 Schedule = Literal["one_shot", "gradual"]
@@ -30,7 +30,7 @@ Schedule = Literal["one_shot", "gradual"]
 class MagnitudePruning:
     """Set the weights of least importance to zero: convolutions, linear, recurrent and attention layers.
 
-    A weight that layers share is treated once. Biases and norms stay as they are.
+    A weight that layers share is treated once. Biases and norms are not pruned.
 
     Args:
         sparsity: share of zero weights to reach, in [0, 1), zeros that are there already counted.
@@ -49,7 +49,8 @@ class MagnitudePruning:
         regrowth: with ``gradual``: share of the weights left, in [0, 1), that each cut also exchanges for zeros with
             the largest gradient; falls to 0 at the end of the curve. Zeros of earlier steps may come back, too.
         embeddings: whether tables of embeddings are treated as well; rare rows suffer, and a look-up is no faster.
-        ignore: names of modules that stay as they are, with everything inside them.
+        ignore: names of modules that are not pruned, with everything inside them; fine-tuning trains them as all
+            others, and keeps their zeros.
 
     Source: S. Han et al., Learning both Weights and Connections, NIPS 2015; M. Zhu and S. Gupta, To Prune or not to
         Prune, 2017, eq. 1 (the cubic curve); P. Molchanov et al. 2017, eq. 4 (Taylor).
@@ -163,7 +164,7 @@ class MagnitudePruning:
             return pattern_masks(model, treated, scores, self.pattern)
         return lowest(scores, share, self.scope)
 
-    def fitting(self, model: nn.Module, context: Context, after_step: Callable[[nn.Module], None] | None) -> Fitting:
+    def fitting(self, model: nn.Module, context: Context, after_step: AfterStep | None) -> Fitting:
         """Return what the fine-tuning is asked for."""
         rate = self.learning_rate or context.train.learning_rate
         options = context.train.model_copy(update={"epochs": self.epochs, "learning_rate": rate})
@@ -191,7 +192,8 @@ class MagnitudePruning:
             scope=self.scope,
             regrowth=self.regrowth,
         )
-        fitting = self.fitting(model, context, cutter(ramp, treated))
+        rest = {name: mask for name, mask in zeros_of(model).items() if name in left}
+        fitting = self.fitting(model, context, in_turn(cutter(ramp, treated), keeper(rest)))
         taken_out = prepared(model, treated)
         context.notes.add_curve(fitting.label, fit(model, context.task, fitting))
         taken_out()

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from compression_gate.errors import CompressionError
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.options import inside, not_exactly_one, not_one_of, outside, refuse
+from compression_gate.modules.masks import keeper, zeros_of
 from compression_gate.modules.surgery import owners, state_digest, unknown_weights, weights
-from compression_gate.tasks.training import Fitting, fit
+from compression_gate.tasks.training import AfterStep, Fitting, fit, in_turn
 
 Init = Literal["linear", "density", "random"]
 Scope = Literal["local", "global"]
@@ -37,7 +38,8 @@ class WeightSharing:
             ones; ``density``: at quantiles; ``random``: at weights drawn by ``train.seed``.
         epochs: of fine-tuning the shared values: the gradients of all weights that share one are summed.
         learning_rate: of the fine-tuning; the default is a third of the training's.
-        ignore: names of modules whose weights are not shared, with everything inside them.
+        ignore: names of modules whose weights are not shared, with everything inside them; fine-tuning moves them as it
+            moves biases, and keeps their zeros.
 
     Source: S. Han, H. Mao, W. J. Dally, Deep Compression, ICLR 2016, §3.
     """
@@ -168,9 +170,10 @@ def fine_tune(model: nn.Module, members: dict[str, Tensor], options: WeightShari
         if weight.requires_grad and name in members
     ]
     rate = options.learning_rate or context.train.learning_rate / 3
+    together = rejoined if options.scope == "local" else averaged
     fitting = Fitting(
         options=context.train.model_copy(update={"epochs": options.epochs, "learning_rate": rate}),
-        after_step=rejoined(members) if options.scope == "local" else averaged(members),
+        after_step=in_turn(together(members), keeper(zeros_of(model))),
         checkpoint=context.checkpoint,
         label="weight_sharing",
         key=key,
@@ -182,7 +185,7 @@ def fine_tune(model: nn.Module, members: dict[str, Tensor], options: WeightShari
             hook.remove()
 
 
-def rejoined(members: dict[str, Tensor]) -> Callable[[nn.Module], None]:
+def rejoined(members: dict[str, Tensor]) -> AfterStep:
     """Return a function that makes the members of each value exactly equal again.
 
     Vectorised and scalar parts of one kernel may round differently: the first member speaks for all.
@@ -201,7 +204,7 @@ def rejoined(members: dict[str, Tensor]) -> Callable[[nn.Module], None]:
     return after_step
 
 
-def averaged(members: dict[str, Tensor]) -> Callable[[nn.Module], None]:
+def averaged(members: dict[str, Tensor]) -> AfterStep:
     """Return a function that gives each value the mean over its members in all layers; zeros stay zero."""
     places = torch.cat([index.flatten() for index in members.values()])
     live = places >= 0

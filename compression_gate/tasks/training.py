@@ -24,6 +24,7 @@ from compression_gate.tasks.task import Batch, Task, seed_everything
 
 log = logging.getLogger("compression_gate")
 StepLoss = Callable[[Tensor, Batch], Tensor]
+AfterStep = Callable[[nn.Module], None]
 WEIGHT_DECAY = 0.01
 LEAST_EXAMPLES = 2  # in a batch: batch norms refuse a single one, so that one left over joins the batch before it
 WARM_UP_SHARE = 0.2  # of all steps; on the default task a longer one costs accuracy at 4 epochs
@@ -65,11 +66,22 @@ class Fitting:
 
     options: TrainParams
     loss: StepLoss | None = None
-    after_step: Callable[[nn.Module], None] | None = None
+    after_step: AfterStep | None = None
     checkpoint: Path | None = None
     label: str = "train"
     key: str = ""
     companions: tuple[Companion, ...] = ()
+
+
+def in_turn(first: AfterStep, second: AfterStep | None) -> AfterStep:
+    """Return what does both after each step."""
+
+    def after_step(model: nn.Module) -> None:
+        first(model)
+        if second:
+            second(model)
+
+    return after_step
 
 
 def device_of(options: TrainParams) -> torch.device:

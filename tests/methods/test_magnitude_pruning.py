@@ -61,6 +61,16 @@ def test_biases_and_norms_are_left_alone(tiny):
 
 
 @pytest.mark.parametrize("schedule", ["one_shot", "gradual"])
+def test_fine_tuning_moves_ignored_layers_and_keeps_their_zeros(tiny, schedule):
+    suite = tiny("mlp")
+    before = suite.apply(MagnitudePruning(sparsity=0.5))
+    method = MagnitudePruning(sparsity=0.8, epochs=1, schedule=schedule, ignore=("second",))
+    after = suite.apply(method, before)
+    assert torch.equal(after.second.weight == 0, before.second.weight == 0)
+    assert not torch.equal(after.second.weight, before.second.weight)
+
+
+@pytest.mark.parametrize("schedule", ["one_shot", "gradual"])
 def test_fine_tuning_keeps_the_share_and_helps(tiny, schedule):
     suite = tiny("mlp")
     bare = suite.apply(MagnitudePruning(sparsity=0.95))

@@ -122,12 +122,13 @@ def test_units_without_weights_leave_and_are_named(tiny):
     assert any("of first" in remark and "of second" in remark for remark in context.notes.remarks)
 
 
-def test_pruned_weights_stay_zero_and_ignored_layers_stay(tiny):
+def test_pruned_weights_stay_zero_and_ignored_layers_stay_without_a_price(tiny):
     suite = tiny("lenet")
     pruned = suite.apply(MagnitudePruning(sparsity=0.6))
     context = suite.context()
     made = RateAwareTraining(strength=1e-6, epochs=2, ignore=("hidden",)).apply(pruned, context)
     assert (made.second.weight[pruned.second.weight == 0] == 0).all()
+    assert torch.equal(made.hidden.weight == 0, pruned.hidden.weight == 0)
     assert context.notes.uncovered["hidden.weight"] == "it is in `ignore`"
     assert len(made.hidden.weight.unique()) > 100
     assert "second.weight" in context.notes.covered

@@ -177,6 +177,14 @@ def test_an_ignored_layer_keeps_its_own_weights(tiny, scope, epochs):
     assert first not in context.notes.covered
 
 
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_zeros_of_an_ignored_layer_stay_zero_while_values_are_trained(tiny, scope):
+    suite = tiny("mlp")
+    sparse = suite.apply(MagnitudePruning(sparsity=0.5))
+    tuned = suite.apply(WeightSharing(bits=3, scope=scope, epochs=1, ignore=("second",)), sparse)
+    assert torch.equal(tuned.second.weight == 0, sparse.second.weight == 0)
+
+
 def test_a_layer_to_ignore_that_is_not_there_is_named(tiny):
     with pytest.raises(ParamsError, match=r"ignore: expected one of .*got 'heat'"):
         tiny("mlp").apply(WeightSharing(bits=3, ignore=("heat",)))
