@@ -11,16 +11,16 @@ Source: Renggli et al. 2019, Continuous Integration of Machine Learning Models w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from compression_gate.records.history import History
 from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import GateParams
 from compression_gate.records.policies import REUSE
-from compression_gate.records.verdict import Check, CheckStatus, TestReuse
+from compression_gate.records.rules import quality_levels
+from compression_gate.records.verdict import Check, CheckStatus, Level, TestReuse
 
-ANSWER = "quality"  # the rule of the one check that speaks for all of quality
-ANSWERS = 4  # pass, fail, undecided, underpowered: what one use of an adaptive test set tells
+ANSWERS = 4  # pass, fail, undecided, underpowered: what one use of an adaptive test set tells of the rules of a level
 PREMISES = {
     None: "each answer stands alone; after many commits on one test set some will be wrong",
     "non_adaptive": "holds while nobody chooses what to try next by the answers",
@@ -63,9 +63,10 @@ def level(gate: GateParams) -> float:
         return alpha / int(wanted["uses"])
     if wanted.get("mode") == "adaptive":
         # Whoever adapts may have asked something else after each sequence of answers: all of them must be right, and
-        # within a use all its rules, since one answer speaks for them together.
+        # within a use all its rules, since one answer speaks for those of a level together.
         asked = sum(kind_of(rule.metric) in QUALITY for rule in gate.rules.values())
-        return max(alpha / max(asked, 1) / float(ANSWERS) ** int(wanted["uses"]), 1e-300)
+        answers = int(wanted["uses"]) * max(len(quality_levels(gate.rules)), 1)
+        return max(alpha / max(asked, 1) * (1 / ANSWERS) ** answers, 1e-300)
     return alpha
 
 
@@ -89,40 +90,50 @@ def spent(reuse: TestReuse) -> list[Check]:
 
 
 def withheld(checks: Sequence[Check]) -> list[Check]:
-    """One answer in place of all quality checks, without a figure: all that an adaptive test set may tell.
+    """One answer for each level in place of its quality checks, without a figure: all that may be told of the test set.
 
     An answer with figures would tell far more than the level is made for.
     """
     hidden = [check for check in checks if kind_of(check.metric) in QUALITY and is_answer(check)]
-    if not hidden:
-        return list(checks)
-    blocking = [check for check in hidden if check.level == "block"]
-    statuses = {check.status for check in blocking}
+    by_level = {level: [check for check in hidden if check.level == level] for level in get_args(Level)}
+    answers = [answer_of(level, found) for level, found in by_level.items() if found]
+    return [*answers, *(check for check in checks if check not in hidden)]
+
+
+def answer_name(level: Level) -> str:
+    """The rule of the one check that speaks for all of quality at a level."""
+    return "quality" if level == "block" else f"quality {level}"
+
+
+def answer_of(level: Level, checks: Sequence[Check]) -> Check:
+    """The worst of the checks of a level, in a word."""
+    statuses = {check.status for check in checks}
     status: CheckStatus = next((word for word in ("error", "fail", "undecided") if word in statuses), "pass")
-    proven = all(check.proven for check in blocking)
+    proven = all(check.proven for check in checks)
     doubt = "" if proven else "; not proven: accept_underpowered lets observed values decide, which no level pays for"
-    answer = Check(
-        rule=ANSWER,
+    return Check(
+        rule=answer_name(level),
         metric="quality",
+        level=level,
         status=status,
         reason="underpowered" if status == "error" else None,
         mending="take more examples, wider limits or fewer uses: `compression-gate power`" if status == "error" else "",
-        limit=f"{len(blocking)} rules",
-        n=min((check.n for check in hidden if check.n), default=None),
-        message=f"{len(hidden)} checks answered as one, figures withheld: test_reuse is adaptive{doubt}",
+        limit=f"{len(checks)} rules",
+        n=min((check.n for check in checks if check.n), default=None),
+        message=f"{len(checks)} checks answered as one, figures withheld: test_reuse is adaptive{doubt}",
         proven=proven,
     )
-    return [answer, *(check for check in checks if check not in hidden)]
 
 
 def unjudged(gate: GateParams, checks: Iterable[Check]) -> list[str]:
     """Rules that have no check, though none answers for them."""
     judged = {check.rule for check in checks}
-    answered = wanted_of(gate).get("mode") == "adaptive" and ANSWER in judged
+    adaptive = wanted_of(gate).get("mode") == "adaptive"
     return [
         name
         for name, rule in gate.rules.items()
-        if name not in judged and not (answered and kind_of(rule.metric) in QUALITY)
+        if name not in judged
+        and not (adaptive and kind_of(rule.metric) in QUALITY and answer_name(rule.level) in judged)
     ]
 
 

@@ -15,7 +15,7 @@ from compression_gate.records.base import digest_of, write_text
 from compression_gate.records.document import Document
 from compression_gate.records.metric_table import DEFAULT_METRICS
 from compression_gate.records.policies import policy_problems
-from compression_gate.records.rules import LIMIT_NAMES, Limit, Rule, contradictions, rule_problems
+from compression_gate.records.rules import LIMIT_NAMES, Limit, Rule, contradictions, quality_levels, rule_problems
 from compression_gate.records.search_params import SearchParams
 from compression_gate.records.section import DottedPath, Section
 from compression_gate.registry import nearest, unknown
@@ -276,7 +276,8 @@ def read_params(folder: Path) -> Params:
             document.problem(*described(item, values))
         params = None
     check_rules(values, document)
-    for path, text in policy_problems(values["gate"].get("policies") if isinstance(values.get("gate"), dict) else {}):
+    policies = values["gate"].get("policies") if isinstance(values.get("gate"), dict) else {}
+    for path, text in policy_problems(policies, len(quality_levels(params.gate.rules)) if params else 1):
         document.problem(("gate", "policies", *path), text)
     if document.problems:
         raise ParamsError(sorted(dict.fromkeys(document.problems), key=lambda text: int(text.split(":")[1])))

@@ -13,11 +13,15 @@ MOVABLE, ACTIONS = ("undecided", "waived", "fail"), ("block", "warn")
 SWITCHES = {"self_loosening": ACTIONS, "history": ("optional", "required")}
 REUSE = "test_reuse"
 REUSE_MODES = ("non_adaptive", "adaptive")
-MOST_USES = 500  # the level of an adaptive use is smaller than any number a computer holds beyond about 600
+MOST_USES = 500  # the level of as many adaptive answers is about the smallest number that a computer holds
 
 
-def policy_problems(overrides: Any) -> list[tuple[tuple[str, ...], str]]:
-    """What is wrong with `gate.policies`: (key below it, what)."""
+def policy_problems(overrides: Any, answers: int = 1) -> list[tuple[tuple[str, ...], str]]:
+    """What is wrong with `gate.policies`: (key below it, what).
+
+    Args:
+        answers: how many an adaptive use of the test set gives: one for each level of rules.
+    """
     if not isinstance(overrides, Mapping):
         return []  # pydantic says so
     problems: list[tuple[tuple[str, ...], str]] = []
@@ -26,7 +30,7 @@ def policy_problems(overrides: Any) -> list[tuple[tuple[str, ...], str]]:
             if changes not in SWITCHES[name]:
                 problems.append(((name,), f"expected {' or '.join(SWITCHES[name])}, got {changes!r}"))
         elif name == REUSE:
-            problems += [((name, *key), text) for key, text in reuse_problems(changes)]
+            problems += [((name, *key), text) for key, text in reuse_problems(changes, answers)]
         elif name not in POLICY_NAMES:
             problems.append(((name,), unknown(name, [*POLICY_NAMES, *SWITCHES, REUSE])))
         elif not isinstance(changes, Mapping):
@@ -36,7 +40,7 @@ def policy_problems(overrides: Any) -> list[tuple[tuple[str, ...], str]]:
     return problems
 
 
-def reuse_problems(value: Any) -> list[tuple[tuple[str, ...], str]]:
+def reuse_problems(value: Any, answers: int) -> list[tuple[tuple[str, ...], str]]:
     """What is wrong with `gate.policies.test_reuse`: null, or how many uses in which mode."""
     if value is None:
         return []
@@ -45,8 +49,9 @@ def reuse_problems(value: Any) -> list[tuple[tuple[str, ...], str]]:
     problems: list[tuple[tuple[str, ...], str]] = []
     problems += [((key,), unknown(str(key), ["uses", "mode"])) for key in value if key not in ("uses", "mode")]
     uses, mode = value.get("uses"), value.get("mode")
-    if not isinstance(uses, int) or isinstance(uses, bool) or not 1 <= uses <= MOST_USES:
-        problems.append((("uses",), f"expected a whole number of 1 to {MOST_USES}, got {uses!r}"))
+    most = MOST_USES // max(answers, 1) if mode == "adaptive" else MOST_USES
+    if not isinstance(uses, int) or isinstance(uses, bool) or not 1 <= uses <= most:
+        problems.append((("uses",), f"expected a whole number of 1 to {most}, got {uses!r}"))
     if mode not in REUSE_MODES:
         problems.append((("mode",), f"expected {' or '.join(REUSE_MODES)}, got {mode!r}{nearest(mode, REUSE_MODES)}"))
     return problems

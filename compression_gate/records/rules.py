@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from compression_gate.records.metric_table import METRICS
+from compression_gate.records.metric_table import METRICS, QUALITY, kind_of
 from compression_gate.records.section import Section
 from compression_gate.registry import unknown
 
@@ -103,6 +104,11 @@ def rule_problems(name: str, rule: Rule, kind: str) -> list[tuple[tuple[str, ...
     if not change and limit.relative:
         problems.append(((form,), f"an absolute limit is in the metric's own unit: expected a number, got {limit}"))
     return problems
+
+
+def quality_levels(rules: Mapping[str, Rule]) -> set[str]:
+    """The levels that rules on the test examples have."""
+    return {rule.level for rule in rules.values() if kind_of(rule.metric) in QUALITY}
 
 
 def contradictions(rules: dict[str, Rule]) -> list[tuple[str, str]]:

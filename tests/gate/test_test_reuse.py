@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from compression_gate.errors import ParamsError
 from compression_gate.gate.policy import decide
 from compression_gate.gate.test_reuse import ANSWERS, PREMISES, is_answer, level, reuse_of, spent, unjudged, withheld
 from compression_gate.records.history import History
@@ -90,6 +91,19 @@ def test_levels(reuse: dict | None, quality: int, alpha: float) -> None:
     assert level(asked) == pytest.approx(alpha)
 
 
+def test_a_use_pays_for_the_answer_of_every_level() -> None:
+    rules = {level: {"metric": "accuracy", "max_drop": 0.01, "level": level} for level in ("block", "warn", "info")}
+    asked = gate_params({"uses": 4, "mode": "adaptive"}, rules)
+    assert level(asked) == pytest.approx(0.05 / 3 / ANSWERS**12)
+
+
+def test_more_answers_than_a_level_can_pay_for_are_refused(finished: Path) -> None:
+    reusing(finished, {"uses": 300, "mode": "adaptive"})
+    edit(finished, lambda v: v["gate"]["rules"]["accuracy"].update(level="warn"))
+    with pytest.raises(ParamsError, match=r"test_reuse.uses: expected a whole number of 1 to 250, got 300"):
+        gate.run(finished)
+
+
 def test_the_smallest_level_is_still_a_number_that_a_bound_can_be_taken_at() -> None:
     from compression_gate.gate.proportions import tango_bounds
 
@@ -163,6 +177,16 @@ def test_a_change_that_allows_itself_more_uses_is_told_so(finished: Path) -> Non
     assert "loosened test_reuse (max 1)" in told[0].message
 
 
+def test_a_rule_that_warns_is_answered_in_the_verdict(finished: Path) -> None:
+    """Alone it makes no blocking check, and failing it is told."""
+    warns = {"accuracy": {"metric": "accuracy", "max_drop": 0.002, "level": "warn"}, "size": RULES["size"]}
+    reusing(finished, ADAPTIVE, warns)
+    verdict = gate.run(finished)
+    assert answers(verdict) == {"quality warn": "fail", "size": "pass"}
+    assert any(text.startswith("quality warn: fail") for text in verdict.warnings)
+    assert check.check(finished, "pull_request").exit_code == 0
+
+
 def answers(verdict: Verdict) -> dict[str, str]:
     return {one.rule: one.status for one in verdict.checks}
 
@@ -223,8 +247,22 @@ def test_the_one_answer_is_the_worst(found: list[str], answer: str) -> None:
     assert [one.status for one in withheld(checks)] == [answer]
 
 
-def test_a_rule_that_only_warns_is_in_no_answer() -> None:
-    assert [one.status for one in withheld([quality("pass"), quality("fail", level="warn")])] == ["pass"]
+LEVELS_ANSWERED = [  # (status, level) of each check, (rule, status) of each answer
+    ([("pass", "block"), ("fail", "warn")], [("quality", "pass"), ("quality warn", "fail")]),
+    (
+        [("fail", "warn"), ("pass", "warn"), ("undecided", "info")],
+        [("quality warn", "fail"), ("quality info", "undecided")],
+    ),
+    ([("fail", "info"), ("fail", "block")], [("quality", "fail"), ("quality info", "fail")]),
+]
+
+
+@pytest.mark.parametrize(("found", "answered"), LEVELS_ANSWERED)
+def test_each_level_has_an_answer_of_its_own(found: list, answered: list) -> None:
+    """A warning does not vanish behind what blocks, and nothing blocking is said to pass where nothing blocks."""
+    answers = withheld([quality(status, level=level) for status, level in found])
+    assert [(one.rule, one.status) for one in answers] == answered
+    assert all(one.level == (one.rule.removeprefix("quality").strip() or "block") for one in answers)
 
 
 def test_an_answer_that_rests_on_an_observed_value_is_not_called_proven() -> None:
@@ -234,7 +272,10 @@ def test_an_answer_that_rests_on_an_observed_value_is_not_called_proven() -> Non
     assert (answer.status, answer.proven) == ("pass", False)
     assert "not proven" in answer.message
     assert withheld([quality("pass")])[0].proven
-    assert withheld([quality("pass"), accepted.model_copy(update={"level": "warn"})])[0].proven
+    assert [one.proven for one in withheld([quality("pass"), accepted.model_copy(update={"level": "warn"})])] == [
+        True,
+        False,
+    ]
 
 
 def test_an_answer_tells_no_more_kinds_of_things_than_the_level_is_made_for() -> None:
@@ -254,6 +295,7 @@ UNJUDGED = [  # what params say of uses, rules with a check, rules that lack one
     (ADAPTIVE, ["quality"], ["size"]),
     (ADAPTIVE, ["size"], ["accuracy", "f1"]),
     (ADAPTIVE, [], ["accuracy", "f1", "size"]),
+    (ADAPTIVE, ["quality warn", "size"], ["accuracy", "f1"]),
     ({"uses": 2, "mode": "non_adaptive"}, ["quality", "size"], ["accuracy", "f1"]),
     (None, ["accuracy", "f1", "size"], []),
 ]
