@@ -360,7 +360,9 @@ def spread_of(metric: str, role: str, facts: Facts) -> Any:
     figure = measurement_of(metric, role, facts)
     refuse_backwards(metric, role, figure.value)
     if figure.value is None:
-        raise UnjudgeableError("not_finite", f"{metric} of {role}: {figure.reason or 'no value'}")
+        # What an earlier model lacks no run of this commit can bring, and its reason says what else can be done.
+        reason, mending = ("not_comparable", "") if role in EARLIER else ("not_finite", None)
+        raise UnjudgeableError(reason, f"{metric} of {role}: {figure.reason or 'no value'}", mending=mending)
     if figure.low is None or figure.high is None or not figure.low <= figure.value <= figure.high:
         raise UnjudgeableError(
             "untrusted_timing",

@@ -85,12 +85,14 @@ class Fresh:
     energy: EnergySource | None
 
 
-def measure_fresh(files: dict[str, Path], conditions: Conditions, budget_s: float) -> dict[str, Fresh]:
+def measure_fresh(
+    files: dict[str, Path], conditions: Conditions, budget_s: float, least: int = LEAST_WARM
+) -> dict[str, Fresh]:
     """Measure every file in processes of its own, by role.
 
-    At least three processes find a file cached and one does not, whatever that takes; more while ``budget_s`` lasts,
-    six of each at most, the cached ones first. A model whose process dies, hangs or answers in another shape has no
-    figures, but the reason.
+    At least ``least`` processes find a file cached and one does not, whatever that takes; more while ``budget_s``
+    lasts, six of each at most, the cached ones first. A model whose process dies, hangs or answers in another shape has
+    no figures, but the reason.
     """
     samples = {role: Samples() for role in files}
     with tempfile.TemporaryDirectory(prefix="compression-gate-") as folder:
@@ -98,7 +100,7 @@ def measure_fresh(files: dict[str, Path], conditions: Conditions, budget_s: floa
         with inputs.open("wb") as out:
             np.savez(out, **conditions.inputs)  # type: ignore[arg-type]  # its stubs take a keyword for allow_pickle
         end = time.monotonic() + budget_s
-        for _ in rounds(LEAST_WARM, end):
+        for _ in rounds(least, end):
             for role, file in files.items():
                 samples[role].add_warm(partial(one_process, file, conditions, inputs, cold=False))
         for _ in rounds(LEAST_COLD, end):

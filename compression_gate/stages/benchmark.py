@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from compression_gate.gate.timing_test import ALPHA
 from compression_gate.measurers.absolute import Figures, figures_of, measure_absolute
 from compression_gate.measurers.eager import measure_eager
 from compression_gate.measurers.evidence import accumulated
-from compression_gate.measurers.fresh import Conditions, Fresh, measure_fresh
+from compression_gate.measurers.fresh import LEAST_WARM, MOST_PROCESSES, Conditions, Fresh, absent, measure_fresh
 from compression_gate.measurers.latency import PROCEDURE, PairedSamples, Sampled, Setting, sample_pair
 from compression_gate.measurers.machine import timing_environment
 from compression_gate.measurers.order_statistics import median_of
@@ -28,7 +29,6 @@ from compression_gate.records.base import digest_of, replacing
 from compression_gate.records.metrics import Benchmark, Measurement, ModelCost, PairedTiming
 from compression_gate.records.params import BenchmarkParams, GateParams, Params, read_params
 from compression_gate.runtimes.base import Arrays
-from compression_gate.stages.artifacts import CODED, CODED_FILE
 from compression_gate.stages.decoding import decode_afresh, steps_taken
 from compression_gate.stages.models import Models, open_models
 from compression_gate.tasks.calling import form_of, named
@@ -37,7 +37,8 @@ from compression_gate.tasks.task import Task, open_task
 # Shares of benchmark.budget_s; what starting Python and torch takes may be more where the budget is small.
 ABSOLUTE_SHARE, FRESH_SHARE, START_SHARE = 0.1, 0.2, 0.05
 PAIRS_SHARE = 1 - ABSOLUTE_SHARE - FRESH_SHARE - START_SHARE
-DECODINGS = 3
+OF_LOADING = ("load_time_ms", "decode_time_ms", "first_call_ms")  # what fresh processes are asked for
+MENDING = 'hold the rule against the reference, or accept this run as baseline: compression-gate record --accept "why"'
 PAIRED = ("latency_ms", "throughput_per_s")  # what pairs speak of, as a change
 
 
@@ -66,8 +67,9 @@ def run(suite: Path) -> Benchmark:
         models.files, setting.runtime, setting.threads, inputs, options.budget_s * ABSOLUTE_SHARE, report
     )
     conditions = Conditions(runtime=setting.runtime, threads=setting.threads, inputs=setting.inputs)
-    fresh = measure_fresh(models.files, conditions, options.budget_s * FRESH_SHARE)
-    with_decoding(fresh, suite, models.artifacts["candidate"], params)
+    least = least_processes(params.gate)
+    fresh = measure_fresh(models.files, conditions, options.budget_s * FRESH_SHARE, least)
+    fresh = with_decoding(fresh, suite, models, params, least)
     form = form_of(task.example_inputs(1, "test"))
     eager = {"reference": {"eager_latency_ms": measure_eager(suite, suite / "models/reference", form, conditions)}}
     pairs = {
@@ -110,23 +112,45 @@ def run(suite: Path) -> Benchmark:
     return benchmark
 
 
-def with_decoding(fresh: dict[str, Fresh], suite: Path, candidate: Artifact, params: Params) -> None:
-    """Add to a coded candidate's figures what it takes to decode it."""
-    if candidate.format == CODED:
-        decoding = measure_decoding(suite, candidate, params)
-        fresh["candidate"] = replace(fresh["candidate"], figures=decoded_figures(fresh["candidate"].figures, decoding))
+def least_processes(gate: GateParams) -> int:
+    """How many fresh processes each model has at least: as many as an interval needs where a rule asks for one."""
+    asked = any(rule.metric in OF_LOADING for rule in gate.rules.values())
+    return MOST_PROCESSES if asked else LEAST_WARM
 
 
-def measure_decoding(suite: Path, artifact: Artifact, params: Params) -> Measurement:
-    """What it takes to decode the candidate's file in a process that has the task's factory at hand [ms]."""
-    file, steps = suite / "models/candidate" / CODED_FILE, steps_taken(suite, params)
-    seconds = [decode_afresh(suite, file, artifact.normalize, steps, params, None) for _ in range(DECODINGS)]
-    return median_of(np.array(seconds) * 1e3, "ms")
+def with_decoding(fresh: dict[str, Fresh], suite: Path, models: Models, params: Params, times: int) -> dict[str, Fresh]:
+    """Add to the figures of every model that ships as a coded file what it takes to decode that."""
+    decodings = measure_decoding(suite, models, params, times) if models.coded else {}
+    return {
+        role: replace(found, figures=decoded_figures(found.figures, decodings[role])) if role in decodings else found
+        for role, found in fresh.items()
+    }
+
+
+def measure_decoding(suite: Path, models: Models, params: Params, times: int) -> dict[str, Measurement]:
+    """What it takes to decode each coded file in processes that have the task's factory at hand [ms], models in turn.
+
+    One that the code and steps of this commit cannot decode, as an earlier model's, has no figure, but the reason.
+    """
+    steps = steps_taken(suite, params)
+    seconds: dict[str, list[float]] = {role: [] for role in models.coded}
+    found: dict[str, Measurement] = {}
+    for role, file in chain.from_iterable(repeat(models.coded.items(), times)):
+        if role in found:
+            continue
+        normalize = models.artifacts[role].normalize
+        try:
+            seconds[role].append(decode_afresh(suite, file, normalize, steps, params, None))
+        except MeasurementError as error:
+            found[role] = absent("ms", f"this commit's code and steps do not decode its file: {error}: {MENDING}")
+    return {
+        role: median_of(np.array(taken) * 1e3, "ms") for role, taken in seconds.items() if role not in found
+    } | found
 
 
 def decoded_figures(figures: Figures, decoding: Measurement) -> Figures:
     """A coded file's figures: it is decoded before it is loaded, and how long that takes uncached nobody measured."""
-    cold = Measurement(value=None, unit="ms", samples=0, reason="a coded file is only timed with the file cached")
+    cold = absent("ms", "a coded file is only timed with the file cached")
     return {
         **figures,
         "decode_time_ms": decoding,

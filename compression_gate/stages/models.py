@@ -8,7 +8,7 @@ from pathlib import Path
 from compression_gate.errors import MetricsError
 from compression_gate.records.artifact import FILE_NAME, Artifact
 from compression_gate.records.params import Params
-from compression_gate.stages.artifacts import CODED, runtime_of
+from compression_gate.stages.artifacts import CODED, CODED_FILE, runtime_of
 from compression_gate.stages.decoding import decoded
 
 REFERENCES = Path(".compression_gate/references")
@@ -16,10 +16,14 @@ REFERENCES = Path(".compression_gate/references")
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """Artifacts by role, the file of each that the runtime loads, and why a role is not there."""
+    """Artifacts by role, the file of each that the runtime loads, and why a role is not there.
+
+    ``coded`` holds the coded file of each role that ships one.
+    """
 
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    coded: dict[str, Path] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
 
@@ -42,7 +46,9 @@ def open_models(suite: Path, params: Params) -> Models:
             )
         models.artifacts[role], models.files[role] = artifact, folder / file_name
     if models.artifacts["candidate"].format == CODED:
-        models.files["candidate"] = decoded(suite, models.artifacts["candidate"], suite / "models/candidate", params)
+        folder = suite / "models/candidate"
+        models.coded["candidate"] = folder / CODED_FILE
+        models.files["candidate"] = decoded(suite, models.artifacts["candidate"], folder, params)
     add_references(models, suite / REFERENCES, file_name)
     return models
 
@@ -59,6 +65,8 @@ def add_references(models: Models, references: Path, file_name: str) -> None:
             models.absent[role] = f"recorded for another runtime: it has {', '.join(artifact.files)}, not {file_name}"
             continue
         models.artifacts[role], models.files[role] = artifact, folder / file_name
+        if artifact.format == CODED:
+            models.coded[role] = folder / CODED_FILE
 
 
 def why_absent(folder: Path) -> str | None:

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from compression_gate.errors import ParamsError
+from compression_gate.records.history import History
 from compression_gate.records.verdict import Check
 from compression_gate.stages import gate
 
 BOTH = {"samples": 7, "low": 9.0, "high": 11.0, "value": 10.0}
 
 
-def judged(suite: Path, rule: dict, figure: dict) -> Check:
-    """The one check of a suite whose models all have ``figure``."""
+def judged(suite: Path, rule: dict, figure: dict, **others: dict) -> Check:
+    """The one check of a suite whose models all have ``figure``, but those that have another by their role."""
     params = suite / "params.yaml"
     values = yaml.safe_load(params.read_text())
     values["gate"]["rules"] = {"one": rule}
     params.write_text(yaml.safe_dump(values))
     path = suite / "reports/benchmark.json"
     found = json.loads(path.read_text())
-    for model in found["models"].values():
-        model["figures"][rule["metric"]] = {"unit": "unit", **figure}
+    for role, model in found["models"].items():
+        model["figures"][rule["metric"]] = {"unit": "unit", **others.get(role, figure)}
     path.write_text(json.dumps(found))
     (check,) = gate.run(suite).checks
     return check
@@ -60,6 +62,23 @@ def test_a_figure_without_bounds_or_value_never_passes(finished: Path, metric: s
     check = judged(finished, {"metric": metric, "max": 1e9, "level": "block"}, figure)
     assert check.status == "error", check
     assert figure.get("reason", "") in check.message
+
+
+def test_an_earlier_model_without_a_figure_is_no_fault_of_this_run(finished: Path) -> None:
+    """No run of this commit brings it: a person may accept the run as a baseline, as where one is lost."""
+    shutil.copytree(finished / "models/candidate", finished / ".compression_gate/references/baseline")
+    path = finished / "reports/benchmark.json"
+    found = json.loads(path.read_text())
+    found["models"]["baseline"] = {**found["models"]["candidate"], "figures": {}}
+    path.write_text(json.dumps(found))
+    History(recorded=True, baseline_commit="b" * 40).write(finished / gate.HISTORY)
+    rule = {"metric": "load_time_ms", "max_increase": "10%", "against": "baseline"}
+    gone = {"value": None, "samples": 0, "reason": "it cannot be decoded"}
+    check = judged(finished, rule, BOTH | {"confidence": 0.98}, baseline=gone)
+    assert (check.status, check.reason) == ("error", "not_comparable"), check
+    assert check.message.endswith("load_time_ms of baseline: it cannot be decoded"), check
+    check = judged(finished, rule, gone, baseline=BOTH | {"confidence": 0.98})
+    assert (check.status, check.reason) == ("error", "not_finite"), check
 
 
 def test_the_eager_figure_is_no_metric_that_a_rule_may_name(finished: Path) -> None:

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from compression_gate.errors import ParamsError
+from compression_gate.errors import MeasurementError, ParamsError
+from compression_gate.measurers.fresh import Fresh
 from compression_gate.pipeline import evidence
 from compression_gate.records.metric_table import METRICS
-from compression_gate.records.metrics import Benchmark
+from compression_gate.records.metrics import Benchmark, Measurement
 from compression_gate.records.params import read_params
 from compression_gate.stages import benchmark
-from compression_gate.stages.artifacts import exported_artifact
+from compression_gate.stages.artifacts import CODED, CODED_FILE, exported_artifact
+from compression_gate.stages.models import REFERENCES, open_models
 from compression_gate.tasks.task import open_task
 
 
@@ -95,3 +97,81 @@ def test_a_second_benchmark_adds_an_attempt_to_the_first(measured):
     assert evidence.attempts(suite.path) == {}
     with pytest.raises(ParamsError, match="--again: nothing to add to"):
         evidence.require_earlier(suite.path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "least"),
+    [("load_time_ms", 6), ("decode_time_ms", 6), ("first_call_ms", 6), ("latency_ms", 3), ("load_time_cold_ms", 3)],
+)
+def test_a_rule_on_loading_has_as_many_processes_as_its_interval_needs(suite, metric, least):
+    suite.edit("gate", {"rules": {"one": {"metric": metric, "max": 5}}})
+    assert benchmark.least_processes(read_params(suite.path).gate) == least
+
+
+@pytest.fixture
+def all_coded(suite):
+    """A suite whose candidate, baseline and release ship as coded files (that none can decode), and not its reference.
+
+    Loading took each model 10 ms, 9 to 12.
+    """
+    params = read_params(suite.path)
+    task = open_task(params, suite.path)
+    roles = {"reference": "models", "candidate": "models", "baseline": REFERENCES, "release": REFERENCES}
+    for role, place in roles.items():
+        folder = suite.path / place / role
+        folder.mkdir(parents=True)
+        model = task.build_model()
+        save_file(model.state_dict(), folder / "model.safetensors")
+        if role != "reference":
+            (folder / CODED_FILE).write_bytes(role.encode())
+        exported_artifact(model, task, params, folder, role=role)
+    load = Measurement(value=10.0, unit="ms", samples=6, low=9.0, high=12.0)
+    return suite, {role: Fresh(figures={"load_time_ms": load}, energy=None) for role in roles}
+
+
+@pytest.fixture
+def decoded_in(monkeypatch):
+    """Note which file each process was to decode, and say that it took one second more each time; a release fails."""
+    asked = []
+
+    def decode(suite, file, normalize, steps, params, exported):
+        assert exported is None
+        if file.read_bytes() == b"release":
+            raise MeasurementError("got a file of another model")
+        asked.append(file.read_bytes().decode())
+        return float(len(asked))
+
+    monkeypatch.setattr(benchmark, "decode_afresh", decode)
+    monkeypatch.setattr("compression_gate.stages.models.decoded", lambda suite, artifact, folder, params: folder)
+    return asked
+
+
+def test_every_model_that_ships_as_a_coded_file_is_decoded_in_turn(all_coded, decoded_in):
+    suite, loaded = all_coded
+    params = read_params(suite.path)
+    models = open_models(suite.path, params)
+    assert {role: artifact.format == CODED for role, artifact in models.artifacts.items()} == {
+        "reference": False, "candidate": True, "baseline": True, "release": True,
+    }  # fmt: skip
+    found = benchmark.with_decoding(loaded, suite.path, models, params, 6)
+    assert decoded_in == ["candidate", "baseline"] * 6
+    assert found["reference"] == loaded["reference"]
+    seconds = {"candidate": np.arange(1, 13, 2), "baseline": np.arange(2, 14, 2)}
+    for role, taken in seconds.items():
+        figures = found[role].figures
+        decoding, load = figures["decode_time_ms"], figures["load_time_ms"]
+        assert (decoding.value, decoding.low, decoding.high) == (
+            np.median(taken) * 1e3, taken[0] * 1e3, taken[-1] * 1e3,
+        )  # fmt: skip
+        assert (load.value, load.low, load.high) == (decoding.value + 10, decoding.low + 9, decoding.high + 12)
+        assert "coded file" in figures["load_time_cold_ms"].reason
+
+
+def test_a_coded_file_that_this_commit_cannot_decode_has_no_load_time_and_says_why(all_coded, decoded_in):
+    suite, loaded = all_coded
+    params = read_params(suite.path)
+    figures = benchmark.with_decoding(loaded, suite.path, open_models(suite.path, params), params, 3)["release"].figures
+    for name in ("decode_time_ms", "load_time_ms"):
+        assert (figures[name].value, figures[name].samples) == (None, 0)
+        assert "got a file of another model" in figures[name].reason
+        assert "record --accept" in figures[name].reason

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from compression_gate.cli import app
 from compression_gate.errors import CodecError, MeasurementError, ParamsError, StaleError
+from compression_gate.measurers.fresh import LEAST_WARM
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import Benchmark
 from compression_gate.records.params import read_params
@@ -61,11 +62,23 @@ def test_what_is_judged_comes_out_of_the_coded_file(coded):
 
     figures = benchmark.run(coded.path).models
     ours, other = figures["candidate"].figures, figures["reference"].figures
-    assert ours["decode_time_ms"].samples == benchmark.DECODINGS
+    assert ours["decode_time_ms"].samples == LEAST_WARM
     assert ours["load_time_ms"].value > ours["decode_time_ms"].value > 0
     assert "coded file" in ours["load_time_cold_ms"].reason
     assert "decode_time_ms" not in other
     assert Benchmark.read(coded.path / "reports/benchmark.json").models["candidate"].figures == ours
+
+    shutil.copytree(folder, coded.path / models.REFERENCES / "baseline")
+    params = read_params(coded.path)
+    found = benchmark.measure_decoding(coded.path, models.open_models(coded.path, params), params, 1)
+    assert [found[role].value > 0 for role in ("candidate", "baseline")] == [True, True]
+    coded.replace("CLASSES = 8, 3", "CLASSES = 8, 4")
+    (refused,) = benchmark.measure_decoding(
+        coded.path, models.Models(artifacts={"baseline": artifact}, coded={"baseline": folder / "model.cgz"}), params, 1
+    ).values()
+    assert refused.value is None
+    assert "got one of another" in refused.reason
+    coded.source.write_text(before, encoding="utf-8")
 
     (folder / "model.cgz").write_bytes(damaged((folder / "model.cgz").read_bytes()))
     with pytest.raises(StaleError, match=r"model\.cgz"):
