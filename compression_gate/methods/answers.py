@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from compression_gate import __version__
 from compression_gate.methods.base import Context
 from compression_gate.methods.features import captured, shaped
 from compression_gate.modules.surgery import state_digest
-from compression_gate.records.base import digest_of, replacing
+from compression_gate.records.base import digest_of, digest_of_file, replacing
 from compression_gate.tasks.calling import call, moved, named
+from compression_gate.tasks.sources import first_party_sources, follow, import_roots, module_files
 from compression_gate.tasks.task import Batch, Task, seed_everything
 from compression_gate.tasks.training import uses_bfloat16
 
@@ -48,9 +50,9 @@ class Unkept:
 def answering(teacher: nn.Module, layers: Sequence[str], context: Context, device: torch.device) -> Ask:
     """Return a function that gives the teacher's answers to a batch of the train split.
 
-    They are kept, in memory and in the suite's ``.compression_gate``, under a digest of the teacher and of the data;
-    those that are kept were given in float32, others are in the precision of ``train``. None are kept where inputs
-    differ from epoch to epoch or with the batch they are in, and the notes say so.
+    They are kept, in memory and in the suite's ``.compression_gate``, under a digest of the teacher and of the data,
+    with their code; those that are kept were given in float32, others are in the precision of ``train``. None are kept
+    where inputs differ from epoch to epoch or with the batch they are in, and the notes say so.
     """
     teacher = teacher.to(device)
 
@@ -89,8 +91,7 @@ def kept_answers(teacher: nn.Module, layers: Sequence[str], ask: Ask, context: C
         return Unkept(reason=f"they would take {numbers * 4 * count:,} bytes, more than {LARGEST_BYTES:,}")
     # Two readings under two seeds: a dataset that draws its augmentation itself gives two contents.
     content = content_digest(task, 0)
-    path = task.folder / FOLDER / f"answers-{digest_of([state_digest(teacher), str(teacher), *layers, content])[:16]}"
-    path = path.with_suffix(".safetensors")
+    path = task.folder / FOLDER / f"answers-{key_of(teacher, layers, content, task)}.safetensors"
     if path.exists():
         tensors = load_file(path)
         return Answers(outputs=tensors.pop(OUTPUT), features={name[1:]: value for name, value in tensors.items()})
@@ -105,6 +106,16 @@ def kept_answers(teacher: nn.Module, layers: Sequence[str], ask: Ask, context: C
     together = joined(rows)
     keep(together, path)
     return together
+
+
+def key_of(teacher: nn.Module, layers: Sequence[str], content: str, task: Task) -> str:
+    """Return what answers follow from, as a digest of 16 digits: weights, layers, data, and the code of all of them."""
+    roots = import_roots(task.folder)
+    sources = set(first_party_sources(task.params, task.folder))
+    for name in {type(module).__module__ for module in teacher.modules()}:
+        follow(module_files(name, roots), roots, sources)
+    digests = [digest_of_file(path) for path in sorted(sources)]
+    return digest_of([__version__, state_digest(teacher), str(teacher), *layers, content, digests])[:16]
 
 
 def joined(rows: Sequence[Answers]) -> Answers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
@@ -59,6 +61,34 @@ def test_another_teacher_has_other_answers(tiny):
     first = answering(suite.reference, [], suite.context(), CPU)(batch)
     second = answering(suite.factory, [], suite.context(), CPU)(batch)
     assert not torch.equal(first.outputs, second.outputs)
+    assert len(files(suite)) == 2
+
+
+def test_answers_of_code_that_was_edited_are_asked_for_anew(tiny):
+    suite = tiny("mlp")
+    answering(suite.reference, [], suite.context(), CPU)
+    source = suite.task.folder / f"{MODULE}.py"
+    source.write_text(f"{source.read_text(encoding='utf-8')}\n# Another forward.\n", encoding="utf-8")
+    answering(suite.reference, [], suite.context(), CPU)
+    assert len(files(suite)) == 2
+
+
+def test_code_of_a_teacher_that_the_task_does_not_name_counts(tiny):
+    suite = tiny("mlp")
+    source = suite.task.folder / "teacher_of_its_own.py"
+    source.write_text("from torch import nn\n\n\nclass Own(nn.Flatten):\n    pass\n", encoding="utf-8")
+    teacher = importlib.import_module("teacher_of_its_own").Own()
+    answering(teacher, [], suite.context(), CPU)
+    source.write_text(f"{source.read_text(encoding='utf-8')}    # Another forward.\n", encoding="utf-8")
+    answering(teacher, [], suite.context(), CPU)
+    assert len(files(suite)) == 2
+
+
+def test_answers_of_another_version_are_asked_for_anew(tiny, monkeypatch):
+    suite = tiny("mlp")
+    answering(suite.reference, [], suite.context(), CPU)
+    monkeypatch.setattr(answers, "__version__", "0.0.0")
+    answering(suite.reference, [], suite.context(), CPU)
     assert len(files(suite)) == 2
 
 
