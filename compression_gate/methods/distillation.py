@@ -19,6 +19,7 @@ from compression_gate.methods.features import (
     Pairs,
     captured,
     distance,
+    flat,
     layer_pairs,
     projected,
     projections,
@@ -313,4 +314,4 @@ def channels_of(teacher: nn.Module, pairs: Pairs, inputs: Any) -> list[int]:
     with captured(teacher, [pair[1] for pair in pairs]) as seen:
         outputs = call(teacher, inputs)
     found = shaped(teacher, seen)
-    return [found[pair[1]].shape[1] for pair in pairs] or [outputs.shape[1] if outputs.dim() > 1 else 1]
+    return [found[pair[1]].shape[1] for pair in pairs] or [flat(outputs).shape[1]]

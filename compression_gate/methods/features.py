@@ -175,7 +175,9 @@ def aligned(own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def flat(values: Tensor) -> Tensor:
-    """Average ``(N, C, …)`` over everything but examples and channels."""
+    """Average ``(N, C, …)`` over everything but examples and channels; ``(N,)`` is one channel."""
+    if values.dim() == 1:
+        return values[:, None]
     return values.flatten(2).mean(2) if values.dim() > 2 else values
 
 

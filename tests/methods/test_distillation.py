@@ -116,6 +116,16 @@ def test_distillation_works_on_regression(tiny, way):
     assert after < before
 
 
+def test_the_adversary_takes_one_number_an_example(tiny):
+    suite = tiny_regression(tiny)
+    flat = suite.task.params.model_copy(update={"model": "tiny_models_of_method_tests:one_number"})
+    suite = dataclasses.replace(suite, task=dataclasses.replace(suite.task, params=flat))
+    reference = suite.task.build_model()
+    context = dataclasses.replace(suite.context(), reference=reference)
+    Distillation(epochs=1, **WAYS["adversarial"]).apply(suite.task.build_model(), context)
+    assert len(context.notes.curves["discriminator"]) == 1
+
+
 @pytest.mark.parametrize("way", ["soft", "feature", "adversarial"])
 def test_the_teacher_alone_teaches_where_the_task_has_no_loss(tiny, way):
     suite = tiny_regression(tiny)

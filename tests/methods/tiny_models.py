@@ -211,3 +211,14 @@ def one_output(kind):
     model = MODELS[kind]()
     model.head = nn.Linear(model.head.in_features, 1)
     return model
+
+
+class OneNumber(Mlp):
+    """Answers ``(N,)``."""
+
+    def forward(self, inputs):
+        return super().forward(inputs)[:, 0]
+
+
+def one_number(kind):
+    return OneNumber()
