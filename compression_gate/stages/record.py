@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,16 @@ from compression_gate.pipeline.dvc import dvc, git_root, has_remote
 from compression_gate.pipeline.retrieval import CANDIDATE, md5_of_file, md5_of_folder
 from compression_gate.records.history import RunRecord
 from compression_gate.records.metrics import DataRecord
+from compression_gate.records.params import FILE_NAME as PARAMS_FILE
 from compression_gate.records.verdict import Check
+from compression_gate.records.waivers import FILE_NAME as WAIVERS_FILE
 from compression_gate.stages.check import Outcome, check
 
 log = logging.getLogger("compression_gate")
 LOCK, METRICS, DATA = Path("dvc.lock"), Path("reports/metrics.json"), Path("reports/data.json")
-# What a run writes itself. A repository that tracks some of it is not dirty for that.
 LOST = ("no_baseline", "not_comparable", "data_unreachable")
+EDITED = (PARAMS_FILE, FILE_NAME, WAIVERS_FILE)
+# What a run writes itself. A repository that tracks some of it is not dirty for that.
 DVC_FILES = (".dvc", ".dvcignore")  # which `run` sets up, and stages, where a repository has none
 WRITTEN = (LOCK.as_posix(), *(path for stage in DEFINITION.values() for path in outputs_of(stage)))
 
@@ -43,7 +47,8 @@ def run(suite: Path, *, push: bool, remote: str | None, release: str | None, acc
         accepted: why later commits shall be held against it although nothing was there to hold it against.
 
     Raises:
-        ParamsError: no git, changes that are not committed, no remote to push to, or a release that may not be.
+        ParamsError: no git, files or changes that are not committed, no remote to push to, or a release that may
+            not be.
         StaleError: the verdict does not speak of the files on disk.
         MetricsError: there is no verdict, or a record beside it is missing or damaged.
         HistoryError: the record cannot be written, the artifact or the record cannot be pushed.
@@ -73,10 +78,10 @@ def run(suite: Path, *, push: bool, remote: str | None, release: str | None, acc
 
 
 def clean_commit(suite: Path, root: Path, outcome: Outcome) -> str:
-    """The commit checked out, if the suite and its sources are as that commit has them.
+    """The commit checked out, if it holds the suite and its sources, as they are here.
 
     Raises:
-        ParamsError: they are not, or there is no commit.
+        ParamsError: it does not, or there is no commit.
     """
     commit = git.commit_of("HEAD", root)
     if commit is None:
@@ -94,7 +99,41 @@ def clean_commit(suite: Path, root: Path, outcome: Outcome) -> str:
             f"{root}: expected the files of commit {commit[:12]}, got changes in {', '.join(dirty)}: commit them, run "
             "again, then record"
         )
+    if absent := untracked([*EDITED, *sources], suite, top):
+        raise ParamsError(
+            f"{root}: expected the commit {commit[:12]} to hold what the run was made of, got none of "
+            f"{', '.join(absent)}: git add and commit them (what is large: dvc add), then record"
+        )
     return commit
+
+
+def untracked(names: Iterable[str], suite: Path, top: Path) -> list[str]:
+    """Those of a suite's files that neither git holds nor DVC, as seen from the repository's root."""
+    tracked = {top / name for name in git.output(["ls-files", "-z"], top).split("\0") if name}
+    # Not resolved: DVC may have put a link into its cache there.
+    paths = [Path(os.path.normpath(suite.resolve() / name)) for name in names if (suite / name).exists()]
+    kept = {keeper for path in paths for keeper in keepers(path, top)}
+    # A folder is tracked where it is a submodule.
+    return sorted(path.relative_to(top).as_posix() for path in kept if tracked.isdisjoint((path, *path.parents)))
+
+
+def keepers(path: Path, top: Path) -> list[Path]:
+    """What git has to hold for a file: it, or the `.dvc` file by which DVC does; nothing for what a pipeline makes."""
+    if not path.is_relative_to(top):
+        return []
+    folders = [folder for folder in path.parents if folder.is_relative_to(top)]
+    places = [path, *folders[:-1]]
+    if files := [pointer for place in places if (pointer := place.with_name(f"{place.name}.dvc")).is_file()]:
+        return files[:1]
+    locks = [(folder, read_values(folder / LOCK)) for folder in folders if (folder / LOCK).is_file()]
+    made = {folder / name for folder, lock in locks for name in outs_of(lock)}
+    return [] if made.intersection(places) else [path]
+
+
+def outs_of(lock: dict[str, Any]) -> dict[str, str | None]:
+    """Path and md5 of everything that the stages of a `dvc.lock` make."""
+    outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
+    return {out.get("path"): out.get("md5") for out in outs}
 
 
 def suites_of(suite: Path, changed: Sequence[str], top: Path) -> set[Path]:
@@ -191,8 +230,7 @@ def what_was_judged(suite: Path, digest: str | None) -> dict[str, Any]:
         StaleError: `dvc.lock` is of other files.
     """
     lock = read_values(suite / LOCK)
-    outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
-    locked = {out.get("path"): out.get("md5") for out in outs}
+    locked = outs_of(lock)
     candidate = (suite / CANDIDATE).is_dir()
     found = {METRICS: md5_of_file(suite / METRICS)} if (suite / METRICS).is_file() else {}
     found |= {CANDIDATE: md5_of_folder(suite / CANDIDATE)} if candidate else {}

@@ -15,6 +15,7 @@ from compression_gate.errors import HistoryError, MetricsError, ParamsError, Sta
 from compression_gate.history import store
 from compression_gate.history.store import REF
 from compression_gate.pipeline.retrieval import md5_of_file, md5_of_folder
+from compression_gate.records.base import digest_of_file
 from compression_gate.records.params import read_params
 from compression_gate.stages import gate, record
 
@@ -139,6 +140,56 @@ def test_changes_that_are_not_committed_are_refused(shop):
     (shop.suite / "notes.txt").write_text("edited")
     with pytest.raises(ParamsError, match=r"got changes in notes\.txt: commit them"):
         record.run(shop.suite, **LOCAL)
+
+
+def with_source(shop: Shop, name: str) -> Path:
+    """Write a source of the user's, and judge a run that read it."""
+    path = shop.suite / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("w = 1\n")
+    (shop.suite / ".compression_gate/sources.json").write_text(json.dumps({name: digest_of_file(path)}))
+    judged(shop)
+    return path
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", "waivers.yaml", "shop.py"])
+def test_what_the_commit_does_not_hold_is_not_recorded_under_it(shop, name):
+    """Whoever checks that commit out could not make the run again."""
+    for ours, text in (("dvc.yaml", "stages: {}\n"), ("waivers.yaml", "[]\n")):
+        (shop.suite / ours).write_text(text)
+    with_source(shop, "shop.py")
+    shop.git("add", ".")
+    shop.git("rm", "-q", "--cached", name)
+    shop.git("commit", "-q", "-m", "not all of it")
+    with pytest.raises(ParamsError, match=rf"commit \w+ to hold .* got none of {name}: "):
+        record.run(shop.suite, **LOCAL)
+    shop.git("add", name)
+    shop.git("commit", "-q", "-m", "all of it")
+    assert record.run(shop.suite, **LOCAL).commit == shop.git("rev-parse", "HEAD")
+
+
+def test_ignored_source_counts_as_held_where_dvc_holds_it(shop):
+    with_source(shop, "data/weights.bin")
+    with (shop.suite / ".gitignore").open("a") as file:
+        file.write("data/\n")
+    shop.git("add", ".gitignore", "params.yaml")
+    shop.git("commit", "-q", "-m", "weights")
+    with pytest.raises(ParamsError, match=r"got none of data/weights\.bin: .*dvc add"):
+        record.run(shop.suite, **LOCAL)
+    (shop.suite / "data.dvc").write_text("outs: []\n")
+    with pytest.raises(ParamsError, match=r"got none of data\.dvc: "):
+        record.run(shop.suite, **LOCAL)
+    shop.git("add", "data.dvc")
+    shop.git("commit", "-q", "-m", "dvc add")
+    record.run(shop.suite, **LOCAL)
+
+
+def test_source_that_a_pipeline_makes_is_none_of_the_commits(shop):
+    with_source(shop, "weights.bin")
+    lock = yaml.safe_load((shop.suite / "dvc.lock").read_text())
+    lock["stages"]["download"] = {"cmd": "curl", "outs": [{"path": "weights.bin", "md5": "0"}]}
+    (shop.suite / "dvc.lock").write_text(yaml.safe_dump(lock))
+    record.run(shop.suite, **LOCAL)
 
 
 def test_what_a_suite_in_a_folder_of_this_one_wrote_is_no_change_of_ours(shop):
