@@ -17,6 +17,7 @@ from compression_gate.records.metrics import PairedTiming
 from compression_gate.records.rules import Rule
 
 MOST = 1e6  # a ratio of times that no rule reaches
+OWN_END = 0.025  # how often an end of a recorded figure's own interval may be wrong: they are taken at 95 %
 MOST_EXAMPLES = 10**9  # a figure so near its limit that it takes more is on it: no number is of any help
 SHARES = ("accuracy", "agreement", "flips")
 CLASSWISE = ("precision", "recall", "f1")
@@ -31,7 +32,8 @@ class Estimate:
     Args:
         discordance: share of examples on which the two models differ in being right; None where there are no pairs.
         fewest: how many examples this kind of evidence takes to say anything.
-        alpha: how often each end of the interval may be wrong; answer: what a sequential test says, where one was made.
+        alpha: how often each end of the interval may be wrong, None where nobody knows.
+        answer: what a sequential test says, where one was made.
         tail: (limit, sign) -> p-value that the true change (or figure) is not beyond the limit: not over it for sign 1,
             not under it for -1. None where the evidence has none.
     """
@@ -43,7 +45,7 @@ class Estimate:
     n: int | None = None
     fewest: int = 1
     discordance: float | None = None
-    alpha: float = 0.05
+    alpha: float | None = 0.05
     answer: timing_test.Status | None = None
     tail: Tail | None = None
     note: str = ""
@@ -333,11 +335,20 @@ def limit_on_ratio(rule: Rule, base: float) -> float:
 
 
 def of_spreads(observed: Any, compared_to: Any | None) -> Estimate:
-    """A figure that was not timed in pairs: the ends of its own spread, where it has one."""
+    """A figure that was not timed in pairs: the ends of its own spread, where it has one.
+
+    Each end of a difference may be wrong where an end of either figure is.
+    """
     low, high = ends_of(observed)
+    ranges = "range" in (observed.spread, *([compared_to.spread] if compared_to else []))
     if compared_to is None:
         return Estimate(
-            observed=observed.value, compared_to=None, interval=(low, high), statistical=high > low, n=observed.samples
+            observed=observed.value,
+            compared_to=None,
+            interval=(low, high),
+            statistical=high > low,
+            n=observed.samples,
+            alpha=None if ranges else OWN_END,
         )
     other_low, other_high = ends_of(compared_to)
     return Estimate(
@@ -346,6 +357,7 @@ def of_spreads(observed: Any, compared_to: Any | None) -> Estimate:
         interval=(low - other_high, high - other_low),
         statistical=True,
         n=min(observed.samples, compared_to.samples),
+        alpha=None if ranges else 2 * OWN_END,
         note="not paired: both figures' own spreads count",
     )
 
@@ -357,7 +369,7 @@ def ends_of(figure: Any) -> tuple[float, float]:
 
 def power_of(estimate: Estimate, bound: Bound) -> float | None:
     """P(pass | no drop) of a paired proportion; None for other evidence."""
-    if estimate.discordance is None or estimate.n is None or not bound.is_change:
+    if estimate.discordance is None or estimate.n is None or estimate.alpha is None or not bound.is_change:
         return None
     return power.power_of_pass(estimate.discordance, estimate.n, bound.margin, estimate.alpha)
 
@@ -367,7 +379,7 @@ def minimum_detectable_of(estimate: Estimate, bound: Bound) -> float | None:
 
     For an absolute limit: the figure that would have.
     """
-    if not estimate.statistical:
+    if not estimate.statistical or estimate.alpha is None:
         return None
     if estimate.discordance is not None and estimate.n and bound.is_change:
         return power.minimum_detectable(estimate.discordance, estimate.n, bound.margin, estimate.alpha)
@@ -383,6 +395,7 @@ def ways_out(estimate: Estimate, bound: Bound) -> tuple[int | None, float]:
     """How many examples (None: no number), or which margin, would give the check enough power."""
     assert estimate.discordance is not None  # only asked where power_of() answered
     assert estimate.n is not None
+    assert estimate.alpha is not None
     needed = power.examples_needed(estimate.discordance, bound.margin, estimate.alpha) if bound.margin else None
     return needed, power.margin_needed(estimate.discordance, estimate.n, estimate.alpha)
 
@@ -391,7 +404,9 @@ def settling(estimate: Estimate, bound: Bound) -> int | None:
     """How many examples would settle an undecided check if the figures stay what they are; None: no number."""
     value = estimate.change if bound.is_change else estimate.observed
     distance = abs(bound.headroom(value))
-    if not estimate.statistical or not estimate.n or not distance or not all(map(math.isfinite, estimate.interval)):
+    if not estimate.statistical or estimate.alpha is None or not estimate.n or not distance:
+        return None
+    if not all(map(math.isfinite, estimate.interval)):
         return None
     half = (estimate.interval[1] - estimate.interval[0]) / 2
     reach = half * (1 + proportions.upper_quantile(1 - power.DETECTED) / proportions.upper_quantile(estimate.alpha))

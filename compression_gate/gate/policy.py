@@ -123,8 +123,9 @@ def proven_broken(checks: Sequence[Check], policy: str) -> set[int]:
     """Which checks prove that their limit is broken.
 
     In a pull request any alarm blocks, so that the chance of any false one is held: all blocking qualities are one
-    family (Holm), each blocking time has its share of 1 %, and slices that only warn may be wrong in 10 % (Benjamini
-    and Hochberg). A release needs every limit proven, which many checks make harder and not easier: each stands alone.
+    family (Holm), each blocking time in pairs has its share of 1 %, and slices that only warn may be wrong in 10 %
+    (Benjamini and Hochberg). A release needs every limit proven, which many checks make harder and not easier: each
+    stands alone. What has no p-value stays as it was judged.
     """
     asked = [number for number, check in enumerate(checks) if is_open(check)]
     if policy != "pull_request":
@@ -255,8 +256,10 @@ def described(policy: str, table: Mapping[str, tuple[str, ...]], overrides: Mapp
 def families(checks: Sequence[Check], policy: str) -> tuple[str, ...]:
     """How the number of checks was corrected for, in words."""
     asked = [check for check in checks if is_open(check)]
+    alone = sum(is_unpaired_time(check) for check in checks)
+    own = (f"blocking times without pairs: {alone}; each by its own intervals of 95 %, uncorrected",) if alone else ()
     if policy != "pull_request":
-        return (f"{len(asked)} statistical checks, each at its full level",) if asked else ()
+        return (*((f"{len(asked)} statistical checks, each at its full level",) if asked else ()), *own)
     counts = {name: sum(family_of(check) == name for check in asked) for name in ("holm", "times", "slices")}
     words = {
         "holm": "blocking quality checks: {}; any false alarm at most {} in all (Holm)",
@@ -264,7 +267,12 @@ def families(checks: Sequence[Check], policy: str) -> tuple[str, ...]:
         "slices": "slices that warn: {}; at most 10 % of the alarms false (Benjamini–Hochberg)",
     }
     alpha = min((check.alpha or 0.0 for check in asked if family_of(check) == "holm"), default=0.0)
-    return tuple(words[name].format(count, f"{alpha:.3g}") for name, count in counts.items() if count)
+    return (*(words[name].format(count, f"{alpha:.3g}") for name, count in counts.items() if count), *own)
+
+
+def is_unpaired_time(check: Check) -> bool:
+    """Whether a blocking time was judged by its own interval, which leaves no p-value to correct."""
+    return family_of(check) == "times" and check.p_value is None and check.alpha is not None
 
 
 def table_of(policy: str, overrides: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -325,3 +325,13 @@ def test_each_blocking_time_is_decided_at_its_share() -> None:
     beside = [Rule(metric="accuracy", min=0.5), Rule(metric="latency_ms", max=9, level="warn")]
     assert alpha_of_times([*times, *beside]) == pytest.approx(0.01 / 3)
     assert alpha_of_times(beside) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_blocking_times_without_pairs_are_counted_and_said_to_be_uncorrected(policy: str) -> None:
+    paired = asked(QUIET, metric="latency_ms", alpha=0.005)
+    own = [Check(rule=name, metric=name, status="pass", alpha=0.025) for name in ("load_time_ms", "first_call_ms")]
+    lost = Check(rule="lost", metric="load_time_ms", status="error", reason="missing_metric")
+    applied = decide([paired, *own, lost], policy).applied
+    assert "blocking times without pairs: 2; each by its own intervals of 95 %, uncorrected" in applied
+    assert not any("without pairs" in line for line in decide([paired, lost], policy).applied)

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from compression_gate.errors import ParamsError
+from compression_gate.gate.intervals import OWN_END
+from compression_gate.measurers.order_statistics import CONFIDENCE
 from compression_gate.records.history import History
 from compression_gate.records.verdict import Check
 from compression_gate.stages import gate
@@ -46,6 +48,27 @@ def test_a_resource_is_judged_by_its_range_and_warns(finished: Path, metric: str
 def test_a_load_time_is_judged_by_its_interval_and_blocks(finished: Path, metric: str) -> None:
     check = judged(finished, {"metric": metric, "max": 12}, BOTH | {"confidence": 0.984375})
     assert (check.status, check.level) == ("pass", "block"), check
+
+
+SURE = [  # rule, figure, how often each end may be wrong
+    ({"metric": "load_time_ms", "max": 12}, BOTH | {"confidence": 0.984375}, 0.025),
+    ({"metric": "load_time_ms", "max_increase": "90%"}, BOTH | {"confidence": 0.984375}, 0.05),
+    ({"metric": "peak_memory_bytes", "max": 12}, BOTH | {"spread": "range"}, None),
+    ({"metric": "peak_memory_bytes", "max_increase": "90%"}, BOTH | {"spread": "range"}, None),
+]
+
+
+@pytest.mark.parametrize(("rule", "figure", "alpha"), SURE)
+def test_an_end_of_a_spread_says_how_often_it_may_be_wrong(finished: Path, rule: dict, figure: dict, alpha) -> None:
+    """A difference has the errors of both figures; the smallest and the largest of a few promise nothing."""
+    check = judged(finished, rule, figure)
+    assert check.alpha == (pytest.approx(alpha) if alpha else None)
+    assert check.interval is not None
+    assert (check.minimum_detectable is None) == (alpha is None)
+
+
+def test_the_ends_of_a_spread_are_as_sure_as_they_were_taken() -> None:
+    assert pytest.approx((1 - CONFIDENCE) / 2) == OWN_END
 
 
 UNKNOWN = [
