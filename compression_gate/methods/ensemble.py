@@ -20,6 +20,7 @@ from compression_gate.methods import chain
 from compression_gate.methods.base import Context, Effect, Method, Notes
 from compression_gate.methods.distillation import Distillation
 from compression_gate.methods.options import not_one_of, refuse
+from compression_gate.methods.renorming import renormed
 from compression_gate.methods.teachers import beside, note_layers, note_training
 from compression_gate.modules.finished_steps import FinishedParts
 from compression_gate.modules.fused import Average, Fused
@@ -221,7 +222,8 @@ class Ensemble:
         for number, method in enumerate(self.methods[index]):
             log.info("ensemble: member %d, step %d: %s", index, number, chain.name_of(method))
             own = dataclasses.replace(context, checkpoint=beside(context.checkpoint, str(number)))
-            current = method.apply(current, own).eval()
+            before, current = current, method.apply(current, own).eval()
+            renormed(current, before, context.task, context.train.seed)
         return current
 
 

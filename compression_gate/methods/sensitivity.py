@@ -24,12 +24,12 @@ from torch import nn
 
 from compression_gate import __version__
 from compression_gate.errors import CompressionError, MeasurementError, MetricsError
-from compression_gate.measurers.cost import Costs, costs_of, stored_bytes, weights_of
+from compression_gate.measurers.cost import Costs, costs_of, stored_bytes
 from compression_gate.measurers.quality import Answers, TorchSession, metrics_of, outcomes_of, predict
 from compression_gate.methods.answers import feed
 from compression_gate.methods.base import Context, Method, Notes
 from compression_gate.methods.chain import method_of, name_of
-from compression_gate.modules.norms import norms_of, reestimate
+from compression_gate.methods.renorming import renormed
 from compression_gate.modules.surgery import WEIGHTED, state_digest
 from compression_gate.records.base import digest_of, digest_of_file, finite
 from compression_gate.records.metric_table import direction
@@ -222,17 +222,11 @@ class Asked:
         try:
             alone: Method = dataclasses.replace(method, ignore=tuple(sorted({*method.ignore, *others})))
             changed = alone.apply(self.model, context).eval()
-            renormed(changed, context)
+            renormed(changed, self.model, context.task, context.train.seed)
             after = figures_of(changed, self.task)
         except (CompressionError, MeasurementError) as error:
             return row.model_copy(update={"reason": str(error)})
         return row.model_copy(update=differences(self.before, after))
-
-
-def renormed(changed: nn.Module, context: Context) -> None:
-    """Take norms anew as the chain does, in place; not where activation ranges were calibrated with them."""
-    if norms_of(changed) and all(weight.is_floating_point() for weight in weights_of(changed)):
-        reestimate(changed, context.task, seed=context.train.seed)
 
 
 def differences(before: Figures, after: Figures) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from compression_gate import __version__
@@ -22,9 +21,10 @@ from compression_gate.measurers.cost import Costs, costs_of, weights_of
 from compression_gate.measurers.quality import validation_quality
 from compression_gate.methods.base import Context, Method, Notes
 from compression_gate.methods.chain import factory_of, name_of, recipe_of
+from compression_gate.methods.renorming import ALIKE, outputs_distance, renormed
 from compression_gate.modules.checkpoints import build_reference, load_reference
 from compression_gate.modules.finished_steps import FinishedSteps
-from compression_gate.modules.norms import Reestimation, norms_of, reestimate
+from compression_gate.modules.norms import Reestimation
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 from compression_gate.pipeline.state import source_digests
@@ -34,13 +34,11 @@ from compression_gate.records.metrics import CurvePoint, DataRecord, StepRecord
 from compression_gate.records.params import Params
 from compression_gate.stages.artifacts import CODED, CODED_FILE, exported_artifact, listed_artifact, runtime_of
 from compression_gate.stages.decoding import decode_afresh
-from compression_gate.tasks.calling import Inputs, call
 from compression_gate.tasks.task import Task, open_task
 from compression_gate.tasks.training import Epoch
 
 log = logging.getLogger("compression_gate")
 CHECKPOINTS = Path(".compression_gate/checkpoints")
-RELOAD_TOLERANCE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -224,26 +222,6 @@ def data_digest(suite: Path) -> str | None:
     return DataRecord.read(path).digest if path.exists() else None
 
 
-def renormed(model: nn.Module, before: nn.Module, task: Task, seed: int) -> Reestimation:
-    """Take the statistics of the norms anew, in place, if a step changed what they see.
-
-    Not where weights are integers: activation ranges were calibrated with the statistics as they were.
-    """
-    integers = any(not weight.is_floating_point() for weight in weights_of(model))
-    if integers or not norms_of(model):
-        return Reestimation()
-    if outputs_distance(model, before, task.example_inputs(8)) <= RELOAD_TOLERANCE:
-        return Reestimation()
-    return reestimate(model, task, seed=seed)
-
-
-@torch.no_grad()
-def outputs_distance(model: nn.Module, other: nn.Module, inputs: Inputs) -> float:
-    """Return the largest difference of two models' outputs, against 1 or the largest output if that is more."""
-    expected, got = call(other, inputs), call(model, inputs)
-    return float((expected - got).abs().max()) / max(1.0, float(expected.abs().max()))
-
-
 def has_effect(step: Method, before: Measured, after: Measured) -> bool:
     """Whether the step changed what its method claims to change."""
     match step.effect:
@@ -314,7 +292,7 @@ def reloaded(model: nn.Module, factory: nn.Module, task: Task, folder: Path) -> 
     """Rebuild the model from its files and make sure that it answers as the one in memory did."""
     again = load_model(factory, folder).eval()
     distance = outputs_distance(again, model, task.example_inputs(8))
-    if not distance <= RELOAD_TOLERANCE:
+    if not distance <= ALIKE:
         raise CompressionError(
             f"{folder.name}: expected the saved model to answer as the one in memory, got outputs {distance:.3g} "
             "apart: a method left state that structure.json does not hold"

