@@ -254,6 +254,8 @@ def verdict_fault(outcome: Outcome) -> str | None:
 class ShippedModel:
     """A model as it ships: the exported file, loaded by the runtime of ``compress.runtime`` as `evaluate` loads it.
 
+    Of a coded candidate it is the file that comes out of ``model.cgz``.
+
     Call it with inputs as the data set gives them (a normalisation that was trained in is in the file), in a batch: an
     array or tensor ``(N, …)``, a tuple of them, or a dict by the model's own names. It returns an array ``(N, …)``,
     float32. ``artifact`` holds its bytes, digest and counts, ``path`` is the file.
@@ -301,6 +303,10 @@ def shipped(config: pytest.Config, role: str) -> ShippedModel:
         runtime = registry.load("runtimes", params.compress.runtime, RUNTIMES)()
         artifact = Artifact.open(folder)
         path = folder / runtime.file_name
+        if artifact.format == "coded":
+            from compression_gate.stages.decoding import decoded
+
+            path = decoded(suite, artifact, folder, params)
         return ShippedModel(runtime.load(path, params.benchmark.threads), artifact, path)
     except CompressionGateError as error:
         pytest.fail(f"{role}_model: {error}", pytrace=False)

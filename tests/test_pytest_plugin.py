@@ -11,7 +11,7 @@ import pytest
 from finished_run import finished
 
 from compression_gate.records.artifact import Artifact, digest_of_files, entries
-from compression_gate.stages import gate
+from compression_gate.stages import compress, gate, prepare, train
 
 __all__ = ["finished"]
 
@@ -61,6 +61,15 @@ def test_tensors_are_taken(candidate_model):
         def cpu(self):
             return np.ones((1, 4), dtype=np.float32)
     assert (candidate_model((Tensor(),)) == -1).all()
+"""
+CODED_TEST = """\
+import numpy as np
+
+def test_it_is_decoded(candidate_model, reference_model):
+    assert candidate_model.artifact.shipped == ("model.cgz",)
+    assert ".compression_gate/decoded/" in candidate_model.path.as_posix()
+    assert candidate_model(np.zeros((2, 1, 8, 8), dtype=np.float32)).shape == (2, 3)
+    assert reference_model.path.parent.name == "reference"
 """
 MODULES = """\
 import sys
@@ -300,6 +309,16 @@ def test_models_are_fixtures_that_answer_a_batch(finished):
     done = pytest_in(finished, "--compression-gate", "--deselect=compression-gate")
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout
+
+
+def test_coded_candidate_is_what_comes_out_of_the_file_that_ships(suite):
+    suite.edit("compress", {"format": "coded", "steps": [{"method": "magnitude_pruning", "sparsity": 0.7}]})
+    for stage in (prepare, train, compress):
+        stage.run(suite.path)
+    (suite.path / "test_shop.py").write_text(CODED_TEST)
+    done = pytest_in(suite.path, "--compression-gate", "--deselect=compression-gate")
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
 
 
 def test_model_that_cannot_be_loaded_fails_its_tests_with_the_reason(finished):
