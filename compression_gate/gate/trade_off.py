@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from compression_gate.gate.evidence import ESTIMATORS
 from compression_gate.gate.facts import Facts, Question
-from compression_gate.records.metric_table import direction, kind_of
-from compression_gate.records.rules import Rule
+from compression_gate.records.metric_table import kind_of
+from compression_gate.records.rules import Rule, direction_by
 from compression_gate.records.verdict import Axis, Point, TradeOff
 
 COSTS = ("size_bytes", "latency_ms")
@@ -27,16 +27,24 @@ def trade_off(facts: Facts) -> TradeOff | None:
 
 
 def axes_of(facts: Facts) -> list[str]:
-    """The first quality that was measured, bytes, and latency."""
+    """The first quality that was measured and has a direction, bytes, and latency."""
     models = facts.evaluation.models if facts.evaluation else {}
     measured = models["candidate"].metrics if "candidate" in models else {}
-    quality = next((name for name in facts.params.metrics or measured if name in measured), None)
+    named = [name for name in facts.params.metrics or measured if name in measured]
+    quality = next((name for name in named if direction_of(name, facts)), None)
     return [*([quality] if quality else []), *COSTS]
+
+
+def direction_of(metric: str, facts: Facts) -> int:
+    """1 where more is better, -1 where less is; 0 for a custom score that no rule limits, or two from either side."""
+    rules = facts.params.gate.rules.values()
+    return direction_by(metric, [rule.form for rule in rules if rule.metric == metric]) or 0
 
 
 def axis_of(metric: str, against: str, facts: Facts) -> Axis | None:
     """One axis, or None where it cannot be compared; the checks say why."""
-    form = "max_drop" if direction(metric) > 0 else "max_increase"
+    up = direction_of(metric, facts)
+    form = "max_drop" if up > 0 else "max_increase"
     rule = Rule.model_validate({"metric": metric, "against": against, form: 0.0})
     question = Question(name="trade_off", rule=rule, slice=None, against=against)
     try:
@@ -46,7 +54,6 @@ def axis_of(metric: str, against: str, facts: Facts) -> Axis | None:
             return None
     except Exception:  # noqa: BLE001  # what cannot be compared is no axis; damaged records are the checks' affair
         return None
-    up = direction(metric)
     outcome = "same" if low <= 0 <= high else "better" if up * estimate.change > 0 else "worse"
     return Axis.model_validate(
         {"metric": metric, "observed": estimate.observed, "compared_to": estimate.compared_to, "outcome": outcome}
@@ -65,20 +72,21 @@ def points_of(axes: Sequence[Axis], facts: Facts) -> list[Point]:
     """Every model that has a figure on each axis, and whether no other is as good everywhere and better somewhere."""
     names = [axis.metric for axis in axes]
     found = {role: figures_of(role, names, facts) for role in ROLES}
+    up = {name: direction_of(name, facts) for name in names}
     whole = {role: figures for role, figures in found.items() if len(figures) == len(names)}
     return [
         Point(
             role=role,
             figures=figures,
-            on_front=not any(beats(other, figures) for name, other in whole.items() if name != role),
+            on_front=not any(beats(other, figures, up) for name, other in whole.items() if name != role),
         )
         for role, figures in whole.items()
     ]
 
 
-def beats(one: dict[str, float], other: dict[str, float]) -> bool:
-    """Whether one model is as good on every axis and better on one."""
-    gains = [(one[name] - other[name]) * direction(name) for name in one]
+def beats(one: Mapping[str, float], other: Mapping[str, float], up: Mapping[str, int]) -> bool:
+    """Whether one model is as good on every axis and better on one; ``up``: 1 where more is better, -1 where less."""
+    gains = [(one[name] - other[name]) * up[name] for name in one]
     return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
 

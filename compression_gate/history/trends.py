@@ -7,8 +7,9 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 
 from compression_gate.records.history import RunRecord
-from compression_gate.records.metric_table import METRICS, direction
+from compression_gate.records.metric_table import METRICS
 from compression_gate.records.review import Change, Drift, ReviewedRun, Trend
+from compression_gate.records.rules import direction_by
 
 OF_A_MACHINE = ("timed", "noisy_resource")
 WORST = ("error", "fail", "undecided", "waived", "pass")
@@ -55,15 +56,30 @@ def rules_of(record: RunRecord) -> dict[str, str]:
     return found
 
 
-def trends_of(runs: Sequence[ReviewedRun]) -> list[Trend]:
-    """One row for each metric that any run has, in the order in which they appear."""
-    return [trend_of(metric, runs) for metric in dict.fromkeys(name for run in runs for name in run.figures)]
+def trends_of(runs: Sequence[ReviewedRun], records: Sequence[RunRecord]) -> list[Trend]:
+    """One row for each metric that any run has, in the order in which they appear. ``records``: of the same runs."""
+    metrics = dict.fromkeys(name for run in runs for name in run.figures)
+    return [trend_of(metric, runs, direction_by(metric, forms_of(metric, records))) for metric in metrics]
 
 
-def trend_of(metric: str, runs: Sequence[ReviewedRun]) -> Trend:
-    """What one metric did, and which commit made it worse by most."""
+def forms_of(metric: str, records: Sequence[RunRecord]) -> list[str]:
+    """The forms of the limits on a metric, of the newest run that has any."""
+    found = (
+        [check.limit.partition(" ")[0] for check in record.verdict.checks if check.metric == metric and check.limit]
+        for record in reversed(records)
+        if record.verdict
+    )
+    return next((forms for forms in found if forms), [])
+
+
+def trend_of(metric: str, runs: Sequence[ReviewedRun], direction: int | None) -> Trend:
+    """What one metric did, and which commit made it worse by most.
+
+    Args:
+        direction: 1 where more is better, -1 where less is; None: nothing is worse where nobody knows.
+    """
     known = [(run, value) for run in runs if (value := run.figures.get(metric)) is not None]
-    sign = -direction(metric)
+    sign = -(direction or 0)
     steps = [
         (sign * (new - old), later.commit)
         for (earlier, old), (later, new) in itertools.pairwise(known)
@@ -72,7 +88,7 @@ def trend_of(metric: str, runs: Sequence[ReviewedRun]) -> Trend:
     worst = max(steps, default=(0.0, None))
     return Trend(
         metric=metric,
-        better="higher" if direction(metric) > 0 else "lower",
+        better=None if direction is None else "higher" if direction > 0 else "lower",
         values=tuple(run.figures.get(metric) for run in runs),
         first=known[0][1] if known else None,
         last=known[-1][1] if known else None,

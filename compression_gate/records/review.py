@@ -36,6 +36,7 @@ class Trend(Record):
     """One metric of the candidate over the runs.
 
     Args:
+        better: None for a custom score that no rule limits.
         values: oldest first, None where a run has no figure.
         first, last: the first and the last figure that are there.
         worst_step: the largest step in the bad direction between runs that compare; None where there was none.
@@ -44,7 +45,7 @@ class Trend(Record):
     """
 
     metric: str
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower"] | None
     values: tuple[float | None, ...]
     first: float | None
     last: float | None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from compression_gate.records.metric_table import METRICS, QUALITY, kind_of
+from compression_gate.records.metric_table import METRICS, QUALITY, direction, kind_of
 from compression_gate.records.section import Section
 from compression_gate.registry import unknown
 
@@ -104,6 +104,18 @@ def rule_problems(name: str, rule: Rule, kind: str) -> list[tuple[tuple[str, ...
     if not change and limit.relative:
         problems.append(((form,), f"an absolute limit is in the metric's own unit: expected a number, got {limit}"))
     return problems
+
+
+def direction_by(metric: str, forms: Iterable[str]) -> Literal[1, -1] | None:
+    """1 where more of a metric is better, -1 where less is; None for a custom score whose rules do not say.
+
+    Args:
+        forms: of the limits that are put on it.
+    """
+    if metric in METRICS:
+        return direction(metric)
+    better: set[Literal[1, -1]] = {-1 if form in ("max", "max_increase") else 1 for form in forms}
+    return better.pop() if len(better) == 1 else None
 
 
 def quality_levels(rules: Mapping[str, Rule]) -> set[str]:

@@ -45,7 +45,7 @@ def run(suite: Path, *, since: str | None = None, output: Path | None = None) ->
         since=begin,
         head=head,
         runs=tuple(shown),
-        trends=tuple(trends_of(shown)),
+        trends=tuple(trends_of(shown, records)),
         changes=tuple(changes_of(records)),
         release=released.release if released else None,
         drift=tuple(drift_of(earlier[0], earlier[-1])) if released and records else (),

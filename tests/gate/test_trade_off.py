@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from compression_gate.gate.trade_off import beats, outcome_of, trade_off
-from compression_gate.records.metric_table import direction
+from compression_gate.records.metrics import Value
 from compression_gate.records.params import read_params
+from compression_gate.records.rules import Rule
 from compression_gate.records.verdict import Axis, TradeOff
 from compression_gate.selftest import finished_run
 from compression_gate.stages import gate
@@ -137,8 +140,55 @@ def test_the_order_of_axes_does_not_matter(outcomes: tuple[str, ...], word: str)
 
 def test_nobody_beats_an_equal_and_a_score_counts_upwards() -> None:
     one = {"accuracy": 0.9, "size_bytes": 10.0, "iou": 0.5}
-    assert direction("iou") == 1
-    assert not beats(one, one)
-    assert beats(one | {"iou": 0.6}, one)
-    assert beats(one | {"size_bytes": 9.0}, one)
-    assert not beats(one | {"size_bytes": 9.0, "iou": 0.4}, one)
+    up = {"accuracy": 1, "size_bytes": -1, "iou": 1}
+    assert not beats(one, one, up)
+    assert beats(one | {"iou": 0.6}, one, up)
+    assert beats(one | {"size_bytes": 9.0}, one, up)
+    assert not beats(one | {"size_bytes": 9.0, "iou": 0.4}, one, up)
+
+
+SIDES = [  # limits on the score, its axis
+    ([{"max_increase": 0.01}], "worse"),
+    ([{"max": 0.2}], "worse"),
+    ([{"max_drop": 0.01}], "better"),
+    ([{"min": 0.2}, {"max_drop": 0.01}], "better"),
+    ([{"min": 0.2}, {"max": 0.9}], None),
+    ([], None),
+]
+
+
+@pytest.mark.parametrize(("limits", "outcome"), SIDES)
+def test_which_way_a_score_of_the_user_is_better_follows_from_its_limits(
+    finished: Path, limits: list[dict], outcome: str | None
+) -> None:
+    """A word error rate that rises is worse where ``max_increase`` limits it, and no axis where nothing does."""
+    facts = gate.read_facts(finished, read_params(finished))
+    n = len(facts.outcomes.ids)
+    scores = {"reference": np.arange(n) % 10 / 100, "candidate": np.arange(n) % 10 / 50}
+    evaluation = facts.evaluation.model_copy(
+        update={
+            "kind": "custom",
+            "models": {
+                role: facts.evaluation.models[role].model_copy(
+                    update={"metrics": {"wer": Value(value=float(score.mean()), n=n)}, "slices": {}}
+                )
+                for role, score in scores.items()
+            },
+        }
+    )
+    rules = {
+        f"r{number}": Rule.model_validate({"metric": "wer", name: {"value": value}})
+        for number, limit in enumerate(limits)
+        for name, value in limit.items()
+    }
+    params = facts.params.model_copy(
+        update={
+            "gate": facts.params.gate.model_copy(update={"rules": rules}),
+            "task": facts.params.task.model_copy(update={"kind": "custom"}),
+            "evaluate": facts.params.evaluate.model_copy(update={"metrics": ("wer",)}),
+        }
+    )
+    outcomes = replace(facts.outcomes, predicted={}, scores={role: {"wer": one} for role, one in scores.items()})
+    whole = trade_off(replace(facts, params=params, evaluation=evaluation, outcomes=outcomes))
+    assert {axis.metric: axis.outcome for axis in whole.axes}.get("wer") == outcome
+    assert all(("wer" in point.figures) == bool(outcome) for point in whole.points)
