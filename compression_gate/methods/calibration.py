@@ -16,6 +16,7 @@ from compression_gate.methods.base import Context
 from compression_gate.modules.quantized_layer import StaticInput, affine, levels_of
 from compression_gate.modules.quantized_weights import SMALLEST_RANGE
 from compression_gate.tasks.calling import call
+from compression_gate.tasks.task import seeded
 
 BINS = 2048
 BATCH_SIZE = 128
@@ -157,7 +158,7 @@ def observed(model: nn.Module, layers: dict[str, nn.Module], context: Context, *
     """Run the calibration split through ``model`` and return what each layer saw; twice where histograms are asked."""
     seen = {name: Seen() for name in layers}
     for verb in ("bounds", "bins") if histograms else ("bounds",):
-        with watching(layers, seen, verb):
+        with watching(layers, seen, verb), seeded(context.train.seed):
             for batch in context.task.batches("calibration", BATCH_SIZE):
                 call(model, batch.inputs)
     return seen

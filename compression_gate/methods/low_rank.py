@@ -29,6 +29,7 @@ from compression_gate.methods.options import not_exactly_one, not_one_of, outsid
 from compression_gate.methods.thin_layers import CONVOLUTIONS, convolutions, linears, pointwise
 from compression_gate.modules.surgery import WEIGHTED, leaves, replace, ties
 from compression_gate.tasks.calling import call
+from compression_gate.tasks.task import seeded
 
 Kind = Literal["tucker", "cp"]
 Ranks = tuple[int, ...]
@@ -202,7 +203,7 @@ def observed(
 
     hooks = [layer.register_forward_hook(note) for layer in layers.values()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), seeded(context.train.seed):
             for batch in context.task.batches("calibration", BATCH_SIZE):
                 call(model, batch.inputs)
     finally:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from compression_gate.methods.base import Context
 from compression_gate.modules.surgery import CONVOLUTIONS
 from compression_gate.tasks.calling import call
+from compression_gate.tasks.task import seeded
 
 BATCH_SIZE = 128
 
@@ -19,9 +20,10 @@ def gradients(model: nn.Module, context: Context) -> dict[str, Tensor]:
     """
     examples = len(context.task.split("calibration"))
     model.zero_grad(set_to_none=True)
-    for batch in context.task.batches("calibration", BATCH_SIZE):
-        loss = context.task.loss(call(model, batch.inputs), batch.targets)
-        (loss * len(batch.targets) / examples).backward()
+    with seeded(context.train.seed):
+        for batch in context.task.batches("calibration", BATCH_SIZE):
+            loss = context.task.loss(call(model, batch.inputs), batch.targets)
+            (loss * len(batch.targets) / examples).backward()
     found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     model.zero_grad(set_to_none=True)
     return found
@@ -45,8 +47,9 @@ def mean_inputs(model: nn.Module, context: Context, types: tuple[type[nn.Module]
 
     hooks = [module.register_forward_pre_hook(note) for module in model.modules() if isinstance(module, types)]
     try:
-        for batch in context.task.batches("calibration", BATCH_SIZE):
-            call(model, batch.inputs)
+        with seeded(context.train.seed):
+            for batch in context.task.batches("calibration", BATCH_SIZE):
+                call(model, batch.inputs)
     finally:
         for hook in hooks:
             hook.remove()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compression_gate.tasks.calling import Inputs, call, named
-from compression_gate.tasks.task import Task
+from compression_gate.tasks.task import Task, seeded
 
 BATCH_SIZE = 128
 MOST_EXAMPLES = 2048  # of the train split: some thousand examples give means and variances to a few percent
@@ -56,13 +56,14 @@ def reestimate(model: nn.Module, task: Task, *, seed: int) -> Reestimation:
         norm.momentum = None  # torch's word for the plain mean
         norm.train()
     try:
-        for batch in task.batches("train", BATCH_SIZE, shuffle_seed=seed):
-            if count(batch.inputs) < BATCH_SIZE and examples:
-                break  # a short batch would count as much as a full one
-            call(model, batch.inputs)
-            examples += count(batch.inputs)
-            if examples >= MOST_EXAMPLES:
-                break
+        with seeded(seed):
+            for batch in task.batches("train", BATCH_SIZE, shuffle_seed=seed):
+                if count(batch.inputs) < BATCH_SIZE and examples:
+                    break  # a short batch would count as much as a full one
+                call(model, batch.inputs)
+                examples += count(batch.inputs)
+                if examples >= MOST_EXAMPLES:
+                    break
     finally:
         for name, norm in norms.items():
             norm.momentum = momenta[name]

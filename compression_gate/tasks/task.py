@@ -8,6 +8,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -375,6 +376,19 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # the global generator is what users' datasets draw from
     torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed every generator while the block runs, and give each back the state that it had."""
+    own, numpys = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        seed_everything(seed)
+        try:
+            yield
+        finally:
+            random.setstate(own)
+            np.random.set_state(numpys)
 
 
 def targets_of(dataset: Any) -> np.ndarray:

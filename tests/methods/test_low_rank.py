@@ -27,6 +27,12 @@ def distance(suite, model):
     return float((suite.outputs(model) - suite.outputs(suite.reference)).square().mean())
 
 
+def test_data_that_draw_their_noise_give_the_same_layers_every_time(tiny):
+    suite = tiny("mlp", data="tiny_models_of_method_tests:restless")
+    first, second = (treated(suite, {"ratio": 0.5})[0] for _ in range(2))
+    assert state_digest(first) == state_digest(second)
+
+
 LAYERS = {"second": 8 * 12 * 9 * 16, "hidden": 48 * 16}  # of lenet, with their MACs
 
 

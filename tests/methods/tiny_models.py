@@ -185,6 +185,24 @@ class Data:
         return self.inputs[index], int(self.targets[index])
 
 
+class Restless:
+    """The same examples with noise that is drawn anew at each reading."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        image, target = self.data[index]
+        return image + torch.randn(image.shape), target
+
+
+def restless(split, kind):
+    return Restless(Data(split, kind))
+
+
 def regression(split, kind):
     return [(image, torch.tensor([float(image.mean())])) for image, _ in (Data(split, kind)[i] for i in range(64))]
 

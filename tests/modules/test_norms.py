@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -66,6 +68,24 @@ def test_nothing_else_changes_and_dropout_stays_off(task):
     assert changed == {f"{name}.running_{kind}" for name in ("norm", "last") for kind in ("mean", "var")}
     assert not any(module.training for module in model.modules())
     assert {name: norm.momentum for name, norm in norms_of(model).items()} == momenta
+    reestimate(again, task, seed=0)
+    assert state_digest(again) == state_digest(model)
+
+
+def test_data_that_draw_their_noise_give_the_same_statistics_every_time(task):
+    split = task.split("train")
+    noisy = [*split.dataset]
+
+    class Noisy:
+        def __len__(self):
+            return len(noisy)
+
+        def __getitem__(self, index):
+            return noisy[index][0] + torch.randn(()), noisy[index][1]
+
+    task.splits["train"] = dataclasses.replace(split, dataset=Noisy())
+    model, again = task.build_model(), task.build_model()
+    reestimate(model, task, seed=0)
     reestimate(again, task, seed=0)
     assert state_digest(again) == state_digest(model)
 

@@ -1,5 +1,7 @@
 """The user's model and data, opened: what the contract asks is checked where it enters."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from compression_gate.errors import DataUnreachableError, ParamsError, TaskError
 from compression_gate.records.params import TaskParams, read_params
-from compression_gate.tasks.task import Task, imported, open_task, targets_of
+from compression_gate.tasks.task import Task, imported, open_task, seed_everything, seeded, targets_of
 
 
 def opened(suite):
@@ -245,6 +247,21 @@ def test_another_seed_cuts_otherwise(monkeypatch):
 def test_regression_is_cut_without_looking_at_the_targets(monkeypatch):
     task = task_over(monkeypatch, [index / 7 for index in range(40)], kind="regression")
     assert [len(task.split(name)) for name in ("validation", "calibration", "train")] == [4, 2, 34]
+
+
+def test_seeded_block_draws_the_same_and_leaves_no_trace():
+    def drawn():
+        return random.random(), np.random.rand(), float(torch.rand(()))
+
+    seed_everything(1)
+    expected = drawn()
+    seed_everything(1)
+    blocks = []
+    for _ in range(2):
+        with seeded(5):
+            blocks.append(drawn())
+    assert drawn() == expected
+    assert blocks[0] == blocks[1] != expected
 
 
 def test_shuffled_batches_hold_every_example_once_and_follow_the_seed(suite):
