@@ -244,7 +244,7 @@ def regression_metrics(answers: Answers) -> Metrics:
     """Mean absolute error, root mean squared error, and the share of the variance explained (r2)."""
     targets = answers.targets.astype(np.float64).reshape(len(answers.targets), -1)
     errors = answers.outputs.astype(np.float64).reshape(targets.shape) - targets
-    spread = float(((targets - targets.mean(0)) ** 2).sum())
+    spread = float(((targets - targets.mean(0)) ** 2).sum()) if np.ptp(targets, axis=0).any() else 0.0
     r2 = Value(value=finite(1 - float((errors**2).sum()) / spread), n=len(targets)) if spread > 0 else None
     return {
         "mae": Value(value=finite(float(np.abs(errors).mean())), n=len(targets)),
