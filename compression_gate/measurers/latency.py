@@ -228,12 +228,13 @@ def together(attempts: Sequence[Sampled]) -> PairedSamples:
     turns = [turn for attempt in attempts for turn in attempt.turns]
     control = [turn for attempt in attempts for turn in attempt.control]
     last = attempts[-1]
+    procedures = dict.fromkeys(attempt.procedure for attempt in attempts if attempt.turns) or {last.procedure: None}
     reason = last.reason or (None if turns else "no turn came to its end")
     ratio, interval = summary_of(turns)
     control_ratio, control_interval = summary_of(control)
     timing = PairedTiming(
-        procedure=last.procedure,
-        clock="wall time" if last.procedure == PROCESSES else "thread CPU time",
+        procedure=", then ".join(procedures),
+        clock=", then ".join("wall time" if one == PROCESSES else "thread CPU time" for one in procedures),
         ratio=None if reason else ratio,
         interval=(None, None) if reason else interval,
         confidence=1 - 2 * ALPHA,

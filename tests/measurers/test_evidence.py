@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from compression_gate.gate.timing_test import decide
 from compression_gate.gate.timing_zone import zone_of
 from compression_gate.measurers import evidence
 from compression_gate.measurers.evidence import accumulated, add, read
-from compression_gate.measurers.latency import Sampled, Turn
+from compression_gate.measurers.latency import PROCEDURE, PROCESSES, Sampled, Turn
 from compression_gate.records.attempts import EVIDENCE, Attempt, Timed, numbers_of
 
 TIMED = Timed(
@@ -91,6 +92,15 @@ def test_the_first_attempt_is_judged_as_if_nothing_were_kept(tmp_path):
     kept, plain = timed_at(tmp_path, 1.05), together([attempt_at(1.05)]).timing
     assert kept.interval == pytest.approx(plain.interval, rel=1e-5)
     assert kept.control_interval == pytest.approx(plain.control_interval, rel=1e-5)
+
+
+def test_attempts_by_two_procedures_are_said_to_be(tmp_path):
+    """Whether the thread's clock sees the work is found out anew in each: a record of the last alone would be false."""
+    for procedure in (PROCEDURE, PROCESSES, PROCESSES):
+        one = replace(attempt_at(1.1), procedure=procedure)
+        found = accumulated(tmp_path, TIMED, lambda _, one=one: one).timing
+    assert found.procedure == f"{PROCEDURE}, then {PROCESSES}"
+    assert found.clock == "thread CPU time, then wall time"
 
 
 OTHERS = [
