@@ -197,11 +197,10 @@ def check_fault(check: Check) -> str | None:
 def headline(check: Check) -> str:
     """``fail: change -0.02 against reference, limit max_drop 0.01``; of a waived check, the waiver."""
     if check.status == "waived" and check.waiver is not None:
-        from datetime import date
-
         from compression_gate.gate.waivers import line_of
+        from compression_gate.records.waivers import today_utc
 
-        return f"waived: {line_of(check.waiver, date.today())}"
+        return f"waived: {line_of(check.waiver, today_utc())}"
     status = f"{check.status}, {check.reason}" if check.reason else check.status
     seen = named("change", check.change) or named("observed", check.observed)
     if seen and check.against:

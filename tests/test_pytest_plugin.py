@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from datetime import date, timedelta
+from datetime import timedelta
 
 import onnx
 import pytest
 from finished_run import finished
 
 from compression_gate.records.artifact import Artifact, digest_of_files, entries
+from compression_gate.records.waivers import today_utc
 from compression_gate.stages import compress, gate, prepare, train
 
 __all__ = ["finished"]
@@ -178,7 +179,7 @@ def test_limit_that_only_warns_is_an_expected_failure(finished):
 
 
 def test_waived_check_is_skipped_with_its_waiver(finished):
-    today, end = date.today(), date.today() + timedelta(days=30)
+    today, end = today_utc(), today_utc() + timedelta(days=30)
     (finished / "waivers.yaml").write_text(
         f"- {{rule: accuracy, ceiling: 0.01, reason: new labels, owner: Ana, since: {today}, expires: {end}}}\n"
     )

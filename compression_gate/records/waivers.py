@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -186,6 +186,11 @@ def ceiling_faults(name: str, rule: Rule, value: Any, kind: str) -> Iterator[str
         return
     for _, text in rule_problems(name, rule.model_copy(update={rule.form: ceiling}), kind):
         yield text
+
+
+def today_utc() -> date:
+    """The day by which waivers end: that of UTC, so that a verdict does not hang on the machine's time zone."""
+    return datetime.now(UTC).date()
 
 
 def day_of(text: str) -> date | None:

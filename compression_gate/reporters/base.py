@@ -10,6 +10,7 @@ from compression_gate.records.metrics import Benchmark, CompressionRecord, Curve
 from compression_gate.records.params import Params
 from compression_gate.records.sensitivity import SensitivityTable
 from compression_gate.records.verdict import Point, Verdict
+from compression_gate.records.waivers import today_utc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,4 +86,4 @@ class Findings:
     rule_lines: Mapping[str, int] = field(default_factory=dict)
     tried: tuple[Point, ...] = ()
     adoptions: tuple[str, ...] = ()
-    today: date | None = field(default_factory=date.today)
+    today: date | None = field(default_factory=today_utc)

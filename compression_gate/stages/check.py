@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 from compression_gate import __version__
@@ -16,7 +15,7 @@ from compression_gate.records.holdout import SUFFIX, Holdout
 from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.verdict import Check, Status, Verdict
-from compression_gate.records.waivers import read_waivers
+from compression_gate.records.waivers import read_waivers, today_utc
 
 VERDICT, HISTORY = Path("reports/verdict.json"), Path(".compression_gate/history.json")
 HOLDOUT = Path(".compression_gate/holdout/verdict.json")
@@ -48,7 +47,7 @@ def check(suite: Path, policy: str) -> Outcome:
         verdict = Verdict.read(suite / VERDICT)
     except MetricsError as error:
         return Outcome(suite=suite, params=params, policy=policy, status="error", exit_code=4, problems=(str(error),))
-    waivers = read_waivers(suite, params, today=date.today(), releases=releases_of(suite))
+    waivers = read_waivers(suite, params, today=today_utc(), releases=releases_of(suite))
     withheld, notes = holdout_of(suite, verdict, params) if policy == "release" else ((), ())
     whole = verdict.model_copy(update={"checks": (*verdict.checks, *withheld), "warnings": (*verdict.warnings, *notes)})
     decision = decide_again(whole, policy, params.gate.policies, waivers)

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +38,7 @@ from compression_gate.records.history import History
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
 from compression_gate.records.params import GateParams, Params, read_params
 from compression_gate.records.verdict import PIPELINE, Check, FormerRules, Subject, TestReuse, Verdict
-from compression_gate.records.waivers import Waiver, read_waivers
+from compression_gate.records.waivers import Waiver, read_waivers, today_utc
 from compression_gate.tasks.sources import head_commit
 
 log = logging.getLogger("compression_gate")
@@ -60,7 +59,7 @@ def run(suite: Path, policy: str = DEFAULT_POLICY) -> Verdict:
     params = read_params(suite)
     before = held(suite)
     facts = read_facts(suite, params)
-    waivers = read_waivers(suite, params, today=date.today(), releases=facts.history.releases)
+    waivers = read_waivers(suite, params, today=today_utc(), releases=facts.history.releases)
     if changed := held(suite).changed_since(before):
         text = f"{', '.join(changed)}: expected the files that the judging began with, got others: run again"
         facts = replace(facts, missing={**facts.missing, "files": text})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 from compression_gate import __version__
@@ -25,7 +24,7 @@ from compression_gate.pipeline.state import (
 )
 from compression_gate.records.base import digest_of
 from compression_gate.records.params import Params, read_params
-from compression_gate.records.waivers import read_waivers
+from compression_gate.records.waivers import read_waivers, today_utc
 from compression_gate.stages.check import releases_of
 
 log = logging.getLogger("compression_gate")
@@ -71,7 +70,7 @@ def run(suite: Path, request: Request) -> Failure | None:
     params = read_params(suite)
     source_digests(suite, params)
     check_definition(params, suite)
-    read_waivers(suite, params, today=date.today(), releases=releases_of(suite))
+    read_waivers(suite, params, today=today_utc(), releases=releases_of(suite))
     if request.again:
         require_earlier(suite)
     with suite_lock(suite):

@@ -15,7 +15,7 @@ from compression_gate.errors import ParamsError
 from compression_gate.records.base import replacing
 from compression_gate.records.history import History
 from compression_gate.records.params import Params, read_params
-from compression_gate.records.waivers import FILE_NAME, day_of, problems_of, read_waivers
+from compression_gate.records.waivers import FILE_NAME, day_of, problems_of, read_waivers, today_utc
 
 HISTORY = Path(".compression_gate/history.json")
 OPTIONS = {"rule": "RULE"}  # the one that is written without dashes
@@ -41,7 +41,7 @@ def run(suite: Path, request: Request) -> Path:
         ParamsError: the waiver, or one that is there already, is wrong; the file is as it was then.
         MetricsError: `.compression_gate/history.json` is damaged.
     """
-    params, today = read_params(suite), date.today()
+    params, today = read_params(suite), today_utc()
     history = suite / HISTORY
     releases = History.read(history).releases if history.is_file() else ()
     entry = entry_of(request, request.owner or git_user(suite), today)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -65,3 +67,22 @@ def test_a_verdict_reached_where_nothing_ever_ran_says_that_no_source_is_bound(f
 def test_a_suite_without_sources_of_its_own_is_not_warned_of(recorded: Path) -> None:
     write_text(recorded / ".compression_gate/sources.json", "{}")
     assert not any("bound to" in text for text in gate.run(recorded).warnings)
+
+
+@pytest.mark.parametrize("module", [gate, check])
+def test_the_day_is_the_same_wherever_it_is_judged(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType
+) -> None:
+    """Between these zones lie 26 hours, so that their own days always differ: a waiver would end twice."""
+    days, read = set(), module.read_waivers
+    monkeypatch.setattr(
+        module, "read_waivers", lambda *args, **named: (days.add(named["today"]), read(*args, **named))[1]
+    )
+    for zone in ("Pacific/Kiritimati", "Etc/GMT+12"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        gate.run(finished)
+        check.check(finished, "pull_request")
+    monkeypatch.undo()
+    time.tzset()
+    assert len(days) == 1

@@ -1,14 +1,13 @@
 """`waive` appends one waiver, or changes nothing."""
 
 import subprocess
-from datetime import date
 
 import pytest
 
 from compression_gate.errors import ParamsError
 from compression_gate.records.history import History
 from compression_gate.records.params import read_params
-from compression_gate.records.waivers import read_waivers
+from compression_gate.records.waivers import read_waivers, today_utc
 from compression_gate.stages.waive import Request, run
 
 PARAMS = """\
@@ -79,7 +78,7 @@ def request(**changes):
 
 
 def read(suite):
-    return read_waivers(suite, read_params(suite), today=date.today(), releases=("v1.0",))
+    return read_waivers(suite, read_params(suite), today=today_utc(), releases=("v1.0",))
 
 
 @pytest.mark.parametrize(("before", "kept"), FILES, ids=lambda text: repr(text)[:30])
@@ -93,7 +92,7 @@ def test_waiver_is_put_behind_what_is_there(suite, before, kept):
     *others, new = read(suite)
     assert len(others) == before.count("rule:")
     assert (new.rule, str(new.ceiling), new.reason, new.owner) == ("accuracy", "0.02", "labels: in autumn", "Ana")
-    assert new.since == date.today().isoformat()
+    assert new.since == today_utc().isoformat()
 
 
 def test_all_that_is_asked_for_is_written(suite):
@@ -102,11 +101,11 @@ def test_all_that_is_asked_for_is_written(suite):
     run(suite, request(rule="size", ceiling="2500"))
     assert (suite / "waivers.yaml").read_text() == (
         "- rule: classes\n  slice: class=3\n  ceiling: 0.1\n  reason: 'labels: in autumn'\n  owner: Ana\n"
-        f"  expires: v1.1\n  release: true\n  since: {date.today()}\n"
+        f"  expires: v1.1\n  release: true\n  since: {today_utc()}\n"
         "- rule: latency\n  ceiling: 8%\n  reason: a slower runner\n  owner: Ana\n"
-        f"  expires: 2999-12-31\n  since: {date.today()}\n"
+        f"  expires: 2999-12-31\n  since: {today_utc()}\n"
         "- rule: size\n  ceiling: 2500\n  reason: 'labels: in autumn'\n  owner: Ana\n"
-        f"  expires: 2999-12-31\n  since: {date.today()}\n"
+        f"  expires: 2999-12-31\n  since: {today_utc()}\n"
     )
     assert len(read(suite)) == 3
 
