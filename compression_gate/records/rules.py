@@ -44,7 +44,7 @@ class Rule(Section):
     Args:
         slice: a column of the test data (``class``: every class by itself) or one value of it (``class=3``).
         fallback: ``reference``: held against the reference while no baseline was ever recorded.
-        accept_underpowered: judge on the observed value where the data can prove nothing.
+        accept_underpowered: judge on the observed value where the data can prove nothing of a change of a share.
     """
 
     metric: str
@@ -103,7 +103,16 @@ def rule_problems(name: str, rule: Rule, kind: str) -> list[tuple[tuple[str, ...
         problems.append(((form,), f"{rule.metric} gets worse the other way: expected {right}, got {form}"))
     if not change and limit.relative:
         problems.append(((form,), f"an absolute limit is in the metric's own unit: expected a number, got {limit}"))
+    if rule.accept_underpowered and not (change and is_share(rule)):
+        works = "it works for max_drop and max_increase of accuracy, agreement, flips and recall by class"
+        problems.append((("accept_underpowered",), f"has no effect on {form} of {rule.metric}: {works}"))
     return problems
+
+
+def is_share(rule: Rule) -> bool:
+    """Whether a rule's metric is a plain share of examples of its slice."""
+    by_class = rule.slice is not None and rule.slice.partition("=")[0] == "class"
+    return kind_of(rule.metric) == "paired_proportion" or (rule.metric == "recall" and by_class)
 
 
 def direction_by(metric: str, forms: Iterable[str]) -> Literal[1, -1] | None:

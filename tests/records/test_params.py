@@ -80,6 +80,10 @@ BAD_LIMITS = [
     ("{metric: accuracy, min: 0.5, against: refrence}", r"against: .*'refrence' \(did you mean 'reference'\?\)"),
     ("{metric: accuracy, min: 0.5, level: warning}", r"level: .*'warning' \(did you mean 'warn'\?\)"),
     ("{metric: accuracy, min: 0.5, slise: class}", r"slise: expected one of .*\(did you mean 'slice'\?\)"),
+    ("{metric: accuracy, min: 0.5, accept_underpowered: true}", r"accept_underpowered: .*no effect on min of accuracy"),
+    ("{metric: f1, max_drop: 0.1, slice: class, accept_underpowered: true}", r"accept_underpowered: .*max_drop of f1"),
+    ("{metric: recall, max_drop: 0.1, slice: night, accept_underpowered: true}", r"accept_underpowered: .*of recall"),
+    ("{metric: size_bytes, max: 9, accept_underpowered: true}", r"accept_underpowered: .*max of size_bytes: it works"),
 ]
 
 BAD_YAML = [
@@ -123,6 +127,20 @@ def test_impossible_limit_is_told_at_its_line(tmp_path, rule, expected):
     assert len(problems) == 1, problems
     assert problems[0].startswith("params.yaml:4: gate.rules.a")
     assert re.search(expected, problems[0]), problems
+
+
+ACCEPTED = [
+    "{metric: accuracy, max_drop: 0.1, accept_underpowered: true}",
+    "{metric: flips, max_increase: 0.1, slice: night, accept_underpowered: true}",
+    "{metric: recall, max_drop: 0.1, slice: class=3, accept_underpowered: true}",
+    "{metric: accuracy, min: 0.1, accept_underpowered: false}",
+]
+
+
+@pytest.mark.parametrize("rule", ACCEPTED)
+def test_too_little_power_may_be_accepted_where_power_is_known(tmp_path, rule):
+    (tmp_path / "params.yaml").write_text(TASK + f"gate:\n  rules:\n    a: {rule}\n")
+    assert read_params(tmp_path).gate.rules["a"].accept_underpowered == ("true" in rule)
 
 
 @pytest.mark.parametrize(("text", "expected"), BAD_YAML)
