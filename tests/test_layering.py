@@ -51,7 +51,7 @@ TORCH_FREE = {
     "tasks.sources",
 }
 # These take torch only when called, and only for what needs it: they must start at once.
-QUICK_TO_IMPORT = {"cli", "stages.doctor", "stages.init", "stages.listing", "stages.run"}
+QUICK_TO_IMPORT = {"cli", "pytest_plugin", "stages.doctor", "stages.init", "stages.listing", "stages.run"}
 # Whatever imports torch, or is of no use without it.
 TORCH = {"torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "openvino", "safetensors"}
 
