@@ -126,9 +126,8 @@ def sources_of(stage: Stage, params: Params, suite: Path) -> list[str]:
     files.update(params.task.files)
     if "model" in stage.fields and params.task.weights not in (None, "from_model"):
         files.add(str(params.task.weights))
-    if "model" in stage.fields and params.compress.recipe:
-        files.add(params.compress.recipe)
     if "compress" in stage.params:
+        files.update([params.compress.recipe] if params.compress.recipe else [])
         files.update(sources_of_steps(params, suite))
     return sorted(files)
 

@@ -51,5 +51,6 @@ def sentence(placed: Placed, search: SearchRecord, verdict: Verdict) -> str:
     other = "" if verdict.reference.digest == search.reference_digest else ", made of another reference"
     return (
         f"{placed.recipe} met these limits on validation data ({told}; search {search.name}, trial "
-        f"{placed.trial.number}{other}). To adopt it, in params.yaml: compress: {{recipe: {placed.recipe}}}"
+        f"{placed.trial.number}{other}). To adopt it, in params.yaml: compress: {{recipe: {placed.recipe}}}, "
+        "then compression-gate init --refresh"
     )

@@ -243,5 +243,5 @@ def what_next(record: SearchRecord) -> list[str]:
             f"the nearest miss is {record.recipe}; all trials: reports/search/trials.csv",
             "do: widen search.space or the limits, or search longer: compression-gate search --resume --trials MORE",
         ]
-    adopting = f"write recipe: {record.recipe} in place of steps in params.yaml (--adopt does it)"
-    return [f"do: {adopting}, then compression-gate run"]
+    adopting = f"write recipe: {record.recipe} in place of steps in params.yaml, compression-gate init --refresh"
+    return [f"do: {adopting} (--adopt does both), then compression-gate run"]

@@ -1,4 +1,7 @@
-"""`search --adopt`: put a recipe in place of the steps of `params.yaml`; not a character more of it is changed."""
+"""`search --adopt`: put a recipe in place of the steps of `params.yaml`; not a character more of it is changed.
+
+`dvc.yaml` is told of the recipe's file, as `init --refresh` does.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ import yaml
 from yaml import CollectionNode, MappingNode, Node
 
 from compression_gate.errors import ParamsError
+from compression_gate.pipeline.definition import FILE_NAME as DEFINITION_NAME
 from compression_gate.records.base import write_text
 from compression_gate.records.params import FILE_NAME, read_params
+from compression_gate.stages.init import refresh
 
 REPLACED = ("recipe", "steps", "target")  # of `compress`: at most one of them stands there
 
@@ -19,7 +24,7 @@ def adopt(suite: Path, recipe: str) -> bool:
     """Name a recipe file under `compress.recipe`; return whether anything changed.
 
     Raises:
-        ParamsError: what came of it cannot be read; the file is as it was then.
+        ParamsError: what came of it cannot be read, or `dvc.yaml` cannot; the params are as they were then.
     """
     path = suite / FILE_NAME
     if read_params(suite).compress.recipe == recipe:
@@ -28,6 +33,8 @@ def adopt(suite: Path, recipe: str) -> bool:
     write_text(path, with_recipe(before, recipe))
     try:
         read_params(suite)
+        if (suite / DEFINITION_NAME).exists():
+            refresh(suite)
     except ParamsError:
         write_text(path, before)
         raise

@@ -104,6 +104,8 @@ def test_files_weights_and_recipe_are_deps(suite):
     suite.edit("compress", {"recipe": "recipe.json"})
     params = read_params(suite.path)
     assert {"vocabulary.txt", "best.pt", "recipe.json"} <= set(sources_of(DEFINITION["compress"], params, suite.path))
+    # Another recipe is no reason to train the reference again.
+    assert "recipe.json" not in sources_of(DEFINITION["train"], params, suite.path)
     assert set(sources_of(DEFINITION["prepare"], params, suite.path)) == {"vocabulary.txt", suite.source.name}
     assert sources_of(DEFINITION["gate"], params, suite.path) == []
 

@@ -3,6 +3,7 @@
 import pytest
 
 from compression_gate.errors import ParamsError
+from compression_gate.pipeline.definition import check_definition
 from compression_gate.records.params import read_params
 from compression_gate.stages.adoption import adopt, with_recipe
 
@@ -49,6 +50,15 @@ def test_what_comes_out_can_be_read_and_names_the_recipe(before, tmp_path):
     assert adopt(tmp_path, "recipes/found.yaml")
     assert read_params(tmp_path).compress.recipe == "recipes/found.yaml"
     assert not adopt(tmp_path, "recipes/found.yaml")
+
+
+def test_an_adopted_recipe_is_declared_to_dvc_so_that_run_takes_it(suite):
+    (suite.path / "recipes").mkdir()
+    (suite.path / "recipes/found.yaml").write_text("steps: [{method: batchnorm_folding}]\n")
+    check_definition(read_params(suite.path), suite.path)
+    assert adopt(suite.path, "recipes/found.yaml")
+    check_definition(read_params(suite.path), suite.path)
+    assert "recipes/found.yaml" in (suite.path / "dvc.yaml").read_text()
 
 
 def test_params_that_are_wrong_stay_as_they_are(tmp_path):
