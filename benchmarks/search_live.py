@@ -67,17 +67,21 @@ def searched(suite: Path, name: str) -> dict[str, Any]:
 def judged(suite: Path, recipe: str | None) -> dict[str, Any]:
     """Carry out a recipe, or the steps of the params, on all data; return what the gate judged."""
     path = suite / "params.yaml"
-    before = path.read_text(encoding="utf-8")
+    before = {one: one.read_text(encoding="utf-8") for one in (path, suite / "dvc.yaml")}
+    command = [sys.executable, "-m", "compression_gate"]
     try:
         if recipe is not None:
-            values = yaml.safe_load(before)
+            values = yaml.safe_load(before[path])
             values["compress"] = {"recipe": recipe}
             write_text(path, yaml.safe_dump(values, sort_keys=False))
-        command = [sys.executable, "-m", "compression_gate", "run", "-C", str(suite)]
-        code = subprocess.run(command, check=False).returncode
+            subprocess.run([*command, "init", "--refresh", "-C", str(suite)], check=True, stdout=subprocess.DEVNULL)
+        code = subprocess.run([*command, "run", "-C", str(suite)], check=False).returncode
+        if code not in (0, 1, 3):
+            raise SystemExit(f"{recipe}: compression-gate run: expected a verdict, got exit code {code}")
         steps = Recipe.read(suite / recipe).steps if recipe else read_params(suite).compress.steps
     finally:
-        write_text(path, before)
+        for one, text in before.items():
+            write_text(one, text)
     reports = suite / "reports"
     verdict, evaluation = Verdict.read(reports / "verdict.json"), Evaluation.read(reports / "evaluation.json")
     speed = Benchmark.read(reports / "benchmark.json").models["candidate"].figures["speedup"]

@@ -30,7 +30,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -424,37 +424,34 @@ def interval(values: Sequence[float], coins: np.random.Generator) -> tuple[float
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
-def markdown(document: dict[str, Any]) -> Iterator[str]:
-    """The tables of the documents."""
-    coins, rows = np.random.default_rng(0), document["rows"]
-    told = document["trust"]
-    yield f"{told['trials']} recorded trials; neighbours tell {told['n']} of them: {told['rank correlation']}"
-    for way in WAYS:
-        for key in [key for key in rows[0] if key.startswith("at ")] if rows else []:
-            yield f"\n{way}, {key.removeprefix('at ')} trials\n"
-            sizes = "bytes at ≤ 0.5 points | bytes at ≤ 1 point"
-            yield f"| searcher | hypervolume | less random's | {sizes} | distance | n |"
-            yield "|---|---|---|---|---|---|---|"
-            by_name = {
-                name: {row["seed"]: row for row in rows if row["searcher"] == name and row["way"] == way}
-                for name in SEARCHERS
-            }
-            for name, by_seed in by_name.items():
-                seeds = sorted(set(by_seed) & set(by_name["random"]))
-                if not seeds:
-                    continue
-                at = [by_seed[seed][key] for seed in seeds]
-                more = [
-                    one["hypervolume"] - by_name["random"][seed][key]["hypervolume"]
-                    for one, seed in zip(at, seeds, strict=True)
-                ]
-                low, high = interval(more, coins)
-                cells = [told_bytes([one[f"bytes at {most:g}"] for one in at], coins) for most in POINTS]
-                yield (
-                    f"| {name} | {np.mean([one['hypervolume'] for one in at]):.4f} | {np.mean(more):+.4f} "
-                    f"({low:+.4f} to {high:+.4f}) | {cells[0]} | {cells[1]} | "
-                    f"{np.mean([by_seed[seed]['distance'] for seed in seeds]):.2f} | {len(seeds)} |"
-                )
+def tables(document: dict[str, Any]) -> dict[tuple[str, int], str]:
+    """The tables of the documents, by the way of answering and the budget."""
+    rows, coins = document["rows"], np.random.default_rng(0)
+    budgets = [int(key.removeprefix("at ")) for key in rows[0] if key.startswith("at ")] if rows else []
+    return {(way, budget): table_of(rows, way, budget, coins) for way in WAYS for budget in budgets}
+
+
+def table_of(rows: list[dict[str, Any]], way: str, budget: int, coins: np.random.Generator) -> str:
+    """One line a searcher: means over seeds, with intervals."""
+    lines = ["| searcher | hypervolume | less random's | bytes at ≤ 0.5 points | bytes at ≤ 1 point | distance | n |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    by_name = {
+        name: {row["seed"]: row for row in rows if row["searcher"] == name and row["way"] == way} for name in SEARCHERS
+    }
+    for name, by_seed in by_name.items():
+        seeds = sorted(set(by_seed) & set(by_name["random"]))
+        if not seeds:
+            continue
+        at, other = ([by_name[one][seed][f"at {budget}"] for seed in seeds] for one in (name, "random"))
+        more = [one["hypervolume"] - two["hypervolume"] for one, two in zip(at, other, strict=True)]
+        low, high = interval(more, coins)
+        cells = [told_bytes([one[f"bytes at {most:g}"] for one in at], coins) for most in POINTS]
+        distance = np.mean([by_seed[seed]["distance"] for seed in seeds])
+        lines.append(
+            f"| `{name}` | {np.mean([one['hypervolume'] for one in at]):.3f} | {np.mean(more):+.3f} "
+            f"({low:+.3f} to {high:+.3f}) | {cells[0]} | {cells[1]} | {distance:.1f} | {len(seeds)} |"
+        )
+    return "\n".join(lines)
 
 
 def told_bytes(values: Sequence[float | None], coins: np.random.Generator) -> str:
@@ -495,7 +492,10 @@ def main() -> None:
         return
     if not asked.markdown:
         RESULTS.write_text(json.dumps(run(asked), indent=1) + "\n", encoding="utf-8")
-    print("\n".join(markdown(json.loads(RESULTS.read_text(encoding="utf-8")))))
+    document = json.loads(RESULTS.read_text(encoding="utf-8"))
+    print(json.dumps(document["trust"]))
+    for (way, budget), table in tables(document).items():
+        print(f"\n{way}, {budget} trials\n\n{table}")
 
 
 def run(asked: argparse.Namespace) -> dict[str, Any]:

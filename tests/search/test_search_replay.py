@@ -151,8 +151,8 @@ def test_tables_of_the_documents_name_every_searcher_and_way(replay, table):
         for way in replay.WAYS
         for seed in range(3)
     ]
-    text = "\n".join(replay.markdown({"trust": replay.trust(table), "rows": rows}))
-    assert text.count("| uniform |") == text.count("| random |") == 2
+    text = "\n".join(replay.tables({"rows": rows}).values())
+    assert text.count("| `uniform` |") == text.count("| `random` |") == 2
 
 
 def test_journal_is_read_with_the_trials_in_full_alone(replay, tmp_path):
