@@ -77,7 +77,8 @@ def run_pytest(folder: Path, threads: int, budget_s: float) -> None:
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env={**environment(threads), **own, "PYTEST_ADDOPTS": ""},
         start_new_session=os.name == "posix",
     )

@@ -5,7 +5,6 @@ Models take turns, so that a machine that gets busier does so for all of them.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import numpy as np
 from compression_gate.errors import MeasurementError
 from compression_gate.measurers.energy import ESTIMATED_W_PER_CORE
 from compression_gate.measurers.order_statistics import median_of, range_of
-from compression_gate.measurers.workers import run_worker
+from compression_gate.measurers.workers import answer_of, run_worker
 from compression_gate.records.metrics import EnergySource, Measurement
 from compression_gate.runtimes.base import Arrays
 
@@ -138,11 +137,7 @@ def one_process(file: Path, conditions: Conditions, inputs: Path, *, cold: bool)
     what = f"{'cold load' if cold else 'load, memory and energy'} of {file}"
     timeout_s = conditions.patience_s
     answer = run_worker(WORKER, request, threads=conditions.threads, timeout_s=timeout_s, what=what)
-    try:
-        found: dict[str, Any] = json.loads(answer.splitlines()[-1])
-    except (IndexError, ValueError) as error:
-        raise MeasurementError(f"{what}: expected a line of JSON, got {answer[-200:]!r}") from error
-    return found
+    return answer_of(answer, what)
 
 
 def told(samples: Samples, examples: int) -> Fresh:

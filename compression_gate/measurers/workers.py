@@ -47,7 +47,8 @@ def run_module(module: str, arguments: list[str], *, threads: int, timeout_s: fl
         [sys.executable, "-m", module, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",  # what libraries of others say may be in any encoding
         env=environment(threads),
         start_new_session=os.name == "posix",
     )
@@ -97,6 +98,21 @@ def run_worker(module: str, request: dict[str, Any], *, threads: int, timeout_s:
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request), encoding="utf-8")
         return run_module(module, [str(path)], threads=threads, timeout_s=timeout_s, what=what)
+
+
+def answer_of(output: str, what: str) -> dict[str, Any]:
+    """What a worker's last line says; the user's code may have printed others before it.
+
+    Raises:
+        MeasurementError: it is no JSON object.
+    """
+    try:
+        found = json.loads(output.splitlines()[-1])
+    except (IndexError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise MeasurementError(f"{what}: expected a line of JSON, got {output[-200:]!r}")
+    return found
 
 
 def answer_or_say_why(main: Callable[[Path], None]) -> None:

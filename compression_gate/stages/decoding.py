@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compression_gate import __version__
-from compression_gate.measurers.workers import answer_or_say_why, run_worker
+from compression_gate.measurers.workers import answer_of, answer_or_say_why, run_worker
 from compression_gate.methods.base import Method
 from compression_gate.methods.chain import built, factory_of, recipe_of, steps_of
 from compression_gate.pipeline.state import source_digests
@@ -72,7 +72,7 @@ def decode_afresh(
         exported: where the runtime's file is to be written; None to decode only.
 
     Raises:
-        MeasurementError: the process ended with an error; its last words are in it.
+        MeasurementError: the process ended with an error, its last words are in it; or answered something else.
     """
     recipe = recipe_of(steps)
     request = {
@@ -82,8 +82,9 @@ def decode_afresh(
         "steps": [step.model_dump(mode="json") for step in recipe.steps],
         "exported": None if exported is None else str(exported.resolve()),
     }
-    answer = run_worker(WORKER, request, threads=params.benchmark.threads, timeout_s=PATIENCE_S, what=f"decode {file}")
-    return float(json.loads(answer.splitlines()[-1])["decode_s"])
+    what = f"decode {file}"
+    answer = run_worker(WORKER, request, threads=params.benchmark.threads, timeout_s=PATIENCE_S, what=what)
+    return float(answer_of(answer, what)["decode_s"])
 
 
 def factory_model(task: Task, steps: Sequence[Method], *, normalize: bool) -> nn.Module:

@@ -29,6 +29,7 @@ WORKERS = [
     ("open('/no/such/file')", r"exit 1\): FileNotFoundError: .*/no/such/file"),
     ("import os; os.abort()", r"killed by signal 6\)"),
     ("import os; os.kill(os.getpid(), 9)", r"killed by signal 9, as a system does that runs out of memory"),
+    (r"import os; os.write(2, b'L\xf6we in \xff'); os._exit(3)", r"exit 3\): L.we in ."),
 ]
 
 
@@ -43,3 +44,13 @@ def test_a_worker_s_end_is_told_in_words(tmp_path, monkeypatch, line, words):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(MeasurementError, match=f"ending: expected a measurement, got a process that ended .*{words}"):
         workers.run_worker("ending_worker", {}, threads=1, timeout_s=60, what="ending")
+
+
+@pytest.mark.parametrize("answer", ["", "\n", "the user's own words", "7", "null", '{"decode_s": 1'])
+def test_an_answer_that_is_no_object_is_shown(answer):
+    with pytest.raises(MeasurementError, match=r"decode x: expected a line of JSON, got"):
+        workers.answer_of(answer, "decode x")
+
+
+def test_the_last_line_is_the_answer():
+    assert workers.answer_of('{"a": 1}\nwhat the model prints\n{"a": 2}\n', "decode x") == {"a": 2}
