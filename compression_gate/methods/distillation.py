@@ -39,6 +39,7 @@ from compression_gate.tasks.training import Fitting, StepLoss, batches_an_epoch,
 Kind = Literal["soft", "hard", "feature", "adversarial"]
 Place = Literal["outputs", "features"]
 TeacherOption = str | dict[str, Any] | tuple[str | dict[str, Any], ...]
+DISCRIMINATOR_LEARNING_RATE = 0.001
 STUDENT_KEYS = ("model", "model_args", "weights")
 
 
@@ -53,7 +54,8 @@ class Distillation:
         kind: ``soft``: the teacher's probabilities at ``temperature``; ``hard``: the class it would choose;
             ``feature``: soft, and the distance of what layers inside give; ``adversarial``: soft, and how well a
             discriminator, trained beside, tells the student's answers from the teacher's.
-        temperature: above 1 shows how the teacher ranks the wrong classes; 4 is what most of the literature takes.
+        temperature: above 1 shows how the teacher ranks the wrong classes; 4 is what most of the literature takes. Of
+            no effect with ``hard``, without classes, and at ``alpha`` 0.
         alpha: share of the teacher's answers in the loss, in [0, 1].
         epochs: of training; data, batch size, schedule and augmentation are those of ``train``.
         learning_rate: the highest of the schedule; the default is that of ``train``.
@@ -64,7 +66,7 @@ class Distillation:
         layers: for features: pairs ``[student's module, teacher's module]``; where empty, see ``layer_pairs``.
         strength: factor of the third part; 0.1 by default for adversarial, 1 for feature.
         on: where the discriminator looks: at the ``outputs``, or at the ``features`` of ``layers``.
-        discriminator_learning_rate: of the discriminator.
+        discriminator_learning_rate: of the discriminator; with ``adversarial`` alone.
 
     Source: G. Hinton, O. Vinyals, J. Dean, Distilling the Knowledge in a Neural Network, 2015, §2: the soft part is
         multiplied by T², which keeps its gradients the size of those of the labels. Features: A. Romero et al.,
@@ -83,7 +85,7 @@ class Distillation:
     layers: Pairs = ()
     strength: float | None = None
     on: Place = "outputs"
-    discriminator_learning_rate: float = 0.001
+    discriminator_learning_rate: float = DISCRIMINATOR_LEARNING_RATE
 
     def __post_init__(self) -> None:
         beside = self.kind in ("feature", "adversarial")
@@ -105,6 +107,9 @@ class Distillation:
             f"strength: is the factor of features or of the adversary: expected none with kind {self.kind}, "
             f"got {self.strength!r}"
             if self.strength is not None and not beside
+            else None,
+            f"discriminator_learning_rate: is the adversary's: expected kind adversarial, got {self.kind!r}"
+            if self.discriminator_learning_rate != DISCRIMINATOR_LEARNING_RATE and self.kind != "adversarial"
             else None,
             f"on: is where the adversary looks: expected kind adversarial, got {self.kind!r}"
             if self.on == "features" and self.kind != "adversarial"

@@ -61,7 +61,7 @@ class LowRank:
             weights alone. At the same ranks the outputs stay closer.
         ignore: names of modules that stay, with everything inside them.
         epochs: of distillation from the reference afterwards, with that method's defaults; 0 for none.
-        learning_rate: of these; the default is that of ``train``.
+        learning_rate: of these, if there are any; the default is that of ``train``.
 
     Source: E. Denton et al., Exploiting Linear Structure Within Convolutional Networks, NIPS 2014, §3 (SVD, and CP over
         both channel modes with the kernel's places as one third mode, as here); Y.-D. Kim et al., ICLR 2016 (Tucker);

@@ -39,11 +39,11 @@ class MagnitudePruning:
             inputs do not divide by M is left and named.
         budget: instead: share of zeros, in (0, 1), of all treated weights together, spread so that least is lost by the
             table of sensitivities, which is measured by the same ``score``.
-        scope: ``local``: that share in each weight matrix; ``global``: over all together.
+        scope: ``local``: that share in each weight matrix; ``global``: over all together; for ``sparsity`` alone.
         score: what a weight is worth: its magnitude (``l1``; ``l2`` orders single weights alike), the ``gradient`` of
             the loss on the calibration split, ``taylor``: |w·g|, or ``random``, the control.
         epochs: of fine-tuning with the task's loss; zeros stay zero.
-        learning_rate: of the fine-tuning; the default is that of ``train``.
+        learning_rate: of the fine-tuning, if there is any; the default is that of ``train``.
         schedule: ``one_shot``: all zeros before the fine-tuning; ``gradual``: along a cubic curve during its first
             three quarters, ranked by magnitude among the weights that are left.
         regrowth: with ``gradual``: share of the weights left, in [0, 1), that each cut also exchanges for zeros with
@@ -77,6 +77,9 @@ class MagnitudePruning:
             outside("budget", self.budget, 0, 1, open_="[]"),
             f"scope: a budget says how many zeros each layer gets: expected local, got {self.scope!r}"
             if self.budget is not None and self.scope == "global"
+            else None,
+            f"scope: a threshold is the same in all layers: expected local, got {self.scope!r}"
+            if self.threshold is not None and self.scope == "global"
             else None,
             outside("sparsity", self.sparsity, 0, 1, open_="]"),
             outside("threshold", self.threshold, 0),

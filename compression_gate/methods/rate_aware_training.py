@@ -43,7 +43,8 @@ class RateAwareTraining:
         freeze: share of the training, at its end, in which zeros stay zero and nothing else becomes zero. The learning
             rate, which falls along ``one_cycle`` or ``cosine``, is low then.
         learning_rate: the highest of the schedule; the default is that of ``train``.
-        teacher, temperature, alpha: as in ``distillation``; with ``alpha`` 0 the labels alone teach.
+        teacher, temperature, alpha: as in ``distillation``; with ``alpha`` 0 the labels alone teach, whatever the
+            other two are.
         ignore: names of modules whose weights have no price and stay floats, with everything inside them; they are
             trained as all others, and their zeros stay.
 

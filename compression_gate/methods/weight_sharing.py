@@ -37,7 +37,7 @@ class WeightSharing:
         init: where k-means starts: ``linear`` between the smallest and the largest weight, which keeps the large
             ones; ``density``: at quantiles; ``random``: at weights drawn by ``train.seed``.
         epochs: of fine-tuning the shared values: the gradients of all weights that share one are summed.
-        learning_rate: of the fine-tuning; the default is a third of the training's.
+        learning_rate: of the fine-tuning, if there is any; the default is a third of the training's.
         ignore: names of modules whose weights are not shared, with everything inside them; fine-tuning moves them as it
             moves biases, and keeps their zeros.
 

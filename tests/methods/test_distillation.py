@@ -284,6 +284,10 @@ BAD = [
     ({"strength": 0.0, "kind": "feature"}, "strength: expected more than 0, got 0.0"),
     ({"strength": 1.0}, "strength: is the factor of features or of the adversary: .* with kind soft, got 1.0"),
     (
+        {"discriminator_learning_rate": 0.01, "kind": "feature"},
+        "discriminator_learning_rate: is the adversary's: expected kind adversarial, got 'feature'",
+    ),
+    (
         {"on": "features", "kind": "feature"},
         "on: is where the adversary looks: expected kind adversarial, got 'feature'",
     ),

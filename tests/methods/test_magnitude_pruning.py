@@ -188,6 +188,7 @@ BAD = [
     ({"sparsity": 0.5, "schedule": "gradual"}, "schedule: gradual prunes while it trains: expected epochs"),
     ({"sparsity": 0.5, "schedule": "gradual", "epochs": 1, "score": "taylor"}, "schedule: .*score 'taylor'"),
     ({"threshold": 0.5, "score": "random"}, "threshold: .*'random'"),
+    ({"threshold": 0.5, "scope": "global"}, "scope: a threshold is the same in .*expected local, got 'global'"),
     ({"sparsity": 0.5, "schedule": "gradual", "epochs": 1, "regrowth": 1.0}, "regrowth: expected 0 or more and less"),
     ({"sparsity": 0.5, "epochs": 1, "regrowth": 0.1}, "regrowth: .*expected schedule gradual, got 'one_shot'"),
     ({"pattern": "2:4", "schedule": "gradual", "epochs": 1}, "schedule: .*expected sparsity or budget, got pattern"),
