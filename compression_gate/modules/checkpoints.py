@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from compression_gate.errors import TaskError
 from compression_gate.modules.normalized import unnormalized_shell
-from compression_gate.modules.weights_file import save_weights
+from compression_gate.modules.weights_file import load_weights, save_weights
 from compression_gate.tasks.calling import named
 from compression_gate.tasks.task import Task
 
@@ -111,7 +111,7 @@ def load_reference(task: Task, folder: Path, *, normalize: bool) -> nn.Module:
     """Rebuild the reference of ``models/reference``."""
     model = build_reference(task, normalize=normalize)
     try:
-        load_model(model, str(folder / STATE_FILE), device="cpu")
+        load_weights(model, folder / STATE_FILE)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise TaskError(
             f"{folder / STATE_FILE}: does not fit what task.model builds: "

@@ -8,6 +8,7 @@ parameters are one. The task's factory and these two files give the model back.
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,14 +16,13 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model as load_tensors
 from torch import nn
 
 from compression_gate.errors import CompressionError, MetricsError
 from compression_gate.modules import attention, quantized
 from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.modules.surgery import ties
-from compression_gate.modules.weights_file import save_weights
+from compression_gate.modules.weights_file import first_names, load_weights, save_weights
 from compression_gate.records.base import Record
 
 WEIGHTS_FILE = "model.safetensors"
@@ -205,6 +205,13 @@ def check_complete(model: nn.Module, again: nn.Module) -> None:
                 f"{name}: cannot be saved: the model holds {shown(left)}, rebuilt from its structure it would hold "
                 f"{shown(right)}: change layers in ways that compression_gate.modules.structure can say"
             )
+    held, theirs = first_names(model), first_names(again)
+    for name, first in held.items():
+        if theirs[name] != first:
+            raise CompressionError(
+                f"{name}: cannot be saved: the model holds it as {first}, rebuilt from its structure it would be held "
+                f"as {theirs[name]}: keep one what is one in the factory's model, or tie parameters alone"
+            )
 
 
 def shown(tensor: torch.Tensor | None) -> str:
@@ -215,6 +222,9 @@ def shown(tensor: torch.Tensor | None) -> str:
 def rebuilt(factory_model: nn.Module, structure: Structure, *, largest: int) -> nn.Module:
     """Return a copy of the factory's model with the structure applied; new tensors hold no weights yet.
 
+    A new layer's numbers are of the type that the factory's were in its place; integer layers have types of their own.
+    Modules that are one in the factory's model stay one where what they became is written down alike.
+
     Args:
         largest: numbers that all replaced layers may hold together, checked before anything is allocated.
 
@@ -223,12 +233,16 @@ def rebuilt(factory_model: nn.Module, structure: Structure, *, largest: int) -> 
             numbers than ``largest``.
     """
     model = copy.deepcopy(factory_model)
-    room = largest
+    own = dict(factory_model.named_modules(remove_duplicate=False))
+    room, counted = largest, set[tuple[int, str, str]]()
     for name, layer in sorted(structure.layers.items(), key=lambda item: item[0].count(".")):
-        room -= numbers_of(name, layer)
+        stood, inside = stood_at(name, own)
+        if (kind := (id(stood), inside, repr(layer))) not in counted:  # a file holds what is one once
+            counted.add(kind)
+            room -= numbers_of(name, layer)
         if room < 0:
             raise damaged(f"layers.{name}", f"at most {largest} numbers in all layers", layer.model_dump())
-        put(model, name, LAYER_TYPES[layer.type](**layer.arguments))
+        put(model, name, as_typed(LAYER_TYPES[layer.type](**layer.arguments), stood))
     for name, changes in structure.attributes.items():
         set_attributes(model, name, changes)
     for name, shape in structure.shapes.items():
@@ -237,7 +251,41 @@ def rebuilt(factory_model: nn.Module, structure: Structure, *, largest: int) -> 
             raise damaged(f"shapes.{name}", f"at most {largest} numbers in all tensors", shape)
         resize(model, name, shape)
     tie(model, structure.ties)
+    share(model, factory_model, structure)
     return model.eval()
+
+
+def stood_at(name: str, modules: dict[str, nn.Module]) -> tuple[nn.Module, str]:
+    """Return the factory's module of this name, or the nearest around it, and what of the name lies inside."""
+    around = name
+    while around not in modules:
+        around = around.rpartition(".")[0]
+    return modules[around], name[len(around) :]
+
+
+def as_typed(layer: nn.Module, stood: nn.Module) -> nn.Module:
+    """Give a new layer the floating type of what stood in its place; integer layers have their own."""
+    tensors = (tensor for tensor in (*stood.parameters(), *stood.buffers()) if tensor.is_floating_point())
+    first = None if isinstance(layer, QuantizedLayer) else next(tensors, None)
+    return layer if first is None else layer.to(first.dtype)
+
+
+def share(model: nn.Module, factory_model: nn.Module, structure: Structure) -> None:
+    """Make replaced modules one that are one in the factory's model, unless their parameters are not."""
+    firsts: dict[int, str] = {}
+    for name, module in factory_model.named_modules(remove_duplicate=False):
+        first = firsts.setdefault(id(module), name)
+        if first == name or name not in structure.layers:
+            continue
+        one, other = model.get_submodule(first), model.get_submodule(name)
+        alike = layers_in(first, structure) == layers_in(name, structure)
+        if alike and all(map(operator.is_, one.parameters(), other.parameters())):
+            put(model, name, one)
+
+
+def layers_in(name: str, structure: Structure) -> dict[str, Layer]:
+    """Return the layers at a name and inside it, by what of their names is behind it."""
+    return {key[len(name) :]: layer for key, layer in structure.layers.items() if f"{key}.".startswith(f"{name}.")}
 
 
 def damaged(where: str, expected: str, got: object) -> CompressionError:
@@ -372,7 +420,7 @@ def load_model(factory_model: nn.Module, folder: Path) -> nn.Module:
         largest = 2 * weights.stat().st_size
         model = rebuilt(factory_model, structure, largest=largest)
         check_types(model, weights)
-        load_tensors(model, str(weights), device="cpu")
+        load_weights(model, weights)
     except (MetricsError, SafetensorError, RuntimeError, OSError) as error:
         raise CompressionError(
             f"{folder}: expected the {STRUCTURE_FILE} and {WEIGHTS_FILE} of a compressed task.model: {error}: "

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from compression_gate.codec.coded_model import decode_model, encode_model
 from compression_gate.errors import CompressionError
 from compression_gate.modules.attention import HeadAttention
 from compression_gate.modules.quantized import QuantizedLinear
@@ -123,6 +124,49 @@ def test_a_module_under_two_names_comes_back_as_one_weight(tmp_path):
 
     loaded = round_trip(build(3), build(4), tmp_path)
     assert loaded["a"].weight is loaded["b"].weight
+
+
+def repeated(layer, times=10):
+    """A model that calls one module many times, under a name each."""
+    return nn.Sequential(*[layer] * times).eval()
+
+
+ONE_MODULE = {
+    "integers": (nn.Linear(4, 4), lambda: QuantizedLinear(4, 4, bias=True, bits=4)),
+    "norm": (nn.BatchNorm1d(4), lambda: nn.BatchNorm1d(3)),
+    "inside": (nn.Linear(4, 4), lambda: nn.Sequential(QuantizedLinear(4, 4, bias=True, bits=4), nn.BatchNorm1d(4))),
+}
+
+
+@pytest.mark.parametrize("case", ONE_MODULE)
+def test_a_module_with_buffers_under_several_names_comes_back_as_one(tmp_path, case):
+    before, build = ONE_MODULE[case]
+    model = repeated(build())
+    loaded = round_trip(model, repeated(before), tmp_path)
+    assert all(module is loaded[0] for module in loaded)
+    assert state_digest(loaded) == state_digest(model)
+    encode_model(model, repeated(before), tmp_path / "model.cgz")
+    decoded = decode_model(repeated(before), tmp_path / "model.cgz")
+    assert all(module is decoded[0] for module in decoded)
+    assert state_digest(decoded) == state_digest(model)
+
+
+def test_two_layers_for_one_of_the_factorys_are_refused_where_a_file_would_mix_them_up():
+    factory = repeated(nn.Linear(4, 4), 2)
+    layers = [QuantizedLinear(4, 4, bias=True, bits=4) for _ in range(2)]
+    with pytest.raises(CompressionError, match=r"1\.weight_integers: cannot be saved: .* 0\.weight_integers"):
+        describe(nn.Sequential(*layers), factory)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_layers_of_other_sizes_keep_the_number_type(tmp_path, kind):
+    def build(width):
+        return nn.Sequential(nn.Linear(4, width), nn.Linear(width, 2)).to(kind)
+
+    model = build(3)
+    model[1] = nn.Sequential(nn.Linear(3, 1), nn.Linear(1, 2)).to(kind)
+    loaded = round_trip(model.eval(), build(8), tmp_path)
+    assert state_digest(loaded) == state_digest(model)
 
 
 def test_the_factorys_model_stays_as_it_is(net, tmp_path):
