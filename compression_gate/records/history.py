@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic import Field
 from compression_gate.records.base import Record
 from compression_gate.records.verdict import Status, Verdict
 
+HISTORY = Path(".compression_gate/history.json")
 # Why a reference is not there where nothing was lost: rules against it are told and do not block.
 NO_RECORD = "no run of the target branch has been recorded yet"
 NOTHING_ACCEPTED = "no recorded run of another commit has passed yet"
@@ -76,3 +78,12 @@ class History(Record):
     judged: dict[str, tuple[str, ...]] = {}
     releases: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+
+
+def releases_of(suite: Path) -> tuple[str, ...]:
+    """Names of the releases on record, with which waivers may end; none where `run` was never called.
+
+    Raises:
+        MetricsError: the history is damaged.
+    """
+    return History.read(suite / HISTORY).releases if (suite / HISTORY).exists() else ()

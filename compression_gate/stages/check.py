@@ -10,14 +10,14 @@ from compression_gate.errors import MetricsError
 from compression_gate.gate.binding import stale_reasons
 from compression_gate.gate.policy import Code, Decision, decide, decide_again, told
 from compression_gate.gate.test_reuse import unjudged
-from compression_gate.records.history import History
+from compression_gate.records.history import releases_of
 from compression_gate.records.holdout import SUFFIX, Holdout
 from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.verdict import Check, Status, Verdict
 from compression_gate.records.waivers import read_waivers, today_utc
 
-VERDICT, HISTORY = Path("reports/verdict.json"), Path(".compression_gate/history.json")
+VERDICT = Path("reports/verdict.json")
 HOLDOUT = Path(".compression_gate/holdout/verdict.json")
 
 
@@ -44,10 +44,10 @@ def check(suite: Path, policy: str) -> Outcome:
     params = read_params(suite)
     decide((), policy, params.gate.policies)
     try:
-        verdict = Verdict.read(suite / VERDICT)
+        verdict, releases = Verdict.read(suite / VERDICT), releases_of(suite)
     except MetricsError as error:
         return Outcome(suite=suite, params=params, policy=policy, status="error", exit_code=4, problems=(str(error),))
-    waivers = read_waivers(suite, params, today=today_utc(), releases=releases_of(suite))
+    waivers = read_waivers(suite, params, today=today_utc(), releases=releases)
     withheld, notes = holdout_of(suite, verdict, params) if policy == "release" else ((), ())
     whole = verdict.model_copy(update={"checks": (*verdict.checks, *withheld), "warnings": (*verdict.warnings, *notes)})
     decision = decide_again(whole, policy, params.gate.policies, waivers)
@@ -109,14 +109,6 @@ def unheld(message: str) -> Check:
     """The check of a holdout that cannot be believed."""
     mending = "judge it anew: `compression-gate run --policy release`"
     return Check(rule="holdout", metric="holdout", status="error", reason="stale", message=message, mending=mending)
-
-
-def releases_of(suite: Path) -> tuple[str, ...]:
-    """Names of the releases on record, with which waivers may end; a damaged history is told as stale elsewhere."""
-    try:
-        return History.read(suite / HISTORY).releases
-    except MetricsError:
-        return ()
 
 
 def edits_of(verdict: Verdict, params: Params) -> list[str]:

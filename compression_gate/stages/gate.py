@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from compression_gate import __version__
-from compression_gate.errors import CompressionGateError, MetricsError
+from compression_gate.errors import CompressionGateError, MetricsError, StaleError
 from compression_gate.gate.binding import (
     NO_SOURCES,
     SOURCES,
@@ -34,7 +34,7 @@ from compression_gate.gate.test_reuse import level, reuse_of, spent, uses_of, wi
 from compression_gate.gate.trade_off import trade_off
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, digest_of_file, write_text
-from compression_gate.records.history import History
+from compression_gate.records.history import HISTORY, History
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
 from compression_gate.records.params import GateParams, Params, read_params
 from compression_gate.records.verdict import PIPELINE, Check, FormerRules, Subject, TestReuse, Verdict
@@ -45,7 +45,7 @@ log = logging.getLogger("compression_gate")
 VERDICT, METRICS = Path("reports/verdict.json"), Path("reports/metrics.json")
 REFERENCES = Path(".compression_gate/references")
 MACHINE = Path(".compression_gate/machine.json")
-HISTORY, JUDGED = Path(".compression_gate/history.json"), Path(".compression_gate/judged.json")
+JUDGED = Path(".compression_gate/judged.json")
 
 
 def run(suite: Path, policy: str = DEFAULT_POLICY) -> Verdict:
@@ -62,7 +62,7 @@ def run(suite: Path, policy: str = DEFAULT_POLICY) -> Verdict:
     waivers = read_waivers(suite, params, today=today_utc(), releases=facts.history.releases)
     if changed := held(suite).changed_since(before):
         text = f"{', '.join(changed)}: expected the files that the judging began with, got others: run again"
-        facts = replace(facts, missing={**facts.missing, "files": text})
+        facts = replace(facts, missing={**facts.missing, "files": StaleError(text)})
     reuse = reuse_of(
         params.gate, test_digest_of(facts), facts.history, judged_here(suite, facts), digest_of_role(facts)
     )
@@ -217,18 +217,18 @@ def subject_of(role: str, facts: Facts, head: str | None) -> Subject:
             "release": facts.history.release_commit,
         }
         return Subject(digest=facts.artifacts[role].digest, commit=facts.artifacts[role].commit or known[role])
-    return Subject(absent=facts.absent.get(role) or facts.missing.get(role, "missing"))
+    return Subject(absent=facts.absent.get(role) or str(facts.missing.get(role, "missing")))
 
 
 def read_facts(suite: Path, params: Params) -> Facts:
     """Read what the stages wrote; what cannot be read is told in ``missing``."""
-    missing: dict[str, str] = {}
+    missing: dict[str, CompressionGateError] = {}
 
     def read(name: str, kind: Callable[[Path], Any], path: Path) -> Any:
         try:
             return kind(path)
         except CompressionGateError as error:
-            missing[name] = str(error)
+            missing[name] = error
             return None
 
     reports = suite / "reports"
@@ -255,7 +255,7 @@ def read_facts(suite: Path, params: Params) -> Facts:
         and "predictions" not in missing
         and digest_of_file(suite / PREDICTIONS) != evaluation.predictions_digest
     ):
-        missing["predictions"] = (
+        missing["predictions"] = StaleError(
             f"{PREDICTIONS}: expected the files that evaluation.json speaks of, got others: run again"
         )
     laid = [role for role in ("baseline", "release") if role in artifacts]

@@ -13,11 +13,10 @@ import yaml
 
 from compression_gate.errors import ParamsError
 from compression_gate.records.base import replacing
-from compression_gate.records.history import History
+from compression_gate.records.history import releases_of
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.waivers import FILE_NAME, day_of, problems_of, read_waivers, today_utc
 
-HISTORY = Path(".compression_gate/history.json")
 OPTIONS = {"rule": "RULE"}  # the one that is written without dashes
 
 
@@ -42,8 +41,7 @@ def run(suite: Path, request: Request) -> Path:
         MetricsError: `.compression_gate/history.json` is damaged.
     """
     params, today = read_params(suite), today_utc()
-    history = suite / HISTORY
-    releases = History.read(history).releases if history.is_file() else ()
+    releases = releases_of(suite)
     entry = entry_of(request, request.owner or git_user(suite), today)
     if problems := list(problems_of(as_text(entry), params, today=today, releases=releases)):
         raise ParamsError(f"waive: {OPTIONS.get(key, f'--{key}')}: {text}" for key, text in problems)

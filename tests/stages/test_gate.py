@@ -11,6 +11,7 @@ import pytest
 from finished_run import finished
 
 from compression_gate.records.base import write_text
+from compression_gate.records.params import read_params
 from compression_gate.selftest import finished_run
 from compression_gate.stages import check, gate
 
@@ -86,3 +87,14 @@ def test_the_day_is_the_same_wherever_it_is_judged(
     monkeypatch.undo()
     time.tzset()
     assert len(days) == 1
+
+
+def test_check_tells_a_damaged_history_whatever_the_verdict_speaks_of(recorded: Path) -> None:
+    """A waiver may end with a release, and nobody can say which there are."""
+    crash = {"stage": "train", "exit_code": 3, "message": "x"}
+    gate.crashed_verdict(recorded, read_params(recorded), crash)
+    assert check.check(recorded, "pull_request").exit_code == 3
+    (recorded / ".compression_gate/history.json").write_text("{")
+    outcome = check.check(recorded, "pull_request")
+    assert outcome.exit_code == 4
+    assert "history.json" in outcome.problems[0]

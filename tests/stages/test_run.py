@@ -187,3 +187,14 @@ def test_a_users_exit_is_a_failure_of_the_stage(suite):
     done = subprocess.run(command("prepare", "-C", suite.path), capture_output=True, text=True, check=False)
     assert done.returncode == 4, done.stderr
     assert (suite.path / ".compression_gate/failure.json").exists()
+
+
+def test_a_damaged_history_is_told_and_written_anew(ready, monkeypatch, caplog):
+    monkeypatch.setattr(run, "reproduce", lambda *_, **__: 0)
+    monkeypatch.setattr(run, "missing_outputs", lambda *_: [])
+    path = ready.path / ".compression_gate/history.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{")
+    assert run.run(ready.path, run.Request()) is None
+    assert "history.json" in caplog.text
+    assert json.loads(path.read_text())["releases"] == []
