@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compression_gate import __version__
-from compression_gate.errors import CompressionGateError, MetricsError
+from compression_gate.errors import CompressionGateError, MetricsError, StaleError
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, digest_of_file
 from compression_gate.records.params import read_params
@@ -100,15 +100,13 @@ def sources_of(suite: Path) -> dict[str, str]:
     """Digests of the user's sources as `run` wrote them down; empty where nothing but stages was ever called, by hand.
 
     Raises:
-        MetricsError: the list is damaged, or is not there although `run` was.
+        MetricsError: the list is damaged. StaleError: it is not there although `run` was.
     """
     try:
         sources = json.loads((suite / SOURCES).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         if any((suite / name).exists() for name in RUN_FILES):
-            raise MetricsError(
-                f"{SOURCES}: expected the files that were read, got no list of them: run again"
-            ) from error
+            raise StaleError(f"{SOURCES}: expected the files that were read, got no list of them: run again") from error
         return {}
     except (OSError, ValueError) as error:
         raise MetricsError(f"{suite / SOURCES}: damaged ({error}): `compression-gate run` writes it anew") from error

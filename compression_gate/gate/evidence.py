@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from compression_gate.errors import MetricsError, StaleError
 from compression_gate.gate import intervals, timing_test
 from compression_gate.gate.facts import Facts, Question
 from compression_gate.gate.intervals import Estimate
@@ -37,6 +38,8 @@ MENDING = {
     "crashed": "mend what the message names, then `compression-gate run`",
 }
 FEWER_BOOTSTRAPPED = "add test examples of it, or hold larger slices: a bootstrap of so few proves nothing"
+# What figures of other units than a clock's cannot be, and what gave them.
+IMPOSSIBLE = {"bytes": ("zero or more", "the system miscounted"), "j": ("over zero", "the counter ran backwards")}
 
 
 class UnjudgeableError(Exception):
@@ -97,9 +100,9 @@ def artifact_of(role: str, facts: Facts) -> Any:
 
 def unread(name: str, facts: Facts, otherwise: str) -> UnjudgeableError:
     """What became of a record or model that is not there."""
-    message = facts.missing.get(name, otherwise)
-    changed = "run again" in message and "expected the files" in message
-    return UnjudgeableError("stale" if changed else "missing_metric", message, mending=MENDING["stale"])
+    error = facts.missing.get(name, MetricsError(otherwise))
+    reason = "stale" if isinstance(error, StaleError) else "missing_metric"
+    return UnjudgeableError(reason, str(error), mending=MENDING["stale"])
 
 
 def absence_of(role: str, facts: Facts) -> UnjudgeableError:
@@ -344,15 +347,15 @@ def same_times(told: Sequence[float | None], found: Sequence[float | None]) -> b
 
 
 def refuse_backwards(metric: str, role: str, value: float | None) -> None:
-    """Refuse a time, a rate or a peak that is not over zero: no clock that runs forwards gives one.
+    """Refuse a time, a rate or an energy that is not over zero, and bytes below it: nothing that works gives one.
 
     Raises:
         UnjudgeableError: it is not.
     """
-    if value is not None and value <= 0:
-        raise UnjudgeableError(
-            "untrusted_timing", f"{metric} of {role}: expected over zero, got {value:g}: the clock was set back"
-        )
+    unit = metric.rpartition("_")[2]
+    expected, cause = IMPOSSIBLE.get(unit, ("over zero", "the clock was set back"))
+    if value is not None and (value < 0 or (value == 0 and unit != "bytes")):
+        raise UnjudgeableError("untrusted_timing", f"{metric} of {role}: expected {expected}, got {value:g}: {cause}")
 
 
 def spread_of(metric: str, role: str, facts: Facts) -> Any:

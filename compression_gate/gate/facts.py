@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compression_gate.errors import MetricsError
+from compression_gate.errors import CompressionGateError, MetricsError
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.history import History
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
@@ -171,7 +171,7 @@ class Facts:
     machine_digest: str | None = None
     history: History = field(default_factory=History)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, CompressionGateError] = field(default_factory=dict)
     laid_absent: dict[str, str] = field(default_factory=dict)
     alpha: float = 0.05
 

@@ -223,8 +223,8 @@ def unseen_limits(error: UnjudgeableError, gate: GateParams) -> Check:
 
 def broken_records(facts: Facts) -> Iterator[Check]:
     """A record that is not there fails the gate by itself, whatever the rules speak of."""
-    for name, message in facts.missing.items():
-        error = unread(name, facts, message)
+    for name in facts.missing:
+        error = unread(name, facts, "missing")
         yield Check(
             rule=f"record {name}",
             metric=name,

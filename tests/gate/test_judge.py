@@ -487,6 +487,16 @@ def test_limits_of_a_lost_baseline_are_missed_although_no_rule_is_held_against_i
 LOST_RECORDS: dict[str, tuple[Callable[[Path], object], str]] = {  # what is done -> the reason
     "a record deleted": (lambda suite: (suite / "reports/evaluation.json").unlink(), "missing_metric"),
     "a model changed": (lambda suite: (suite / "models/candidate/model.onnx").write_bytes(b"other"), "stale"),
+    "a digest of others": (
+        lambda suite: edit(suite / "models/candidate/artifact.json", lambda v: v.update(digest="0" * 64)),
+        "stale",
+    ),
+    "a damaged record that speaks of files": (
+        lambda suite: edit(
+            suite / "models/candidate/artifact.json", lambda v: v.update(shipped=["expected the files"])
+        ),
+        "missing_metric",
+    ),
 }
 
 

@@ -71,6 +71,28 @@ def test_the_ends_of_a_spread_are_as_sure_as_they_were_taken() -> None:
     assert pytest.approx((1 - CONFIDENCE) / 2) == OWN_END
 
 
+SET_BACK = [  # metric, what an impossible figure is put down to
+    ("load_time_ms", "the clock was set back"),
+    ("throughput_per_s", "the clock was set back"),
+    ("energy_j", "the counter ran backwards"),
+    ("model_memory_bytes", "the system miscounted"),
+]
+
+
+@pytest.mark.parametrize(("metric", "cause"), SET_BACK)
+def test_an_impossible_figure_is_put_down_to_what_measured_it(finished: Path, metric: str, cause: str) -> None:
+    figure = BOTH | {"value": -1.0, "low": -1.0}
+    check = judged(finished, {"metric": metric, "max": 1e9, "level": "block"}, figure)
+    assert (check.status, check.reason) == ("error", "untrusted_timing")
+    assert check.message.endswith(cause), check
+
+
+def test_a_second_copy_that_adds_no_memory_is_a_figure(finished: Path) -> None:
+    """What a first copy freed may hold a second."""
+    figure = {"value": 0.0, "low": 0.0, "high": 0.0, "samples": 5, "spread": "range"}
+    assert judged(finished, {"metric": "model_memory_bytes", "max": 10}, figure).status == "pass"
+
+
 UNKNOWN = [
     ("latency_p99_ms", BOTH | {"high": None, "samples": 100}),
     ("load_time_ms", BOTH | {"low": None, "high": None, "samples": 3}),
