@@ -16,7 +16,14 @@ from compression_gate.records.metrics import StepRecord
 
 log = logging.getLogger("compression_gate")
 RECORD = "step.json"
+FROZEN = "frozen.json"
 R = TypeVar("R", bound=Record)
+
+
+class Frozen(Record):
+    """The parameters that no training may move, which ``structure.json`` does not say: finished models need it not."""
+
+    names: tuple[str, ...]
 
 
 class FinishedParts(Generic[R]):
@@ -38,7 +45,10 @@ class FinishedParts(Generic[R]):
         if not folder.exists():
             return None
         try:
-            return load_model(factory, folder).eval(), self.kind.read(folder / RECORD)
+            model, frozen = load_model(factory, folder).eval(), Frozen.read(folder / FROZEN).names
+            for name, weight in model.named_parameters():
+                weight.requires_grad_(name not in frozen)
+            return model, self.kind.read(folder / RECORD)
         except (CompressionGateError, OSError) as error:  # another process may have made room meanwhile
             log.warning("%s that was finished before cannot be read again (%s): taking it anew", self.what, error)
             return None
@@ -47,6 +57,8 @@ class FinishedParts(Generic[R]):
         """Keep a finished part, whole or not at all."""
         with replacing_folder(self.folder / key) as folder:
             save_model(model, factory, folder)
+            frozen = tuple(name for name, weight in model.named_parameters() if not weight.requires_grad)
+            Frozen(names=frozen).write(folder / FROZEN)
             record.write(folder / RECORD)
 
     def clear(self) -> None:

@@ -35,7 +35,16 @@ def test_a_part_is_read_back_by_its_key(parts):
     assert parts.read("other", nn.Sequential(nn.Linear(3, 2))) is None
 
 
-DAMAGES = [("model.safetensors", b""), ("step.json", b"{}"), ("step.json", b"\xff")]
+def test_what_was_frozen_comes_back_frozen_and_nothing_else(parts):
+    made, factory = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)), nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    made[0].weight.requires_grad_(False)
+    factory[1].bias.requires_grad_(False)
+    parts.write("one", made.eval(), factory, Told(text="done"))
+    found, _ = parts.read("one", factory)
+    assert {name for name, weight in found.named_parameters() if not weight.requires_grad} == {"0.weight"}
+
+
+DAMAGES = [("model.safetensors", b""), ("step.json", b"{}"), ("step.json", b"\xff"), ("frozen.json", b"[]")]
 
 
 @pytest.mark.parametrize(("name", "content"), DAMAGES)
