@@ -6,14 +6,22 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from compression_gate.gate.evidence import SAME
-from compression_gate.gate.facts import Outcomes, Question
+from compression_gate.gate.evidence import quality as judged_quality
+from compression_gate.gate.facts import Facts, Outcomes, Question
 from compression_gate.gate.intervals import of_outcomes
 from compression_gate.measurers import quality
 from compression_gate.measurers.quality import Answers
+from compression_gate.records.artifact import Artifact
+from compression_gate.records.metrics import DataRecord
+from compression_gate.records.params import read_params
 from compression_gate.records.rules import Rule
+from compression_gate.stages import evaluate
+from compression_gate.stages.artifacts import exported_artifact
 from compression_gate.stages.evaluate import Measured, write_predictions
+from compression_gate.tasks.task import open_task
 
 TASK = SimpleNamespace(params=SimpleNamespace(kind="regression"), scorer=None)
 COLUMN = np.array(["a", "b", "b"] * 40)
@@ -69,3 +77,31 @@ def test_a_value_told_three_times_is_as_sure_as_told_once(tmp_path, metric):
     once, thrice = (estimate_of(measured((), copies), tmp_path, metric) for copies in (None, 3))
     assert thrice.observed == pytest.approx(once.observed)
     assert thrice.interval == pytest.approx(once.interval, rel=0.05, abs=1e-4)
+
+
+def test_a_suite_of_several_values_is_judged_by_every_metric_and_under_a_perturbation(suite):
+    suite.replace("int(self.targets[index])", "torch.eye(CLASSES)[self.targets[index]] * 5 + 20")
+    suite.edit("task.kind", "regression")
+    suite.edit("evaluate.perturbations", ["brightness"])
+    limits = {"mae": {"max_increase": 1.0}, "rmse": {"max_increase": 1.0}, "r2": {"max_drop": 1.0}}
+    suite.edit("gate", {"rules": {metric: {"metric": metric, **limit} for metric, limit in limits.items()}})
+    params = read_params(suite.path)
+    task = open_task(params, suite.path)
+    DataRecord(digest="data", splits={}, leaks={}).write(suite.path / "reports/data.json")
+    for role in ("reference", "candidate"):
+        folder = suite.path / "models" / role
+        folder.mkdir(parents=True)
+        model = task.build_model()
+        save_file(model.state_dict(), folder / "model.safetensors")
+        exported_artifact(model, task, params, folder, role=role)
+    facts = Facts(
+        params=params,
+        evaluation=evaluate.run(suite.path),
+        outcomes=Outcomes.read(suite.path / "reports/predictions.npz"),
+        artifacts={role: Artifact.open(suite.path / "models" / role) for role in ("reference", "candidate")},
+    )
+    for metric, rule in params.gate.rules.items():
+        for part in (None, "perturbation=brightness"):
+            question = Question(name=metric, rule=rule, slice=part, against="reference")
+            found = judged_quality(question, facts)
+            assert (found.change, found.n) == (0, 90), (metric, part)
