@@ -13,8 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from compression_gate.errors import CompressionError
 from compression_gate.methods.base import Context
-from compression_gate.modules.quantized_layer import StaticInput, affine, levels_of
-from compression_gate.modules.quantized_weights import SMALLEST_RANGE
+from compression_gate.modules.quantized_layer import StaticInput, affine, levels_of, step_between
 from compression_gate.tasks.calling import call
 from compression_gate.tasks.task import seeded
 
@@ -74,7 +73,7 @@ class Values:
         middles = self.middles()
         for share in SHRINKS:
             low, high = self.low * share, self.high * share
-            scale = max(high - low, SMALLEST_RANGE) / levels_of(bits)
+            scale = step_between(low, high, bits)
             zero = round(-low / scale)
             steps = ((middles / scale).round() + zero).clamp(0, levels_of(bits))
             lost = loss((steps - zero) * scale, (middles >= low) & (middles <= high))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from compression_gate.modules.quantized_layer import levels_of
-from compression_gate.modules.quantized_weights import SMALLEST_RANGE, IntegerWeight, rounded
+from compression_gate.modules.quantized_weights import NARROWEST, SMALLEST_RANGE, IntegerWeight, rounded
 
 INPUT = "rounded_input"  # the name of a layer's input rounding
 
@@ -39,7 +39,7 @@ class LearnedStep(nn.Module):
 
     def __init__(self, first: Tensor, *, rounded_each: int, levels: int) -> None:
         super().__init__()
-        self.register_buffer("first", first.detach().clone().float().clamp_min(SMALLEST_RANGE))
+        self.register_buffer("first", first.detach().clone().float().clamp_min(NARROWEST / levels))
         self.growth = nn.Parameter(torch.zeros_like(self.first))
         self.gradient_scale = 1 / math.sqrt(max(rounded_each * levels, 1))
 
@@ -151,7 +151,7 @@ def scaled_rows(held: IntegerWeight, factors: Tensor) -> IntegerWeight:
     signs = torch.where(factors < 0, -1, 1).to(torch.int8).reshape(-1, *[1] * (len(shape) - 1))
     scale = held.scale * factors.abs().reshape(columns)
     integers = held.integers * signs
-    dead = scale < SMALLEST_RANGE / held.scheme.highest
+    dead = scale < NARROWEST / held.scheme.highest
     # A channel that a norm switched off: no scale is that small, zeros say the same.
     integers = torch.where(held.scheme.spread(dead, shape).expand(shape), torch.zeros_like(integers), integers)
     scale = torch.where(dead, torch.full_like(scale, SMALLEST_RANGE), scale)

@@ -13,11 +13,11 @@ from compression_gate.errors import CompressionError
 from compression_gate.modules.quantized_weights import (
     FEWEST_BITS,
     MOST_BITS,
-    SMALLEST_RANGE,
     Granularity,
     IntegerWeight,
     Scheme,
     is_whole,
+    widened,
 )
 
 LEVELS = 255  # activations of 8 bits are unsigned integers
@@ -201,14 +201,18 @@ def levels_of(bits: int) -> int:
     return int(2**bits - 1)
 
 
+def step_between(low: float, high: float, bits: int) -> float:
+    """The step with which 0 to 2^bits − 1 span ``low`` to ``high``."""
+    return float(widened(torch.tensor(high - low, dtype=torch.float64))) / levels_of(bits)
+
+
 def affine(low: float, high: float, bits: int = 8) -> tuple[float, int]:
     """Scale and zero point with which 0 to 2^bits − 1 span ``low`` to ``high``, zero being hit exactly.
 
     Source: B. Jacob et al., CVPR 2018, §3.1: the range is widened to hold zero, the zero point rounded.
     """
     low, high, levels = min(low, 0.0), max(high, 0.0), levels_of(bits)
-    scale = max(high - low, SMALLEST_RANGE) / levels
-    scale = float(torch.tensor(scale, dtype=torch.float32))
+    scale = float(torch.tensor(step_between(low, high, bits), dtype=torch.float32))
     return scale, int(min(max(round(-low / scale), 0), levels))
 
 

@@ -14,7 +14,8 @@ Granularity = Literal["per_tensor", "per_channel", "per_group"]
 Fit = Literal["minmax", "mse"]
 
 FEWEST_BITS, MOST_BITS = 2, 8
-SMALLEST_RANGE = 1e-6  # a narrower range than this would make scales that float32 cannot divide by
+SMALLEST_RANGE = 1e-6  # taken where all is zero, which any scale holds
+NARROWEST = 1e-15  # range: squared errors and products of two scales still are numbers that float32 has
 SHRINKS = tuple(share / 100 for share in range(10, 101))  # ranges tried by mse: 10 % to all of the weights'
 
 
@@ -190,7 +191,12 @@ def fitted(parts: Tensor, scheme: Scheme, fit: Fit) -> tuple[Tensor, Tensor]:
 def grid(low: Tensor, high: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """Return scale and zero point, both as float, with which the scheme's integers span ``low`` to ``high``."""
     if scheme.symmetric:
-        scale = torch.maximum(-low, high).clamp_min(SMALLEST_RANGE) / scheme.highest
+        scale = widened(torch.maximum(-low, high)) / scheme.highest
         return scale, torch.zeros_like(scale)
-    scale = (high - low).clamp_min(SMALLEST_RANGE) / (scheme.highest - scheme.lowest)
+    scale = widened(high - low) / (scheme.highest - scheme.lowest)
     return scale, (scheme.lowest - torch.round(low / scale)).clamp(scheme.lowest, scheme.highest)
+
+
+def widened(ranges: Tensor) -> Tensor:
+    """Widths of ranges, wide enough to be divided by."""
+    return torch.where(ranges > 0, ranges.clamp_min(NARROWEST), SMALLEST_RANGE)

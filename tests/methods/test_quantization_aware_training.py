@@ -15,8 +15,8 @@ from compression_gate.methods.magnitude_pruning import MagnitudePruning
 from compression_gate.methods.quantization_aware_training import QuantizationAwareTraining
 from compression_gate.methods.static_quantization import StaticQuantization
 from compression_gate.methods.weight_only_quantization import WeightOnlyQuantization
-from compression_gate.modules.learned_steps import LearnedStep, scaled_rows, through
-from compression_gate.modules.quantized_layer import QuantizedLayer
+from compression_gate.modules.learned_steps import LearnedStep, RoundedInput, RoundedWeight, scaled_rows, through
+from compression_gate.modules.quantized_layer import QuantizedLayer, affine
 from compression_gate.modules.quantized_weights import Scheme, quantized_weight
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
@@ -169,6 +169,17 @@ def test_the_steps_gradient_is_scaled_and_the_step_stays_positive():
     with torch.no_grad():
         step.growth.fill_(-50.0)
     assert step() > 0
+
+
+def test_small_weights_and_inputs_are_rounded_as_finely_as_large_ones():
+    torch.manual_seed(0)
+    values = torch.randn(64) * 1e-8
+    held = quantized_weight(values[None], Scheme(bits=8), "minmax")
+    assert (RoundedWeight(values[None], held)(values[None]) - values).norm() < 0.01 * values.norm()
+    scale, zero = affine(float(values.min()), float(values.max()))
+    assert (RoundedInput(scale, zero, 8, 1)(values) - values).norm() < 0.01 * values.norm()
+    switched = quantized_weight(values[None] * 1e8, Scheme(bits=8), "minmax")
+    assert (scaled_rows(switched, torch.tensor([1e-8])).dequantized() - values).norm() < 0.01 * values.norm()
 
 
 def test_a_norm_of_any_sign_goes_into_the_scales_without_rounding():

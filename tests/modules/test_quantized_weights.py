@@ -88,6 +88,16 @@ def test_weights_that_are_all_zero_stay_finite():
     assert (quantized_weight(torch.zeros(3, 4), Scheme(), "mse").dequantized() == 0).all()
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("fit", ["minmax", "mse"])
+@pytest.mark.parametrize("size", [1e-8, 1e-13])
+def test_small_weights_lose_no_more_of_themselves_than_large_ones(size, fit, symmetric):
+    scheme, large = Scheme(bits=8, symmetric=symmetric), weights((6, 40))
+    expected = (quantized_weight(large, scheme, fit).dequantized() - large).norm() / large.norm()
+    small = large * size
+    assert (quantized_weight(small, scheme, fit).dequantized() - small).norm() / small.norm() <= 1.05 * expected
+
+
 def test_coarser_scales_keep_the_weights_within_half_a_step():
     held = quantized_weight(weights((6, 10)), Scheme(bits=8), "minmax")
     coarse = held.coarser(held.scale * torch.tensor([1.0, 1.0, 1.0, 5.0, 5.0, 5.0]))

@@ -268,6 +268,20 @@ class Twice(nn.Module):
         return self.layer(inputs.mean(1)) + self.layer(inputs).amax(1) + inputs[:, 0] @ self.layer.weight
 
 
+@pytest.mark.parametrize("method", [StaticQuantization(), DynamicQuantization(), WeightOnlyQuantization()])
+def test_small_weights_arrive_in_the_file(tmp_path, method):
+    torch.manual_seed(0)
+    model, inputs = (
+        nn.Sequential(nn.Linear(16, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False)),
+        torch.randn(32, 16),
+    )
+    for layer in (model[0], model[2]):
+        layer.weight.data *= 1e-8
+    made = applied(method, model.eval(), inputs)
+    assert near(made(inputs).detach().numpy(), model, inputs, 0.03)
+    assert near(exported(made, inputs, tmp_path)[0], made, inputs, 0.01)
+
+
 TWICE = [StaticQuantization(), StaticQuantization(granularity="per_tensor"), DynamicQuantization()]
 
 
