@@ -33,7 +33,7 @@ from onnx import helper, numpy_helper
 from compression_gate.gate.proportions import clopper_pearson
 from compression_gate.measurers.latency import Setting, sample_pair, together
 from compression_gate.measurers.machine import timing_environment
-from compression_gate.records.artifact import FILE_NAME, Artifact, digest_of_files, entries
+from compression_gate.records.artifact import FILE_NAME, Artifact, entries
 from compression_gate.records.params import read_params
 from compression_gate.runtimes.onnx_runtime import OnnxRuntime
 from compression_gate.stages.benchmark import inputs_of
@@ -136,9 +136,8 @@ def place(suite: Path, model: Path) -> None:
     folder = suite / CANDIDATE
     shutil.copy(model, folder / "model.onnx.new")
     (folder / "model.onnx.new").replace(folder / "model.onnx")  # what lies in DVC's cache may be the same file
-    files = entries(folder)
-    old = Artifact.read(folder / FILE_NAME)
-    old.model_copy(update={"files": files, "digest": digest_of_files(files)}).write(folder / FILE_NAME)
+    placed = Artifact.read(folder / FILE_NAME).model_copy(update={"files": entries(folder)})
+    placed.sealed().write(folder / FILE_NAME)
     gate(suite, "evaluate")
 
 

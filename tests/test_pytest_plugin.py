@@ -10,7 +10,7 @@ import onnx
 import pytest
 from finished_run import finished
 
-from compression_gate.records.artifact import Artifact, digest_of_files, entries
+from compression_gate.records.artifact import Artifact, entries
 from compression_gate.records.waivers import today_utc
 from compression_gate.stages import compress, gate, prepare, train
 
@@ -298,9 +298,8 @@ def negating_model(folder):
     graph = onnx.helper.make_graph([node], "negate", [given], [answer])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, folder / "model.onnx")
-    files = entries(folder)
-    changed = {"files": files, "digest": digest_of_files(files)}
-    Artifact.read(folder / "artifact.json").model_copy(update=changed).write(folder / "artifact.json")
+    made = Artifact.read(folder / "artifact.json").model_copy(update={"files": entries(folder)})
+    made.sealed().write(folder / "artifact.json")
 
 
 def test_models_are_fixtures_that_answer_a_batch(finished):

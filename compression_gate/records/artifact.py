@@ -23,7 +23,9 @@ class FileEntry(Record):
 
 
 class Artifact(Record):
-    """A model's files. ``digest`` covers the names and contents of all of them.
+    """A model's files. ``digest`` covers the names and contents of all of them, which of them ship, and the counts.
+
+    That of schema 1 covers the files alone; it is read still, since a baseline or a release may be of an older version.
 
     Args:
         shipped: the names of the files that ship; accuracy, bytes and latency are of these.
@@ -33,7 +35,7 @@ class Artifact(Record):
         params_digests: of what the stage that made it reads of the params; empty in records of older versions.
     """
 
-    schema_number: Literal[1] = Field(1, alias="schema")
+    schema_number: Literal[1, 2] = Field(2, alias="schema")
     role: Role
     format: str
     runtime: str
@@ -59,13 +61,21 @@ class Artifact(Record):
         """Bytes of the plain state dict."""
         return self.files["model.safetensors"].bytes
 
+    def sealed(self) -> Self:
+        """The record with the digest of what it says."""
+        digest = digest_of_files(self.files)
+        if self.schema_number > 1:
+            digest = digest_of([digest, self.shipped, self.parameters, self.nonzeros, self.macs])
+        return self.model_copy(update={"digest": digest})
+
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Read a folder's record and make sure that it speaks of the files that lie there.
 
         Raises:
             MetricsError: no record, a damaged one, or one that ships what it does not list.
-            StaleError: a file was changed, removed or added since the record was written, or the digest is of others.
+            StaleError: a file was changed, removed or added since the record was written, or the digest is of others,
+                or of other counts.
         """
         artifact = cls.read(folder / FILE_NAME)
         if (found := entries(folder)) != artifact.files:
@@ -80,7 +90,7 @@ class Artifact(Record):
                 f"{folder / FILE_NAME}: shipped: expected some of {', '.join(artifact.files)}, "
                 f"got {', '.join(artifact.shipped) or 'none'}: the record is damaged; run again"
             )
-        if artifact.digest != (digest := digest_of_files(artifact.files)):
+        if artifact.digest != (digest := artifact.sealed().digest):
             raise StaleError(f"{folder / FILE_NAME}: digest: expected {digest!r}, got {artifact.digest!r}: run again")
         return artifact
 

@@ -235,13 +235,12 @@ def baseline_lost(reason: str) -> Change:
 
 def rerun_of_compress(suite: Path) -> None:
     """Put another candidate there, whole and with a record of its own, as a newer run of compress would."""
-    from compression_gate.records.artifact import FILE_NAME, Artifact, digest_of_files, entries
+    from compression_gate.records.artifact import FILE_NAME, Artifact, entries
 
     folder = suite / CANDIDATE
     lengthened(suite, f"{CANDIDATE}/model.onnx")
-    files = entries(folder)
-    made = Artifact.read(folder / FILE_NAME)
-    made.model_copy(update={"files": files, "digest": digest_of_files(files)}).write(folder / FILE_NAME)
+    made = Artifact.read(folder / FILE_NAME).model_copy(update={"files": entries(folder)})
+    made.sealed().write(folder / FILE_NAME)
 
 
 def locked_unseen(suite: Path) -> None:
@@ -616,6 +615,14 @@ STALE: Mapping[str, Mutation] = {
         )
         for name in SIGNED
     },
+    "fewer parameters claimed by both records": Mutation(
+        entry=STALE_LOCK,
+        change=all_of(
+            edited(f"{CANDIDATE}/artifact.json", lambda v: v.update(parameters=1)),
+            edited(BENCHMARK, lambda v: candidate_of(v)["figures"]["parameters"].update(value=1)),
+        ),
+        expected="artifact.json: digest: expected",
+    ),
     "data of another run": Mutation(
         entry=STALE_LOCK,
         change=edited("reports/data.json", lambda v: v.update(digest="other data")),

@@ -9,7 +9,7 @@ from torch import nn
 
 from compression_gate import registry
 from compression_gate.measurers.cost import costs_of
-from compression_gate.records.artifact import FILE_NAME, Artifact, Role, digest_of_files, entries
+from compression_gate.records.artifact import FILE_NAME, Artifact, Role, entries
 from compression_gate.records.params import Params
 from compression_gate.records.provenance import params_digests
 from compression_gate.runtimes import RUNTIMES
@@ -62,7 +62,7 @@ def listed_artifact(
         runtime=params.compress.runtime,
         files=files,
         shipped=(CODED_FILE,) if CODED_FILE in files else tuple(name for name in files if name not in NOT_SHIPPED),
-        digest=digest_of_files(files),
+        digest="",
         parameters=cost.parameters,
         nonzeros=cost.nonzeros,
         macs=cost.macs,
@@ -70,6 +70,6 @@ def listed_artifact(
         recipe_digest=recipe_digest,
         parent_digest=parent_digest,
         params_digests=params_digests("train" if role == "reference" else "compress", params),
-    )
+    ).sealed()
     artifact.write(folder / FILE_NAME)
     return artifact

@@ -22,11 +22,11 @@ def folder(tmp_path):
         runtime="onnxruntime",
         files=files,
         shipped=("model.onnx", "more/part"),
-        digest=digest_of_files(files),
+        digest="",
         parameters=3,
         nonzeros=2,
         macs=1,
-    ).write(tmp_path / FILE_NAME)
+    ).sealed().write(tmp_path / FILE_NAME)
     return tmp_path
 
 
@@ -66,6 +66,23 @@ def test_removed_and_added_files_are_named(folder):
 def test_renamed_file_changes_the_digest():
     entry = FileEntry(bytes=1, sha256="00")
     assert digest_of_files({"a": entry}) != digest_of_files({"b": entry})
+
+
+@pytest.mark.parametrize(
+    "claim", [{"parameters": 2}, {"nonzeros": 1}, {"macs": 0}, {"shipped": ["model.onnx"]}], ids=str
+)
+def test_counts_that_were_not_counted_are_stale(folder, claim):
+    """The benchmark copies them: two records that agree prove nothing of them."""
+    damaged(folder, **claim)
+    with pytest.raises(StaleError, match=r"artifact\.json: digest: expected"):
+        Artifact.open(folder)
+
+
+def test_a_record_of_before_counts_were_covered_is_read_still(folder):
+    """A release of an older version is a reference still."""
+    old = Artifact.open(folder)
+    damaged(folder, schema=1, digest=digest_of_files(old.files))
+    assert Artifact.open(folder).digest == digest_of_files(old.files)
 
 
 def test_digest_that_is_not_of_the_files_is_stale(folder):
