@@ -81,9 +81,9 @@ def read_state(path: Path, key: str = "task") -> dict[str, Tensor]:
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise TaskError(f"{key}.weights: {path}: damaged or of an unknown format: {error}") from error
-    for key in NESTED_UNDER:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
+    for name in NESTED_UNDER:
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise TaskError(f"{key}.weights: {path}: expected a state dict of tensors, got {type(state).__name__}")
     return state

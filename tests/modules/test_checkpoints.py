@@ -141,6 +141,12 @@ def test_file_that_holds_no_state_dict_is_told(tmp_path, content):
         read_state(tmp_path / "weights.pt")
 
 
+def test_a_damaged_file_is_told_by_the_key_that_was_asked(tmp_path):
+    torch.save({"state_dict": {"a": 1}}, tmp_path / "weights.pt")
+    with pytest.raises(TaskError, match=r"^teacher\.weights: "):
+        read_state(tmp_path / "weights.pt", "teacher")
+
+
 # How the names or shapes in the file differ, and what is said.
 MISFITS = [
     (lambda state: {f"module.{name}": value for name, value in state.items()}, r"not in the file: 0\.weight"),
