@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from compression_gate.errors import CompressionError, ParamsError
+from compression_gate.measurers.cost import weights_of
 from compression_gate.methods import chain
 from compression_gate.methods.base import Context, Effect, Method, Notes
 from compression_gate.methods.distillation import Distillation
@@ -171,7 +172,7 @@ class Ensemble:
         finished = None if context.checkpoint is None else finished_beside(context.checkpoint)
         members = [self.kept_member(index, model, own, finished) for index, own in enumerate(contexts)]
         check_different(members)
-        sizes = [sum(weight.numel() for weight in member.parameters()) for member in members]
+        sizes = [sum(weight.numel() for weight in weights_of(member)) for member in members]
         context.notes.remarks.append(
             f"parameters of the members: {', '.join(f'{size:,}' for size in sizes)}; together {sum(sizes):,}"
         )

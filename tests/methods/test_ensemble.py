@@ -85,6 +85,13 @@ def test_what_each_member_met_is_noted_under_its_name(tiny):
     assert "parameters of the members: 498, 1,808; together 2,306" in context.notes.remarks
 
 
+def test_integers_are_counted_with_the_members_parameters(tiny):
+    suite = tiny("lenet")
+    context = suite.context()
+    Ensemble(members=((INTEGERS,), (SPARSE,))).apply(suite.reference, context)
+    assert "parameters of the members: 1,808, 1,808; together 3,616" in context.notes.remarks
+
+
 RUNTIMES = {"onnxruntime": OnnxRuntime, "torch": TorchEager}
 RECIPES = {
     "pruned and sparse": ((PRUNED,), (SPARSE,)),
