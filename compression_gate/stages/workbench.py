@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from compression_gate.modules.finished_steps import FinishedSteps
 from compression_gate.modules.norms import Reestimation
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest
+from compression_gate.modules.weights_file import first_names
 from compression_gate.pipeline.state import source_digests
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, finite
@@ -208,12 +210,11 @@ def measured(model: nn.Module, task: Task) -> Measured:
 
 
 def layer_bytes(model: nn.Module) -> dict[str, int]:
-    """Bytes of the state dict by the module that holds them."""
-    found: dict[str, int] = {}
-    for name, value in model.state_dict().items():
-        module = name.rpartition(".")[0]
-        found[module] = found.get(module, 0) + value.numel() * value.element_size()
-    return found
+    """Bytes of the state dict by the module that holds them; what is tied counts under its first name."""
+    found, state = Counter[str](), model.state_dict()
+    for name in dict.fromkeys(first_names(model).values()):
+        found[name.rpartition(".")[0]] += state[name].nbytes
+    return dict(found)
 
 
 def data_digest(suite: Path) -> str | None:
