@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from compression_gate.methods.answers import answering
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.calibration import Seen, observed
+from compression_gate.methods.distillation import Distillation
 from compression_gate.methods.integer_layers import (
     called_one_by_one,
     finite_weights,
@@ -49,7 +49,7 @@ from compression_gate.modules.surgery import state_digest
 from compression_gate.tasks.task import Batch
 from compression_gate.tasks.training import Fitting, StepLoss, device_of, fit
 
-TEMPERATURE, ALPHA = 4.0, 0.7  # of the reference's part in the loss, as `distillation` has them
+LESSON = Distillation(temperature=4.0, alpha=0.7)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,13 +223,6 @@ def taught(context: Context) -> StepLoss:
     classes = context.task.params.kind == "classification"
 
     def loss(outputs: Tensor, batch: Batch) -> Tensor:
-        answers = ask(batch).outputs
-        own = context.task.loss(outputs, batch.targets)
-        if not classes:
-            return ALPHA * functional.mse_loss(outputs, answers) + (1 - ALPHA) * own
-        wanted = functional.log_softmax(answers / TEMPERATURE, 1)
-        got = functional.log_softmax(outputs / TEMPERATURE, 1)
-        apart = (wanted.exp() * (wanted - got)).sum(1).mean() * TEMPERATURE**2
-        return ALPHA * apart + (1 - ALPHA) * own
+        return LESSON.combined(outputs, ask(batch).outputs, batch, context, classes=classes)
 
     return loss

@@ -29,6 +29,7 @@ from compression_gate.measurers.quality import Answers, TorchSession, metrics_of
 from compression_gate.methods.answers import feed
 from compression_gate.methods.base import Context, Method, Notes
 from compression_gate.methods.chain import method_of, name_of
+from compression_gate.methods.options import inside, not_one_of, refuse
 from compression_gate.methods.renorming import renormed
 from compression_gate.modules.surgery import WEIGHTED, state_digest
 from compression_gate.records.base import digest_of, digest_of_file, finite
@@ -76,8 +77,6 @@ def columns_of(names: Iterable[str]) -> list[Column]:
     Raises:
         ParamsError: a method that is unknown, or of which no usual strengths are known.
     """
-    from compression_gate.methods.options import not_one_of, refuse
-
     names = list(names)
     refuse(*(not_one_of("--method", name, STRENGTHS) for name in names))
     return [
@@ -315,8 +314,4 @@ def joined(layers: Sequence[str], bonds: Iterable[set[str]]) -> dict[str, tuple[
 
 def treatable(groups: dict[str, tuple[str, ...]], method: Any) -> list[str]:
     """Return the groups of which the method's own ``ignore`` leaves something."""
-    return [
-        layer
-        for layer, members in groups.items()
-        if not all(name == one or name.startswith(f"{one}.") for name in members for one in method.ignore or ("\0",))
-    ]
+    return [layer for layer, members in groups.items() if not all(inside(name, method.ignore) for name in members)]

@@ -15,7 +15,7 @@ from compression_gate.measurers.cost import macs_of
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.channel_scores import Importance, Scorer, scored
 from compression_gate.methods.dependencies import LAYERS, Candidate, candidates
-from compression_gate.methods.options import not_one_of, outside, refuse
+from compression_gate.methods.options import inside, not_one_of, outside, refuse
 from compression_gate.methods.removal import Plan, removed
 from compression_gate.modules.attention import HeadAttention
 from compression_gate.modules.opened import obstacles, opened
@@ -120,7 +120,7 @@ def ignored_modules(model: nn.Module, names: tuple[str, ...]) -> set[str]:
     known = [name for name, _ in model.named_modules()]
     refuse(*(not_one_of("ignore", name, known) for name in names))
     apart = [name for name, _ in opened(model).named_modules()] if names else []
-    return {name for name in (*known, *apart) if any(name == one or name.startswith(f"{one}.") for one in names)}
+    return {name for name in (*known, *apart) if inside(name, names)}
 
 
 def bundled(found: Iterable[Candidate], apart: nn.Module) -> dict[str, list[Candidate]]:
@@ -296,12 +296,12 @@ def widths_of(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Return how many channels, features or units each layer puts out, and its heads, by name."""
     whole = (nn.MultiheadAttention, HeadAttention)
     attentions = [(name, module) for name, module in model.named_modules() if isinstance(module, whole)]
-    inside = {f"{name}.{part}" for name, module in attentions for part, _ in module.named_modules() if part}
+    parts = {f"{name}.{part}" for name, module in attentions for part, _ in module.named_modules() if part}
     return {
         name: (
             next(int(getattr(module, key)) for key in WIDTHS if hasattr(module, key)),
             getattr(module, "num_heads", 0),
         )
         for name, module in model.named_modules()
-        if isinstance(module, (*LAYERS, HeadAttention)) and name not in inside
+        if isinstance(module, (*LAYERS, HeadAttention)) and name not in parts
     }

@@ -22,7 +22,6 @@ from compression_gate.modules.quantized_weights import (
 
 LEVELS = 255  # activations of 8 bits are unsigned integers
 BIAS_LIMIT = float(2**30)  # biases are held as 32-bit integers in files; half the range leaves room for the sum
-InputKind = Literal["static", "dynamic", "float"]
 INPUT_KINDS = ("static", "dynamic", "float")
 
 

@@ -8,7 +8,15 @@ import torch
 from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods import sensitivity
 from compression_gate.methods.chain import method_of
-from compression_gate.methods.sensitivity import FOLDER, STRENGTHS, Column, columns_of, groups_of, sensitivity_of
+from compression_gate.methods.sensitivity import (
+    FOLDER,
+    STRENGTHS,
+    Column,
+    columns_of,
+    groups_of,
+    sensitivity_of,
+    treatable,
+)
 from compression_gate.modules.surgery import state_digest
 from compression_gate.records.params import Step
 
@@ -133,6 +141,12 @@ def test_what_a_method_ignores_has_no_row(tiny):
         suite.reference, suite.context(), [column("magnitude_pruning", "sparsity", 0.5, ignore=names[:1])]
     )
     assert [row.layer for row in table.rows] == names[1:]
+
+
+def test_several_ignored_layers_have_no_rows(tiny):
+    suite = tiny("mlp")
+    method = method_of(Step(method="weight_sharing", bits=2, ignore=["first", "head"]))
+    assert treatable(groups_of(suite.reference, method, suite.context()), method) == ["second"]
 
 
 def test_a_method_that_cannot_be_kept_from_other_layers_is_refused(tiny):
