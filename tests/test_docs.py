@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import re
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -249,3 +250,27 @@ def test_the_tables_of_records_are_those_on_file() -> None:
     for table in script("records/tables").tables():
         assert "\n".join(table) in page
     assert "\n".join(script("records/tables").summary()) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def stored(module: ModuleType) -> Any:
+    """What a benchmark has on file."""
+    return json.loads(module.RESULTS.read_text(encoding="utf-8"))
+
+
+def test_the_tables_of_searches_are_those_on_file() -> None:
+    replay, live, synthetic = script("search_replay"), script("search_live"), script("search_synthetic")
+    tables = replay.tables(stored(replay))
+    shown = [tables["recorded", 50], tables["recorded", 150], tables["predicted", 150], *live.markdown(stored(live))]
+    lines = "\n".join(synthetic.markdown(stored(synthetic))).split("\n\n")
+    shown += [table for title, table in itertools.pairwise(lines) if title.endswith(" 300 trials")]
+    assert len(shown) == 7
+    for table in shown:
+        assert table in SEARCH
+
+
+def test_the_tables_of_the_scaling_of_searches_are_those_on_file() -> None:
+    page = (ROOT / "docs/search_scaling.md").read_text(encoding="utf-8")
+    for name in ("search_driver", "search_cluster"):
+        module = script(name)
+        for table in module.markdown(stored(module)):
+            assert table in page
