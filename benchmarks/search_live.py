@@ -33,10 +33,9 @@ from compression_gate.records.metrics import Benchmark, Evaluation
 from compression_gate.records.params import read_params
 from compression_gate.records.recipe import Recipe
 from compression_gate.records.verdict import Verdict
-from compression_gate.search.objective import Goal
 from compression_gate.search.space import Space
 from compression_gate.stages.search import FOLDER as SEARCHES
-from compression_gate.stages.search import JOURNAL, metric_of
+from compression_gate.stages.search import JOURNAL, goal_of
 
 RESULTS = Path(__file__).parent / "results" / "search_live.json"
 
@@ -46,7 +45,7 @@ def searched(suite: Path, name: str) -> dict[str, Any]:
     params = read_params(suite)
     path = suite / SEARCHES / name / JOURNAL
     genomes, reference, answers = read_journal(path, params.search.train_share)
-    goal = Goal.of(params.search, metric_of(params, reference), reference.figures)
+    goal = goal_of(params, reference)
     rows = [
         Row(genome={}, score=goal.score(answer), lost=row.get("lost"), size_bytes=row.get("size_bytes"))
         for number, answer in sorted(answers.items())

@@ -210,7 +210,7 @@ def keep(suite: Path, names: Sequence[str], fewest: int) -> dict[str, Any]:
     """What searches recorded, as one document; a chain that several carried out counts once."""
     from compression_gate.records.params import read_params
     from compression_gate.stages.search import FOLDER as SEARCHES
-    from compression_gate.stages.search import JOURNAL, metric_of
+    from compression_gate.stages.search import JOURNAL, goal_of
     from compression_gate.stages.search_space import opened_space
 
     params = read_params(suite)
@@ -218,7 +218,7 @@ def keep(suite: Path, names: Sequence[str], fewest: int) -> dict[str, Any]:
     trials: dict[str, dict[str, Any]] = {}
     for name in names:
         genomes, reference, answers = read_journal(suite / SEARCHES / name / JOURNAL, params.search.train_share)
-        goal = Goal.of(params.search, metric_of(params, reference), reference.figures)
+        goal = goal_of(params, reference)
         for number, answer in sorted(answers.items()):
             digest = recipe_digest(space.steps_of(genomes[number]))
             trials.setdefault(digest, {"search": name, **plain_row(genomes[number], answer, goal)})

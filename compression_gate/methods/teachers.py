@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model
 from torch import Tensor, nn
 
+from compression_gate import __version__
 from compression_gate.errors import CompressionError
 from compression_gate.methods.answers import content_digest
 from compression_gate.methods.base import Context, Notes
 from compression_gate.methods.named_models import NamedModel, built, named_model, problems_of, train_options
 from compression_gate.modules.fused import Fused
 from compression_gate.modules.surgery import state_digest
-from compression_gate.modules.weights_file import save_weights
+from compression_gate.modules.weights_file import load_weights, save_weights
 from compression_gate.records.base import digest_of, digest_of_file, write_text
 from compression_gate.tasks.calling import call
 from compression_gate.tasks.sources import import_roots, sources_at
@@ -100,7 +100,7 @@ def trained(named: NamedModel, context: Context) -> nn.Module:
     key = training_key(named, model, options.model_dump(mode="json"), context)
     weights, curve = (context.task.folder / FOLDER / f"{key}{ending}" for ending in (".safetensors", ".json"))
     if weights.exists() and curve.exists():
-        load_model(model, str(weights), device="cpu")
+        load_weights(model, weights)
         context.notes.add_curve(named.key, [Epoch(**row) for row in json.loads(curve.read_text(encoding="utf-8"))])
         context.notes.remarks.append(f"{named.title}: trained earlier on the same data, used again")
         return model.eval()
@@ -120,10 +120,10 @@ def training_key(named: NamedModel, model: nn.Module, options: dict[str, Any], c
     task = context.task
     paths = {f"{named.key}.model": named.model or task.params.model}
     paths |= {f"task.{name}": path for name in ("collate", "loss") if (path := getattr(task.params, name))}
-    sources = {path.name: digest_of_file(path) for path in sources_at(paths, import_roots(task.folder))}
+    sources = [digest_of_file(path) for path in sorted(sources_at(paths, import_roots(task.folder)))]
     content = content_digest(task, task.seed)
     parts = [asdict(named), options, task.params.model_dump(mode="json"), sources, content, state_digest(model)]
-    return digest_of([*parts, torch.__version__])[:16]
+    return digest_of([*parts, __version__, torch.__version__])[:16]
 
 
 def beside(checkpoint: Path | None, name: str) -> Path | None:

@@ -99,11 +99,6 @@ def direction(metric: str) -> Literal[1, -1]:
     return -1 if metric in METRICS and METRICS[metric].better == "lower" else 1
 
 
-def worsening(metric: str, before: float, after: float) -> float:
-    """By how much a metric became worse, in its own unit."""
-    return direction(metric) * (before - after)
-
-
 def is_fraction(metric: str) -> bool:
     """Whether a metric is known to lie in 0-1, so that its changes are told in points."""
     return metric in METRICS and METRICS[metric].fraction

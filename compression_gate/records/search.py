@@ -10,7 +10,6 @@ from pydantic import Field
 
 from compression_gate.errors import MetricsError
 from compression_gate.records.base import Record
-from compression_gate.records.metric_table import worsening
 from compression_gate.records.trial import Genome, Trial
 
 log = logging.getLogger("compression_gate")
@@ -81,7 +80,7 @@ class SearchRecord(Record):
     Args:
         digest: of all that the search rests on.
         objectives: what the values of the front are: shares of the reference's cost, or the quality lost.
-        metric: what quality is.
+        metric: what quality is; better: 1 where more of it is better, -1 where less is.
         reference: figures of the reference as it ships, on the validation split.
         ended: why: the budget of trials or minutes, a size that was reached, or an interruption.
         best: the feasible candidate that was written down; nearest: where there is none, the one that breaks its
@@ -103,6 +102,7 @@ class SearchRecord(Record):
     package_version: str
     objectives: tuple[str, ...]
     metric: str
+    better: Literal[1, -1] = 1
     reference: dict[str, float]
     reference_digest: str
     trials: int
@@ -124,7 +124,7 @@ class SearchRecord(Record):
 
     def quality_lost(self, trial: Trial) -> float:
         """By how much a trial's quality is worse than the reference's, in the metric's own unit."""
-        return worsening(self.metric, self.reference[self.metric], trial.answer.figures[self.metric])
+        return self.better * (self.reference[self.metric] - trial.answer.figures[self.metric])
 
 
 def stored_searches(suite: Path) -> list[SearchRecord]:

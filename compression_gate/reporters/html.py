@@ -12,7 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from compression_gate.records.metric_table import direction, is_fraction
+from compression_gate.records.metric_table import is_fraction
 from compression_gate.records.metrics import CurvePoint, StepRecord
 from compression_gate.records.sensitivity import Sensitivity, SensitivityTable
 from compression_gate.records.verdict import Check
@@ -147,14 +147,15 @@ def waterfall_of(findings: Findings) -> list[dict[str, object]]:
     found = [value for step in steps if quality and (value := step.quality.get(quality)) is not None]
     low, high = spread(found, room=0.15) if found else (0.0, 1.0)
     quality_scale = Scale(low=low, high=high, begin=0, end=100)
+    better = wording.direction_in(findings.verdict.checks, quality) if quality else 1
     rows = []
     for before, step, name in zip((None, *steps), steps, record_tables.step_names(findings), strict=False):
         rows.append(
             {
                 "name": name,
                 "step": step,
-                "size": step_bar(before, step, size_scale, None),
-                "quality": step_bar(before, step, quality_scale, quality) if quality else None,
+                "size": step_bar(before, step, size_scale),
+                "quality": step_bar(before, step, quality_scale, quality, better) if quality else None,
                 "metric": quality,
                 "size_change": relative(before.state_bytes, step.state_bytes) if before else "",
                 "quality_change": change_of(before, step, quality) if before and quality else "",
@@ -163,14 +164,20 @@ def waterfall_of(findings: Findings) -> list[dict[str, object]]:
     return rows
 
 
-def step_bar(before: StepRecord | None, step: StepRecord, scale: Scale, quality: str | None) -> Markup | str:
-    """A step's bar of one figure; the whole of it for the model before the first step."""
+def step_bar(
+    before: StepRecord | None, step: StepRecord, scale: Scale, quality: str | None = None, better: int = 1
+) -> Markup | str:
+    """A step's bar of its bytes, or of a quality; the whole of it for the model before the first step.
+
+    Args:
+        better: 1 where more of the quality is better, -1 where less is.
+    """
     old, new = (figure_of(one, quality) if one else None for one in (before, step))
     if new is None:
         return wording.NOTHING
     if before is None:
         return plots_models.whole(new, scale)
-    worse = quality is not None and old is not None and direction(quality) * (new - old) < 0
+    worse = quality is not None and old is not None and better * (new - old) < 0
     kind = "this" if quality is None else "worse" if worse else "better"
     return plots_models.waterfall(new if old is None else old, new, scale, kind)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from markupsafe import Markup
 
-from compression_gate.records.metric_table import QUALITY, direction, kind_of
+from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.metrics import CurvePoint
 from compression_gate.records.verdict import Check, Point, TradeOff, Verdict
 from compression_gate.reporters import wording
@@ -28,6 +29,7 @@ class Panel:
 
     quality: str
     cost: str
+    sign: Literal[1, -1]
     x: Scale
     y: Scale
 
@@ -47,7 +49,7 @@ def trade_off_panel(verdict: Verdict, found: TradeOff, quality: str, cost: str, 
     """Quality by one cost."""
     limits = {metric: limit_of(metric, verdict.checks) for metric in (quality, cost)}
     points = [*tried, *found.points]
-    panel = panel_of(quality, cost, points, limits)
+    panel = panel_of(quality, cost, points, limits, wording.direction_in(verdict.checks, quality))
     label = f"{quality} by {cost}: " + "; ".join(
         f"{NAMES.get(point.role, point.role)} {told(point, (quality, cost))}" for point in found.points
     )
@@ -64,18 +66,20 @@ def trade_off_panel(verdict: Verdict, found: TradeOff, quality: str, cost: str, 
     )
 
 
-def limit_of(metric: str, checks: Iterable[Check]) -> float | None:
+def limit_of(metric: str, checks: Sequence[Check]) -> float | None:
     """The value that a blocking check of the whole test set asks for, where there is one: the tightest."""
     values = [
         check.allowed + (check.compared_to or 0.0 if check.change is not None else 0.0)
         for check in checks
         if check.metric == metric and check.slice is None and check.level == "block" and check.allowed is not None
     ]
-    return (max if direction(metric) > 0 else min)(values, default=None)
+    return (max if wording.direction_in(checks, metric) > 0 else min)(values, default=None)
 
 
-def panel_of(quality: str, cost: str, points: Sequence[Point], limits: Mapping[str, float | None]) -> Panel:
-    """Scales that hold every model, and limits that are not far from them."""
+def panel_of(
+    quality: str, cost: str, points: Sequence[Point], limits: Mapping[str, float | None], sign: Literal[1, -1]
+) -> Panel:
+    """Scales that hold every model, and limits that are not far from them; better is up."""
     costs, qualities = ([point.figures[metric] for point in points] for metric in (cost, quality))
     wide = min(costs) > 0 and max(costs) / min(costs) > WIDE_RANGE
     near = [value for value in (limits[cost],) if value is not None and min(costs) / 4 < value < max(costs) * 4]
@@ -85,10 +89,11 @@ def panel_of(quality: str, cost: str, points: Sequence[Point], limits: Mapping[s
     if limit is not None and abs(limit - min(qualities)) < max(3 * span, abs(limit) * 0.03):
         qualities.append(limit)
     bottom, top = spread(qualities, room=0.2)
-    worst, best = (BOTTOM, TOP) if direction(quality) > 0 else (TOP, BOTTOM)
+    worst, best = (BOTTOM, TOP) if sign > 0 else (TOP, BOTTOM)
     return Panel(
         quality=quality,
         cost=cost,
+        sign=sign,
         x=Scale(low=low, high=high, begin=LEFT, end=RIGHT, logarithmic=wide),
         y=Scale(low=bottom, high=top, begin=worst, end=best),
     )
@@ -144,7 +149,7 @@ def limit_lines(panel: Panel, limits: Mapping[str, float | None]) -> list[Markup
 
 def front_line(panel: Panel, points: Sequence[Point]) -> list[Markup]:
     """A step at each model that no other beats on these two axes."""
-    sign = direction(panel.quality)
+    sign = panel.sign
     best: list[Point] = []
     for point in sorted(points, key=lambda one: (one.figures[panel.cost], -sign * one.figures[panel.quality])):
         if not best or sign * point.figures[panel.quality] > sign * best[-1].figures[panel.quality]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from compression_gate.gate.policy import LOOSENING, UNDERPOWERED
 from compression_gate.gate.policy import told as told_of_policy
 from compression_gate.gate.waivers import told
 from compression_gate.records.metric_table import is_fraction
+from compression_gate.records.rules import direction_by
 from compression_gate.records.verdict import Axis, Check, TradeOff, Verdict
 from compression_gate.reporters.base import Findings
 
@@ -27,6 +29,12 @@ def unit_of(metric: str) -> str:
     if is_fraction(metric):
         return "%"
     return next((unit for ending, unit in UNITS.items() if metric.endswith(ending)), "")
+
+
+def direction_in(checks: Iterable[Check], metric: str) -> Literal[1, -1]:
+    """1 where more of a metric is better, -1 where less is; of a custom score as its limits say, else 1."""
+    forms = (check.limit.partition(" ")[0] for check in checks if check.metric == metric and check.limit)
+    return direction_by(metric, forms) or 1
 
 
 def figure(metric: str, value: float | None) -> str:

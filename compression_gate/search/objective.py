@@ -9,10 +9,11 @@ that fitness and reward fall where loss or cost rise, and both are made large.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from compression_gate.records.metric_table import worsening
+from compression_gate.records.rules import direction_by
 from compression_gate.records.search_params import FitnessParams, Objective, SearchParams
 from compression_gate.records.trial import Answer
 
@@ -45,6 +46,7 @@ class Goal:
 
     Args:
         metric: what quality is of this task: accuracy, rmse, or the scorer's first.
+        better: 1 where more of it is better, -1 where less is.
         reference: figures of the reference's own file on the same examples.
         prefer: by which of the feasible candidates one is chosen; its figure is needed like an objective's.
     """
@@ -52,17 +54,23 @@ class Goal:
     objectives: tuple[Objective, ...]
     metric: str
     reference: Mapping[str, float]
+    better: Literal[1, -1] = 1
     prefer: Objective = "size_bytes"
     kind: str = "pareto"
     constants: FitnessParams = field(default_factory=FitnessParams)
 
     @classmethod
-    def of(cls, params: SearchParams, metric: str, reference: Mapping[str, float]) -> Goal:
-        """The goal that the params name."""
+    def of(cls, params: SearchParams, metric: str, reference: Mapping[str, float], forms: Iterable[str] = ()) -> Goal:
+        """The goal that the params name.
+
+        Args:
+            forms: of the limits on the metric, which say of a custom score which way it improves; else upwards.
+        """
         return cls(
             objectives=params.objectives,
             metric=metric,
             reference=reference,
+            better=direction_by(metric, forms) or 1,
             prefer=params.prefer,
             kind=params.objective,
             constants=params.fitness,
@@ -85,7 +93,7 @@ class Goal:
 
     def quality_lost(self, figures: Mapping[str, float]) -> float:
         """By how much the task's metric is worse than the reference's, in its own unit."""
-        return worsening(self.metric, self.reference[self.metric], figures[self.metric])
+        return self.better * (self.reference[self.metric] - figures[self.metric])
 
     def preferred(self, figures: Mapping[str, float]) -> tuple[float, float]:
         """What feasible candidates are chosen by, to be made small: the cost that is preferred, then quality lost."""

@@ -89,7 +89,7 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
             stack.enter_context(closing(journal))
             interrupted = stack.enter_context(interruptible())
             reference = measured_reference(events, journal, executor)
-            goal = Goal.of(params.search, metric_of(params, reference), reference.figures)
+            goal = goal_of(params, reference)
             table = stack.enter_context(Table(suite / REPORTS, goal.metric))
             setup = setup_of(space, known, goal, params)
             searcher = registry.load("searchers", params.search.searcher, SEARCHERS)(setup)
@@ -251,6 +251,13 @@ def measured_reference(events: Iterator[tuple[int, Any]], journal: Journal, exec
         raise SearchError(f"search: the reference as it ships cannot be measured: {answer.reason}")
     journal.append(Reference(answer=answer))
     return answer
+
+
+def goal_of(params: Params, reference: Answer) -> Goal:
+    """What the search goes by."""
+    metric = metric_of(params, reference)
+    forms = [rule.form for rule in params.gate.rules.values() if rule.metric == metric]
+    return Goal.of(params.search, metric, reference.figures, forms)
 
 
 def metric_of(params: Params, reference: Answer) -> str:

@@ -108,6 +108,7 @@ def written(
         package_version=__version__,
         objectives=goal.objectives,
         metric=goal.metric,
+        better=goal.better,
         reference=dict(goal.reference),
         reference_digest=header.told["reference"],
         trials=found.told,

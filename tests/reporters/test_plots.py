@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from compression_gate.records.metrics import CurvePoint
 from compression_gate.records.verdict import Check, Point, TradeOff, Verdict
-from compression_gate.reporters import plots_checks, plots_models, plots_timing
+from compression_gate.reporters import plots_checks, plots_models, plots_timing, wording
 from compression_gate.reporters.svg import Scale, element, marked, plot, shown, spread, text
 from compression_gate.selftest.finished_run import pair_of
 
@@ -260,6 +260,17 @@ def test_limit_is_the_tightest_of_the_blocking_rules() -> None:
         Check(rule="c", metric="accuracy", status="pass", limit="min 0.99", allowed=0.99, level="warn", observed=0.95),
     ]
     assert plots_models.limit_of("accuracy", checks) == pytest.approx(0.92)
+
+
+def test_a_custom_score_is_drawn_as_its_limits_say() -> None:
+    rises = Check(rule="w", metric="wer", status="pass", limit="max_increase 0.01", allowed=0.01, observed=0.2)
+    assert wording.direction_in([rises], "wer") == -1
+    assert wording.direction_in([], "wer") == 1
+    points = [model("reference", 0.1, 100, metric="wer"), model("candidate", 0.2, 10, metric="wer")]
+    limits = {"wer": None, "size_bytes": None}
+    down, up = (plots_models.panel_of("wer", "size_bytes", points, limits, sign) for sign in (-1, 1))
+    assert down.y.at(0.1) < down.y.at(0.2)
+    assert up.y.at(0.1) > up.y.at(0.2)
 
 
 LATENCY = {"metric": "latency_ms", "compared_to": 2.0, "change": -0.5}

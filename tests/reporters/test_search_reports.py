@@ -126,7 +126,8 @@ def test_quality_is_told_in_the_unit_and_the_direction_of_its_metric(metric, fig
     best = best.model_copy(
         update={"answer": best.answer.model_copy(update={"figures": best.answer.figures | {metric: figures[1]}})}
     )
-    one = record(metric=metric, reference={metric: figures[0]}, best=best)
+    better = -1 if metric == "rmse" else 1
+    one = record(metric=metric, better=better, reference={metric: figures[0]}, best=best)
     assert words in search.headline(one)
     html = search_page.rendered(one, rows())
     assert words in html

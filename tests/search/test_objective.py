@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression_gate.records.search_params import FitnessParams
+from compression_gate.records.search_params import FitnessParams, SearchParams
 from compression_gate.records.trial import Answer, Distance
 from compression_gate.search.objective import Goal, fitness, reward, sigmoid
 
@@ -29,8 +29,17 @@ def answer(*distances, figures=FIGURES, verdict="pass"):
 
 def test_quality_is_what_is_lost_and_costs_are_shares():
     assert goal().score(answer()).values == pytest.approx((0.02, 0.1, 0.46))
-    assert goal(metric="rmse").score(answer()).values[0] == pytest.approx(0.5)
+    assert goal(metric="rmse", better=-1).score(answer()).values[0] == pytest.approx(0.5)
     assert goal(objectives=("loss", "macs")).score(answer()).values == pytest.approx((0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("metric", "forms", "better"),
+    [("accuracy", [], 1), ("rmse", [], -1), ("wer", ["max_increase"], -1), ("dice", ["max_drop"], 1), ("dice", [], 1)],
+)
+def test_which_way_quality_improves_is_known_of_metrics_and_said_by_the_limits_of_scores(metric, forms, better):
+    found = Goal.of(SearchParams(), metric, {metric: 1.0}, forms)
+    assert found.quality_lost({metric: 1.0 - 0.25 * better}) == pytest.approx(0.25)
 
 
 def test_only_what_blocks_is_a_violation():
