@@ -71,6 +71,8 @@ def run_pytest(folder: Path, threads: int, budget_s: float) -> None:
     options = ["-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", "--import-mode=importlib", "-q", "--tb=line"]
     places = ["-c", str(folder / "pytest.ini"), "--rootdir", str(folder)]
     json_option = f"--benchmark-json={folder / 'benchmark.json'}"
+    # Of a pytest that this runs in, such as one of several workers, the own one is to know nothing.
+    alone = {name: value for name, value in environment(threads).items() if not name.startswith("PYTEST_")}
     own = {"COMPRESSION_GATE_BENCHMARK": str(folder / "request.json"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", str(BENCHMARK), *options, *places, json_option, "--benchmark-disable-gc"],
@@ -79,7 +81,7 @@ def run_pytest(folder: Path, threads: int, budget_s: float) -> None:
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        env={**environment(threads), **own, "PYTEST_ADDOPTS": ""},
+        env={**alone, **own},
         start_new_session=os.name == "posix",
     )
     timeout_s = START_S + 3 * budget_s

@@ -34,6 +34,14 @@ def test_every_batch_size_has_its_figures_and_rules_speak_of_first_and_largest(f
         assert rate.value == pytest.approx(16_000 / calls.value, rel=1e-2)
 
 
+def test_another_pytest_around_it_has_no_part_in_it(files, tmp_path, monkeypatch):
+    """A worker of pytest-xdist says so in its environment, and pytest-benchmark then measures nothing."""
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-disable")
+    found = measure_absolute({"candidate": files["narrow"]}, "onnxruntime", 1, INPUTS, 0.1, tmp_path / "report.json")
+    assert found["candidate"].keys() == INPUTS.keys()
+
+
 def test_two_reports_are_compared_by_pytest_benchmark(files, tmp_path):
     for name in ("before.json", "after.json"):
         measure_absolute({"candidate": files["narrow"]}, "onnxruntime", 1, INPUTS, 0.1, tmp_path / name)

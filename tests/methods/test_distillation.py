@@ -86,7 +86,7 @@ def test_the_teacher_sees_the_augmented_inputs(tiny):
     own = torch.stack(
         [suite.task.split("train").items([index])[0][0] for index in range(len(suite.task.split("train")))]
     )
-    teacher_inputs = torch.cat(seen)
+    teacher_inputs = torch.cat([inputs for inputs in seen if len(inputs) > 2])  # two try out the memory's layout
     assert len(teacher_inputs) >= len(own)
     assert not any(torch.equal(teacher_inputs[0], image) for image in own)
 

@@ -22,7 +22,6 @@ def made(name, seed=0, **changes):
         "seed": seed,
         "values": 2,
         "population": POPULATION,
-        "budget": 100,
         "start": (start(one),),
         "known": known(),
     }
