@@ -266,9 +266,22 @@ class Driver:
 
     def tell(self, one: Candidate) -> None:
         """Tell the searcher of a candidate, and note what it is worth."""
+        self.searcher.tell(one.proposal, self.goal.score(self.answered_of(one).answer))
+        self.note(one)
+
+    def count_open(self) -> None:
+        """Note those of an unfinished generation that were carried out in full: the search ends here.
+
+        The searcher is not told, so that a search that is resumed goes on as if it had not ended.
+        """
+        for one in self.batch:
+            if one.share == self.full and not one.dropped and self.is_answered(one):
+                self.note(one)
+
+    def note(self, one: Candidate) -> None:
+        """Note what a candidate is worth."""
         answered = self.answered_of(one)
         score = self.goal.score(answered.answer)
-        self.searcher.tell(one.proposal, score)
         trial = Trial(
             number=one.number,
             genome=one.proposal.genome,

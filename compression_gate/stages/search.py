@@ -98,6 +98,7 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
                 driver.replay(place, event)
             started_from = driver.found.told
             ended = drive(driver, executor, params.search, folder, interrupted, on_change)
+            driver.count_open()
         return written(suite, params, header, driver, ended, started_from, table.last)
 
 

@@ -123,6 +123,26 @@ def test_without_any_that_passes_the_nearest_miss_is_kept(path):
     assert found.closest == {"accuracy": found.nearest.answer.violation}
 
 
+def test_what_an_unfinished_generation_found_counts_when_the_search_ends_and_changes_no_later_one(path):
+    whole, begun = [], []
+    run(driver(path.with_name("whole.jsonl"), told=whole))
+    one = driver(path, told=begun)
+    while one.wants(1):
+        one.ask()
+    requests = list(one.requests())
+    for request in requests[:-1]:
+        one.answer(request.number, landscape(request.steps, request.share), 1.0)
+    assert (one.found.told, begun) == (0, [])
+    one.count_open()
+    assert one.found.told == len(begun) >= len(requests) - 1
+    assert one.found.best is not None
+    again = []
+    later = resumed(path, told=again)
+    assert later.found.told == 0
+    run(later)
+    assert [trial.recipe_digest for trial in again] == [trial.recipe_digest for trial in whole]
+
+
 def test_limits_that_some_trial_met_are_told_from_those_that_none_did(path):
     def torn(steps, share):
         """Either limit can be met, the third by nobody: the size alone, or the accuracy alone."""

@@ -185,7 +185,8 @@ def test_ctrl_c_ends_with_the_best_so_far(searched):
     _, said = driver.communicate(timeout=PATIENCE_S)
     assert driver.returncode == 130
     assert "stopping with the best so far" in said
-    assert Recipe.read(searched.path / "recipes" / "found.yaml").provenance.trials == 4
+    # A generation of four, and what the next one had answers of.
+    assert 5 <= Recipe.read(searched.path / "recipes" / "found.yaml").provenance.trials <= 7
     assert search.run(searched.path, Ask(resume=True)).trials == 8
 
 
