@@ -263,7 +263,8 @@ def test_the_tables_of_searches_are_those_on_file() -> None:
     shown = [tables["recorded", 50], tables["recorded", 150], tables["predicted", 150], *live.markdown(stored(live))]
     lines = "\n".join(synthetic.markdown(stored(synthetic))).split("\n\n")
     shown += [table for title, table in itertools.pairwise(lines) if title.endswith(" 300 trials")]
-    assert len(shown) == 7
+    shown.append(script("search_lenet").markdown(stored(script("search_lenet"))))
+    assert len(shown) == 8
     for table in shown:
         assert table in SEARCH
 
