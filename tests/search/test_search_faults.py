@@ -185,8 +185,8 @@ def test_ctrl_c_ends_with_the_best_so_far(searched):
     _, said = driver.communicate(timeout=PATIENCE_S)
     assert driver.returncode == 130
     assert "stopping with the best so far" in said
-    # A generation of four, and what the next one had answers of.
-    assert 5 <= Recipe.read(searched.path / "recipes" / "found.yaml").provenance.trials <= 7
+    # A generation of four, and what of the next one had an answer: of it, or of an earlier trial with the same chain.
+    assert 5 <= Recipe.read(searched.path / "recipes" / "found.yaml").provenance.trials <= 8
     assert search.run(searched.path, Ask(resume=True)).trials == 8
 
 
