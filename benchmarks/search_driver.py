@@ -55,7 +55,7 @@ ROUNDS, FEWEST = 4, 500  # trials for each worker, and in all
 SEARCHERS_TIMED = ("random", "genetic", "reinforcement", "hybrid", "tpe")
 AT = (100, 1_000, 10_000)
 WINDOW = 64
-STOP_S = 100.0
+STOP_S = 600.0
 REFERENCE = {"accuracy": 0.9, "size_bytes": 1e6}
 PRUNE = {"method": "structured_pruning", "pruning_ratio": {"low": 0.05, "high": 0.85}, "importance": ["l2", "taylor"]}
 DISTIL = {"method": "distillation", "epochs": [1, 2], "alpha": {"low": 0.0, "high": 0.9}}
@@ -348,8 +348,7 @@ def main() -> None:
         print(json.dumps(overhead(given.one, given.seeds, given.trials)))
         return
     durations, told = durations_of(given.durations)
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    results |= {"machine": machine_fingerprint()}
+    results: dict = {"machine": machine_fingerprint()}
     if "workers" in given.part:
         rows = []
         for workers in given.workers:
@@ -367,7 +366,8 @@ def main() -> None:
                 print(json.dumps(rows[-1]), flush=True)
         results |= {"overhead": rows, "overhead_load": os.getloadavg()}
     if given.write:
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        RESULTS.write_text(json.dumps(stored | results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
