@@ -11,11 +11,11 @@ from compression_gate.errors import CompressionGateError, MetricsError, StaleErr
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, digest_of_file
 from compression_gate.records.params import read_params
+from compression_gate.records.state_files import HISTORY, MACHINE, PACKAGE, REFERENCES, SOURCES
 from compression_gate.records.verdict import Verdict
 
-SOURCES = Path(".compression_gate/sources.json")
 MODELS = ("models/reference", "models/candidate")
-REFERENCES = (".compression_gate/references/baseline", ".compression_gate/references/release")
+LAID = (f"{REFERENCES}/baseline", f"{REFERENCES}/release")
 RECORDS = (
     "models/reference/artifact.json",
     "models/candidate/artifact.json",
@@ -26,11 +26,11 @@ RECORDS = (
     "reports/benchmark.json",
     "reports/timings.npz",
     "waivers.yaml",
-    ".compression_gate/history.json",
+    HISTORY,
 )
 ABSENT = "absent"
 # What `run` writes beside the list of sources: where one of them lies and the list does not, it was lost.
-RUN_FILES = tuple(f".compression_gate/{name}.json" for name in ("package", "machine", "history"))
+RUN_FILES = (PACKAGE, MACHINE, HISTORY)
 NO_SOURCES = "bound to no source file, since `compression-gate run` was never called here: a changed one goes unseen"
 
 
@@ -48,7 +48,7 @@ class Held:
         """What is not as it was, by name."""
         names = sorted({*self.bindings, *before.bindings})
         changed = [name for name in names if self.bindings.get(name) != before.bindings.get(name)]
-        return changed if self.sources == before.sources else [*changed, str(SOURCES)]
+        return changed if self.sources == before.sources else [*changed, SOURCES]
 
 
 def held(suite: Path) -> Held:
@@ -76,7 +76,7 @@ def bindings_of(suite: Path) -> dict[str, str]:
     """
     return {
         **{name: model_digest(suite / name) for name in MODELS},
-        **{name: reference_digest(suite / name) for name in REFERENCES},
+        **{name: reference_digest(suite / name) for name in LAID},
         **{name: digest_of_file(suite / name) if (suite / name).is_file() else ABSENT for name in RECORDS},
     }
 

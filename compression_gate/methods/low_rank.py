@@ -25,7 +25,7 @@ from compression_gate.methods.decompositions import (
     unfolded,
 )
 from compression_gate.methods.distillation import Distillation
-from compression_gate.methods.options import not_exactly_one, not_one_of, outside, refuse
+from compression_gate.methods.options import inside, not_exactly_one, not_one_of, outside, refuse
 from compression_gate.methods.thin_layers import CONVOLUTIONS, convolutions, linears, pointwise
 from compression_gate.modules.surgery import WEIGHTED, leaves, replace, ties
 from compression_gate.tasks.calling import call
@@ -144,7 +144,7 @@ def reasons(model: nn.Module, options: LowRank) -> dict[str, str]:
         if not isinstance(layer, WEIGHTED):
             continue
         kind = type(layer).__name__
-        if any(name == one or name.startswith(f"{one}.") for one in options.ignore):
+        if inside(name, options.ignore):
             found[name] = "it is in `ignore`"
         elif type(layer) not in TREATED:
             found[name] = f"{kind}: expected one of {', '.join(one.__name__ for one in TREATED)}"

@@ -269,7 +269,7 @@ def figures_of(model: nn.Module, task: Task) -> Figures:
 
 def loss_of(answers: Answers, task: Task) -> float | None:
     """Return the task's mean loss, or None where it has none or it is not finite."""
-    if task.params.kind == "custom" and task.params.loss is None:
+    if not task.has_loss:
         return None
     with torch.no_grad():
         return finite(float(task.loss(torch.from_numpy(answers.outputs), torch.from_numpy(answers.targets))))

@@ -15,13 +15,10 @@ from compression_gate.records.params import Params
 from compression_gate.records.provenance import READ_BY
 from compression_gate.records.recipe import Recipe
 from compression_gate.records.section import dotted
+from compression_gate.records.state_files import HISTORY, MACHINE, PACKAGE, PARAMS, REFERENCES, SOURCES, WAIVERS
 from compression_gate.tasks.sources import first_party_sources, import_roots, named_in_steps, sources_at
 
 FILE_NAME = "dvc.yaml"
-STATE = ".compression_gate"
-PARAMS, PACKAGE, MACHINE = f"{STATE}/params.yaml", f"{STATE}/package.json", f"{STATE}/machine.json"
-SOURCES, REFERENCES = f"{STATE}/sources.json", f"{STATE}/references"
-HISTORY, WAIVERS = f"{STATE}/history.json", f"{STATE}/waivers.json"
 STAGES = ("prepare", "train", "compress", "evaluate", "benchmark", "gate", "report")
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from compression_gate.errors import MetricsError, ParamsError
 from compression_gate.measurers.machine import timing_environment
-from compression_gate.pipeline.definition import REFERENCES
 from compression_gate.records.artifact import FILE_NAME, Artifact
 from compression_gate.records.attempts import EVIDENCE, Attempt, numbers_of
 from compression_gate.records.base import digest_of
 from compression_gate.records.metrics import Benchmark
 from compression_gate.records.params import Params, read_params
+from compression_gate.records.state_files import REFERENCES
 from compression_gate.reporters.record_tables import timing_text
 
 FOLDERS = {

@@ -12,7 +12,6 @@ from pathlib import Path
 from compression_gate.errors import CompressionGateError, HistoryError, MetricsError
 from compression_gate.history import git, lineage, store
 from compression_gate.history.store import REF, Runs
-from compression_gate.pipeline.definition import HISTORY, REFERENCES
 from compression_gate.pipeline.dvc import git_root
 from compression_gate.pipeline.retrieval import LostArtifactError, rebuild, retrieve
 from compression_gate.pipeline.state import DVC_IGNORE, SEEN, write_if_changed
@@ -20,6 +19,7 @@ from compression_gate.records.artifact import FILE_NAME, RUN_FILE_NAME, Artifact
 from compression_gate.records.base import Record, digest_of_file, replacing_folder
 from compression_gate.records.history import NO_RECORD, NO_RELEASE, NOTHING_ACCEPTED, History, RunRecord
 from compression_gate.records.params import Params
+from compression_gate.records.state_files import HISTORY, REFERENCES
 
 log = logging.getLogger("compression_gate")
 ROLES = ("baseline", "release")

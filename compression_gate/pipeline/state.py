@@ -13,8 +13,11 @@ from typing import Any, Literal
 
 from compression_gate import __version__
 from compression_gate.errors import ParamsError
-from compression_gate.pipeline.definition import (
-    DEFINITION,
+from compression_gate.pipeline.definition import DEFINITION, all_sources, outputs_of
+from compression_gate.records.base import Record, digest_of_file, write_text
+from compression_gate.records.lock import locked
+from compression_gate.records.params import Params, write_resolved
+from compression_gate.records.state_files import (
     HISTORY,
     MACHINE,
     PACKAGE,
@@ -23,12 +26,7 @@ from compression_gate.pipeline.definition import (
     SOURCES,
     STATE,
     WAIVERS,
-    all_sources,
-    outputs_of,
 )
-from compression_gate.records.base import Record, digest_of_file, write_text
-from compression_gate.records.lock import locked
-from compression_gate.records.params import Params, write_resolved
 
 SEEN = f"{STATE}/seen.json"  # what `run` remembers of the history from one time to the next; no stage reads it
 DVC_IGNORE = f"{STATE}/.dvcignore"

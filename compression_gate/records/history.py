@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from compression_gate.records.base import Record
+from compression_gate.records.state_files import HISTORY
 from compression_gate.records.verdict import Status, Verdict
 
-HISTORY = Path(".compression_gate/history.json")
 # Why a reference is not there where nothing was lost: rules against it are told and do not block.
 NO_RECORD = "no run of the target branch has been recorded yet"
 NOTHING_ACCEPTED = "no recorded run of another commit has passed yet"

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -19,7 +18,7 @@ from compression_gate.records.metric_table import is_fraction
 from compression_gate.records.search import SearchRecord
 from compression_gate.records.trial import Trial
 from compression_gate.reporters import wording
-from compression_gate.reporters.terminal import stdout
+from compression_gate.reporters.terminal import stdout, table
 from compression_gate.reporters.wording import harmless
 
 log = logging.getLogger("compression_gate")
@@ -167,25 +166,26 @@ def headline(record: SearchRecord) -> str:
 
 
 def front_table(rows: Sequence[tuple[tuple[float, ...], Trial]], objectives: Sequence[str], metric: str) -> Table:
-    """The front, best quality first; only some rows of a long one."""
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1))
-    for name in [*heads(objectives, metric), "trial"]:
-        table.add_column(name, justify="right")
-    for name in ("recipe", "steps"):
-        table.add_column(name, overflow="fold")
+    """The front, best by the first objective first; only some rows of a long one."""
     rows = sorted(rows, key=lambda row: row[0])
     last = len(rows) - 1
     shown = rows if len(rows) <= MOST_ROWS else [rows[round(i * last / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
-    for values, trial in shown:
-        table.add_row(
-            *cells(objectives, metric, values, trial),
-            str(trial.number),
-            trial.recipe_digest[:8],
-            harmless(" > ".join(step.method for step in trial.steps) or "nothing"),
-        )
+    found = table(
+        ["steps", "recipe", *heads(objectives, metric), "trial"],
+        [
+            [
+                " > ".join(step.method for step in trial.steps) or "nothing",
+                trial.recipe_digest[:8],
+                *cells(objectives, metric, values, trial),
+                str(trial.number),
+            ]
+            for values, trial in shown
+        ],
+        left=2,
+    )
     if len(shown) < len(rows):
-        table.caption = f"{len(shown)} of {len(rows)}"
-    return table
+        found.caption = f"{len(shown)} of {len(rows)}"
+    return found
 
 
 def heads(objectives: Sequence[str], metric: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -135,14 +134,13 @@ def measure_decoding(suite: Path, models: Models, params: Params, times: int) ->
     steps = steps_taken(suite, params)
     seconds: dict[str, list[float]] = {role: [] for role in models.coded}
     found: dict[str, Measurement] = {}
-    for role, file in chain.from_iterable(repeat(models.coded.items(), times)):
-        if role in found:
-            continue
-        normalize = models.artifacts[role].normalize
-        try:
-            seconds[role].append(decode_afresh(suite, file, normalize, steps, params, None))
-        except MeasurementError as error:
-            found[role] = absent("ms", f"this commit's code and steps do not decode its file: {error}: {MENDING}")
+    for _ in range(times):
+        for role in [name for name in models.coded if name not in found]:
+            normalize = models.artifacts[role].normalize
+            try:
+                seconds[role].append(decode_afresh(suite, models.coded[role], normalize, steps, params, None))
+            except MeasurementError as error:
+                found[role] = absent("ms", f"this commit's code and steps do not decode its file: {error}: {MENDING}")
     return {
         role: median_of(np.array(taken) * 1e3, "ms") for role, taken in seconds.items() if role not in found
     } | found

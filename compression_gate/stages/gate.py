@@ -16,7 +16,6 @@ from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, MetricsError, StaleError
 from compression_gate.gate.binding import (
     NO_SOURCES,
-    SOURCES,
     Held,
     held,
     holds_model,
@@ -34,17 +33,16 @@ from compression_gate.gate.test_reuse import level, reuse_of, spent, uses_of, wi
 from compression_gate.gate.trade_off import trade_off
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, digest_of_file, write_text
-from compression_gate.records.history import HISTORY, History
+from compression_gate.records.history import History
 from compression_gate.records.metrics import Benchmark, CompressionRecord, DataRecord, Evaluation
 from compression_gate.records.params import GateParams, Params, read_params
+from compression_gate.records.state_files import HISTORY, MACHINE, REFERENCES, SOURCES
 from compression_gate.records.verdict import PIPELINE, Check, FormerRules, Subject, TestReuse, Verdict
 from compression_gate.records.waivers import Waiver, read_waivers, today_utc
 from compression_gate.tasks.sources import head_commit
 
 log = logging.getLogger("compression_gate")
 VERDICT, METRICS = Path("reports/verdict.json"), Path("reports/metrics.json")
-REFERENCES = Path(".compression_gate/references")
-MACHINE = Path(".compression_gate/machine.json")
 JUDGED = Path(".compression_gate/judged.json")
 
 

@@ -13,7 +13,6 @@ from compression_gate.errors import ParamsError
 from compression_gate.pipeline.definition import (
     DEFINITION,
     FILE_NAME,
-    PARAMS,
     Stage,
     as_dvc_yaml,
     dep_path,
@@ -24,6 +23,7 @@ from compression_gate.pipeline.definition import (
 from compression_gate.pipeline.dvc import git_root
 from compression_gate.records.base import write_text
 from compression_gate.records.params import read_params
+from compression_gate.records.state_files import PARAMS
 from compression_gate.stages.templates import IGNORED, JUDGING, PARAMS_TEXT, TELLING
 
 

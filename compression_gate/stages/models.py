@@ -8,10 +8,9 @@ from pathlib import Path
 from compression_gate.errors import MetricsError
 from compression_gate.records.artifact import FILE_NAME, Artifact
 from compression_gate.records.params import Params
+from compression_gate.records.state_files import REFERENCES
 from compression_gate.stages.artifacts import CODED, CODED_FILE, runtime_of
 from compression_gate.stages.decoding import decoded
-
-REFERENCES = Path(".compression_gate/references")
 
 
 @dataclass(frozen=True, kw_only=True)

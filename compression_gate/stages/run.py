@@ -9,7 +9,7 @@ from pathlib import Path
 
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, MetricsError, ParamsError
-from compression_gate.pipeline.definition import DEFINITION, STAGES, STATE, check_definition, outputs_of
+from compression_gate.pipeline.definition import DEFINITION, STAGES, check_definition, outputs_of
 from compression_gate.pipeline.dvc import dvc_root, missing_outputs, reproduce, set_up
 from compression_gate.pipeline.evidence import require_earlier
 from compression_gate.pipeline.references import resolve
@@ -25,6 +25,7 @@ from compression_gate.pipeline.state import (
 from compression_gate.records.base import digest_of
 from compression_gate.records.history import releases_of
 from compression_gate.records.params import Params, read_params
+from compression_gate.records.state_files import STATE
 from compression_gate.records.waivers import read_waivers, today_utc
 
 log = logging.getLogger("compression_gate")

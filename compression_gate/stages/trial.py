@@ -285,7 +285,7 @@ def figures_of(
     quality = metrics_of(measured.outcomes["candidate"], answers, measured.kind)
     figures = {name: value.value for name, value in quality.items()}
     figures |= {name: value.value for name, value in exact_figures(artifact, reference).items()}
-    if task.params.loss or task.params.kind != "custom":
+    if task.has_loss:
         figures["loss"] = loss_of(answers, task)
     if "reference" in pairs:
         figures["latency_ratio"] = pairs["reference"].timing.ratio

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from compression_gate.errors import ParamsError
-from compression_gate.pipeline.definition import HISTORY, MACHINE, PACKAGE, PARAMS, REFERENCES, SOURCES, WAIVERS
 from compression_gate.pipeline.state import (
     Failure,
     failure_path,
@@ -20,6 +19,7 @@ from compression_gate.pipeline.state import (
     write_json,
 )
 from compression_gate.records.params import read_params
+from compression_gate.records.state_files import HISTORY, MACHINE, PACKAGE, PARAMS, REFERENCES, SOURCES, WAIVERS
 
 
 def test_every_file_that_stages_depend_on_is_written(suite):
