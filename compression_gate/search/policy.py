@@ -4,9 +4,10 @@ An episode is a walk through a genome. The state is what is known of the gene, w
 budget that saved, and by which preference between objectives the trial will be rewarded; the action is a place in the
 gene's range. One reward ends the episode, from the trial's score.
 
-Trials are few and dear, so all of them are learned from again and again, and under every preference: what a trial is
-worth follows from its score for any weights. Of two trials each walk to the better one is made likelier, the more the
-better it ranks. That needs no probabilities of when the trial was proposed, so trials of anybody else serve as well.
+Trials are few and dear, so all of them are learned from again and again (of thousands, the newest and the best), and
+under every preference: what a trial is worth follows from its score for any weights. Of two trials each walk to the
+better one is made likelier, the more the better it ranks. That needs no probabilities of when the trial was proposed,
+so trials of anybody else serve as well.
 
 Source: walks over layers with one reward at the end and actions clipped to the budget, Y. He et al., AMC: AutoML for
 Model Compression, 2018, §3, and K. Wang et al., HAQ: Hardware-Aware Automated Quantization, 2019, §3; weighted
@@ -20,6 +21,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -48,31 +50,55 @@ EXPLORED = 0.08  # of the actions are pure chance
 ENTROPY = 0.01
 SPREAD = 0.05  # what the sum of all objectives counts beside the worst of them
 
+REMEMBERED = 1_000  # trials; there are up to twice as many between one clearing and the next
+
 Keep = Callable[[Stop], Any]
 
 
-class Trials:
-    """What was told, as arrays that grow."""
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """A walk through a genome, and what the trial was worth.
 
-    def __init__(self, walk: Walk, clipping: Clipping) -> None:
+    Args:
+        places: of the values in their genes' ranges, ``(S,)``; used: which genes had a part in it, ``(S,)``.
+        saved: share of the budget that each gene saved, ``(S,)``.
+    """
+
+    genome: Genome
+    places: np.ndarray
+    used: list[bool]
+    saved: np.ndarray
+    score: Score
+
+
+class Trials:
+    """What was told: all of it, later the newest trials and the best of those before."""
+
+    def __init__(self, walk: Walk, clipping: Clipping, values: int) -> None:
         self.walk, self.clipping = walk, clipping
-        self.genomes: list[Genome] = []
-        self.places: list[np.ndarray] = []
-        self.used: list[list[bool]] = []
-        self.saved: list[np.ndarray] = []
-        self.scores: list[Score] = []
+        self.goals = [*np.eye(values), np.ones(values)]
+        self.episodes: list[Episode] = []
 
     def __len__(self) -> int:
-        return len(self.scores)
+        return len(self.episodes)
 
     def add(self, genome: Genome, score: Score) -> None:
         """Note a trial."""
         used = self.walk.used(genome)
-        self.genomes.append(genome)
-        self.places.append(self.walk.places(genome))
-        self.used.append(used)
-        self.saved.append(self.clipping.saved(genome, used))
-        self.scores.append(score)
+        places, saved = self.walk.places(genome), self.clipping.saved(genome, used)
+        self.episodes.append(Episode(genome=genome, places=places, used=used, saved=saved, score=score))
+        if len(self) > 2 * REMEMBERED:
+            self.forget()
+
+    def forget(self) -> None:
+        """Keep the newer half of what is remembered, and as many of the older that are best under some preference.
+
+        What is learned from all trials, and their order, would otherwise take longer with each of them.
+        """
+        newest = len(self) - REMEMBERED // 2
+        best = np.min([self.order(goal) for goal in self.goals], axis=0)
+        older = np.argsort(best[:newest], kind="stable")[: REMEMBERED // 2]
+        self.episodes = [self.episodes[index] for index in (*sorted(older), *range(newest, len(self)))]
 
     def order(self, preference: np.ndarray) -> np.ndarray:
         """Ranks of all trials under a preference, 0 for the best, equal for equals, ``(N,)``.
@@ -83,11 +109,11 @@ class Trials:
         Source: of weighted maxima instead of sums, which find no front that bends inwards: K. Miettinen, Nonlinear
         Multiobjective Optimization, 1999, §3.4.
         """
-        violations = np.array([score.violation for score in self.scores])
+        violations = np.array([one.score.violation for one in self.episodes])
         worth = np.where(np.isfinite(violations), 2 + violations, np.inf)
         inside = np.flatnonzero(violations <= 0)
         if len(inside):
-            values = np.array([self.scores[index].values for index in inside])
+            values = np.array([self.episodes[index].score.values for index in inside])
             shares = np.stack([ranked(column) for column in values.T], axis=1) / max(1, len(inside) - 1)
             weighted = shares * preference
             worth[inside] = weighted.max(axis=1) + SPREAD * weighted.sum(axis=1)
@@ -109,7 +135,7 @@ class Policy:
     def __init__(self, space: Space, values: int, seed: int, known: Knowledge | None = None) -> None:
         self.walk = walk_of(space, known)
         self.clipping = Clipping(walk=self.walk, known=known)
-        self.trials = Trials(self.walk, self.clipping)
+        self.trials = Trials(self.walk, self.clipping, values)
         self.values, self.due = values, 0
         self.coins = random.Random(seed)  # noqa: S311  # coins, not secrets
         self.numbers = np.random.default_rng(seed)
@@ -145,7 +171,7 @@ class Policy:
     def elite(self, preference: np.ndarray) -> Genome:
         """One of the best trials under a preference, the better the likelier."""
         chances = np.exp(-self.trials.order(preference) / FEWEST_BEST)
-        return self.trials.genomes[int(self.numbers.choice(len(chances), p=chances / chances.sum()))]
+        return self.trials.episodes[int(self.numbers.choice(len(chances), p=chances / chances.sum()))].genome
 
     def propose(
         self,
@@ -189,28 +215,28 @@ class Policy:
     def learn(self) -> None:
         """Move the network towards the walks of the better trials, as often as is due."""
         for _ in range(self.due if len(self.trials) > FEWEST_BEST else 0):
-            episodes, preferences = self.drawn()
-            self.update(episodes, preferences)
+            self.update(*self.drawn())
         self.due = 0
 
-    def drawn(self) -> tuple[list[int], np.ndarray]:
+    def drawn(self) -> tuple[list[Episode], np.ndarray]:
         """Trials for one update, better ones more often, and the preferences they are good under, ``(E, D)``."""
         count = len(self.trials)
         each = max(1, ROWS // max(1, len(self.walk.stops)) // PREFERENCES)
-        episodes: list[int] = []
+        episodes: list[Episode] = []
         preferences = []
         for _ in range(PREFERENCES):
             preference = self.preference()
             chances = np.exp(-self.trials.order(preference) / max(FEWEST_BEST, SHARPNESS * count))
-            episodes += list(self.numbers.choice(count, size=each, p=chances / chances.sum()))
+            chosen = self.numbers.choice(count, size=each, p=chances / chances.sum())
+            episodes += [self.trials.episodes[index] for index in chosen]
             preferences += [preference] * each
         return episodes, np.array(preferences)
 
-    def update(self, episodes: Sequence[int], preferences: np.ndarray) -> None:
+    def update(self, episodes: Sequence[Episode], preferences: np.ndarray) -> None:
         """One step of the network towards what these trials did at every gene."""
-        places = np.array([self.trials.places[one] for one in episodes])  # (E, S)
-        used = np.array([self.trials.used[one] for one in episodes])
-        saved = np.array([self.trials.saved[one] for one in episodes])
+        places = np.array([one.places for one in episodes])  # (E, S)
+        used = np.array([one.used for one in episodes])
+        saved = np.array([one.saved for one in episodes])
         states = self.states(places, used, saved, preferences)[used]
         genes = np.nonzero(used)[1]
         targets, masks = self.targets(places[used], genes), self.masks[genes]

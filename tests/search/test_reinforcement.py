@@ -99,6 +99,20 @@ def test_trials_within_limits_stand_before_those_outside_and_failed_ones_last():
     assert list(policy.trials.order(np.array([0.01, 1.0]))) == [4, 3, 2, 0, 1]
 
 
+def test_policy_forgets_the_middling_trials_of_long_ago(monkeypatch):
+    monkeypatch.setattr("compression_gate.search.policy.REMEMBERED", 40)
+    policy = Policy(space(), 2, 0)
+    best = {3: (0.0, 1.0), 5: (1.0, 0.0), 7: (0.4, 0.4)}  # of each objective, and of both
+    for number in range(200):
+        values = best.get(number, (0.5 + number / 400, 0.6 + number / 400))
+        policy.tell(start(space()) | {"number": number}, Score(values=values, violation=0.0))
+        assert len(policy.trials) <= 2 * 40
+    kept = [one.genome["number"] for one in policy.trials.episodes]
+    assert kept == sorted(kept)
+    assert set(best) <= set(kept)
+    assert set(range(180, 200)) <= set(kept)
+
+
 def test_walk_is_clipped_to_the_bytes_that_the_gate_lets_through():
     """Wherever pruning by layer is the one step that makes the file smaller, it saves half or more."""
     policy = Policy(space(), 1, 0, known(most_bytes=HALF))
