@@ -38,6 +38,7 @@ from compression_gate.stages.search import FOLDER as SEARCHES
 from compression_gate.stages.search import JOURNAL, goal_of
 
 RESULTS = Path(__file__).parent / "results" / "search_live.json"
+CONTROL = "live_random"
 
 
 def searched(suite: Path, name: str) -> dict[str, Any]:
@@ -100,14 +101,22 @@ def judged(suite: Path, recipe: str | None) -> dict[str, Any]:
 
 
 def markdown(results: dict[str, Any]) -> Iterator[str]:
-    """The tables of the documents."""
-    lines = ["| search | trials | pass | hypervolume | bytes at ≤ 0.5 points | at ≤ 1 point | smallest that passes |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    """The tables of the documents; p: Fisher's exact test of passing trials against the control's, two-sided."""
+    from scipy.stats import fisher_exact
+
+    lines = [
+        "| search | trials | pass | p of so many | hypervolume | bytes at ≤ 0.5 points | at ≤ 1 point | "
+        "smallest that passes |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    counts = {row["search"]: (row["feasible"], row["carried_out"] - row["feasible"]) for row in results["searches"]}
     for row in results["searches"]:
+        name = row["search"]
+        chance = "" if name == CONTROL else f"{fisher_exact([counts[name], counts[CONTROL]]).pvalue:.2g}"
         sizes = [row[f"bytes at {most:g}"] for most in POINTS] + [row["smallest_feasible"]]
         cells = " | ".join("none" if size is None else f"{size:,.0f}" for size in sizes)
         lines.append(
-            f"| {row['search']} | {row['carried_out']} | {row['feasible']} | {row['hypervolume']:.4f} | {cells} |"
+            f"| {name} | {row['carried_out']} | {row['feasible']} | {chance} | {row['hypervolume']:.4f} | {cells} |"
         )
     yield "\n".join(lines)
     lines = ["| recipe | bytes | test accuracy | faster | verdict |", "|---|---|---|---|---|"]

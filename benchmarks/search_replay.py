@@ -56,6 +56,7 @@ from compression_gate.search.space import Alternative, Slot, Space
 FOLDER = Path(__file__).parent / "results"
 TABLE, RESULTS = FOLDER / "search_table.json", FOLDER / "search_replay.json"
 WAYS = ("recorded", "predicted")
+CONTROLS = ("random", "uniform")
 POINTS = (0.005, 0.01)
 MOST_LOST = 0.02
 NEIGHBOURS = 3
@@ -433,25 +434,35 @@ def tables(document: dict[str, Any]) -> dict[tuple[str, int], str]:
 
 def table_of(rows: list[dict[str, Any]], way: str, budget: int, coins: np.random.Generator) -> str:
     """One line a searcher: means over seeds, with intervals."""
-    lines = ["| searcher | hypervolume | less random's | bytes at ≤ 0.5 points | bytes at ≤ 1 point | distance | n |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = [
+        "| searcher | hypervolume | less random's | less uniform's | bytes at ≤ 0.5 points | bytes at ≤ 1 point | "
+        "distance | ms a trial | n |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
     by_name = {
         name: {row["seed"]: row for row in rows if row["searcher"] == name and row["way"] == way} for name in SEARCHERS
     }
     for name, by_seed in by_name.items():
-        seeds = sorted(set(by_seed) & set(by_name["random"]))
-        if not seeds:
+        at = {seed: row[f"at {budget}"] for seed, row in by_seed.items()}
+        if not at:
             continue
-        at, other = ([by_name[one][seed][f"at {budget}"] for seed in seeds] for one in (name, "random"))
-        more = [one["hypervolume"] - two["hypervolume"] for one, two in zip(at, other, strict=True)]
-        low, high = interval(more, coins)
-        cells = [told_bytes([one[f"bytes at {most:g}"] for one in at], coins) for most in POINTS]
-        distance = np.mean([by_seed[seed]["distance"] for seed in seeds])
-        lines.append(
-            f"| `{name}` | {np.mean([one['hypervolume'] for one in at]):.3f} | {np.mean(more):+.3f} "
-            f"({low:+.3f} to {high:+.3f}) | {cells[0]} | {cells[1]} | {distance:.1f} | {len(seeds)} |"
-        )
+        controls = [{seed: row[f"at {budget}"] for seed, row in by_name[one].items()} for one in CONTROLS]
+        cells = [f"{np.mean([one['hypervolume'] for one in at.values()]):.3f}"]
+        cells += ["" if control == at else told_difference(at, control, coins) for control in controls]
+        cells += [told_bytes([one[f"bytes at {most:g}"] for one in at.values()], coins) for most in POINTS]
+        means = (np.mean([row[key] for row in by_seed.values()]) for key in ("distance", "ms_per_trial"))
+        cells += [f"{mean:.1f}" for mean in means]
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {len(at)} |")
     return "\n".join(lines)
+
+
+def told_difference(ones: dict[int, Any], others: dict[int, Any], coins: np.random.Generator) -> str:
+    """How much more hypervolume one covers than another, paired by seed, with its interval."""
+    more = [ones[seed]["hypervolume"] - others[seed]["hypervolume"] for seed in sorted(ones.keys() & others.keys())]
+    if not more:
+        return "no seed in common"
+    low, high = interval(more, coins)
+    return f"{np.mean(more):+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def told_bytes(values: Sequence[float | None], coins: np.random.Generator) -> str:
