@@ -181,7 +181,7 @@ def test_ignored_source_counts_as_held_where_dvc_holds_it(shop):
         record.run(shop.suite, **LOCAL)
     shop.git("add", "data.dvc")
     shop.git("commit", "-q", "-m", "dvc add")
-    record.run(shop.suite, **LOCAL)
+    assert record.run(shop.suite, **LOCAL).commit == shop.git("rev-parse", "HEAD")
 
 
 def test_source_that_a_pipeline_makes_is_none_of_the_commits(shop):
@@ -189,7 +189,7 @@ def test_source_that_a_pipeline_makes_is_none_of_the_commits(shop):
     lock = yaml.safe_load((shop.suite / "dvc.lock").read_text())
     lock["stages"]["download"] = {"cmd": "curl", "outs": [{"path": "weights.bin", "md5": "0"}]}
     (shop.suite / "dvc.lock").write_text(yaml.safe_dump(lock))
-    record.run(shop.suite, **LOCAL)
+    assert record.run(shop.suite, **LOCAL).commit == shop.git("rev-parse", "HEAD")
 
 
 def test_what_a_suite_in_a_folder_of_this_one_wrote_is_no_change_of_ours(shop):
