@@ -49,13 +49,17 @@ def environment() -> dict[str, str]:
 def dvc(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run one DVC command in ``folder`` and return what it said."""
     command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment(), text=True, capture_output=True, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
 
 
 def repro(arguments: Sequence[str], folder: Path) -> int:
     """Run `dvc repro`, pass its lines on to stderr as they come, less its advice, and return its exit code."""
     command = [sys.executable, "-m", "dvc", "repro", *arguments]
-    with subprocess.Popen(command, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, encoding="utf-8", errors="replace"
+    ) as process:
         assert process.stdout is not None  # asked for above
         try:
             for line in process.stdout:

@@ -191,7 +191,9 @@ def stage(word: str, place: Path) -> None:
         LostArtifactError: it failed.
     """
     command = [sys.executable, "-m", "compression_gate", word, "-C", str(place)]
-    done = subprocess.run(command, cwd=place, env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=place, env=environment(), capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode != 0:
         words = done.stderr.strip().splitlines() or ["no word"]
         raise LostArtifactError(f"building it again failed: {word} ended with code {done.returncode}: {words[-1]}")

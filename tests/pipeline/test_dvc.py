@@ -60,6 +60,15 @@ def test_definition_is_one_that_dvc_reads(suite):
     assert graph.returncode == 0, graph.stderr
 
 
+def test_what_a_stage_prints_may_be_of_another_encoding(tmp_path, capsys):
+    dvc.dvc(["init", "--no-scm", "--quiet"], tmp_path)
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  shout:\n    cmd: printf 'caf\\351\\n' && touch done\n    outs: [done]\n"
+    )
+    assert dvc.repro(["shout"], tmp_path) == 0
+    assert "caf\N{REPLACEMENT CHARACTER}\n" in capsys.readouterr().err
+
+
 def test_missing_outputs_are_named_whatever_form_they_have(suite):
     every = [path for stage in DEFINITION.values() for path in outputs_of(stage)]
     assert sorted(dvc.missing_outputs(suite.path)) == sorted(every)

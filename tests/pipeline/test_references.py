@@ -699,6 +699,14 @@ def test_stage_that_fails_is_told_with_its_last_words(shop):
         retrieval.stage("prepare", shop.suite)
 
 
+def test_last_words_of_a_stage_may_be_of_another_encoding(shop):
+    """The code of an older commit is run: whatever it prints, the message is there."""
+    (shop.suite / "params.yaml").write_text("task: {model: 'loud:Net', data: 'loud:load'}\n")
+    (shop.suite / "loud.py").write_text("import os\nos.write(2, b'caf\\xe9\\n')\n")
+    with pytest.raises(retrieval.LostArtifactError, match="prepare ended with code"):
+        retrieval.stage("prepare", shop.suite)
+
+
 @pytest.mark.slow
 def test_real_stages_build_the_recorded_bytes_again(suite):
     """A user's own model and data, trained and compressed in a checkout of the commit."""
