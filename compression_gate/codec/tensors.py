@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -24,7 +25,9 @@ from compression_gate.errors import CodecError
 MOST_VALUES = 1 << 12  # of a table
 LARGEST_DIVISOR = 8  # the smallest weight may be so many steps
 TRIED_VALUES = 1 << 14
-TRIED_NUMBERS = 1 << 16  # of a larger tensor, the first rows are tried
+TRIED_NUMBERS = 1 << 16  # of a larger tensor, some rows are tried
+FEW_NUMBERS = 1 << 13  # and fewer to tell the two best choices from the others
+TRIED_BLOCKS = 8  # in which tried rows lie, spread over the tensor: what begins with noise may go on with zeros
 F32 = BY_NAME["F32"]
 
 
@@ -47,16 +50,25 @@ class Plain:
 
     Args:
         numbers: the tensor; None for a stream that reads.
+        whole: what this is a part of; None if it is all.
     """
 
     type: NumberType
     shape: tuple[int, ...]
     numbers: Numbers | None
+    whole: Plain | None = None
 
     @property
     def size(self) -> int:
         """How many numbers there are."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    @cached_property
+    def step(self) -> np.float32 | None:
+        """What all numbers are whole multiples of, those of the whole too; None if there is no such step."""
+        if self.whole is not None:
+            return self.whole.step
+        return None if self.numbers is None else step_of(self.numbers)
 
 
 Form = Callable[[Stream, Plain, Layout], np.ndarray]
@@ -91,7 +103,7 @@ def coded(stream: Stream, plain: Plain, form: int, layout: Layout) -> tuple[np.n
     transposed = bool(stream.number(layout.transposed, 1)) if can_transpose(plain.shape) else False
     strides, chosen_stride = strides_of(turned(plain.shape, transposed)), layout.stride
     if len(strides) > 1:
-        # The first rows of a tensor, on which strides are tried, may have other strides to choose from.
+        # A part of a tensor, on which strides are tried, may have other strides to choose from.
         number = stream.number(strides.index(chosen_stride) if chosen_stride in strides else 0, 2)
         if number >= len(strides):
             raise CodecError(f"stride of a tensor: expected one of {len(strides)}, got number {number}")
@@ -113,6 +125,8 @@ def chosen(stream: Stream, plain: Plain) -> tuple[int, Layout]:
     """Which form and layout take the fewest bytes."""
     forms = [(form, Layout()) for form in possible(plain)]
     form, _ = cheapest(stream, plain, forms)
+    if form == RAW:  # bits as they are take the same everywhere, the others may take far less outside of a part
+        (form, _), *_ = by_size(stream, plain, forms)
     if form in (CONSTANT, RAW) or not stream.tries_layouts:
         return form, Layout()
     shapes = [(turn, turned(plain.shape, turn)) for turn in (False, True) if not turn or can_transpose(plain.shape)]
@@ -121,28 +135,36 @@ def chosen(stream: Stream, plain: Plain) -> tuple[int, Layout]:
 
 
 def cheapest(stream: Stream, plain: Plain, choices: list[tuple[int, Layout]]) -> tuple[int, Layout]:
-    """The choice that takes the fewest bytes, of large tensors on their first rows."""
-    if len(choices) == 1:
-        return choices[0]
-    part = first_rows(plain)
+    """The choice that takes the fewest bytes on a part of the tensor; of many, the two best on a small part."""
+    if len(choices) > 2 and plain.size > FEW_NUMBERS:
+        choices = by_size(stream, part_of(plain, FEW_NUMBERS), choices)[:2]
+    return choices[0] if len(choices) == 1 else by_size(stream, part_of(plain, TRIED_NUMBERS), choices)[0]
+
+
+def by_size(stream: Stream, plain: Plain, choices: list[tuple[int, Layout]]) -> list[tuple[int, Layout]]:
+    """The choices, those that take the fewest bytes first."""
 
     def size(choice: tuple[int, Layout]) -> float:
         trial = stream.trial()
-        coded(trial, part, *choice)
+        coded(trial, plain, *choice)
         return trial.size()
 
-    return min(choices, key=size)
+    return sorted(choices, key=size)
 
 
-def first_rows(plain: Plain) -> Plain:
-    """At most TRIED_NUMBERS numbers, whole rows if one is not more than that."""
+def part_of(plain: Plain, most: int) -> Plain:
+    """At most so many numbers, in blocks from all over a tensor; whole rows if one is not more than that."""
     assert plain.numbers is not None
-    if plain.size <= TRIED_NUMBERS:
+    if plain.size <= most:
         return plain
     row = plain.size // plain.shape[0]
-    patterns = plain.numbers.patterns
-    part = patterns[: TRIED_NUMBERS // row] if row <= TRIED_NUMBERS else patterns.reshape(1, -1)[:, :TRIED_NUMBERS]
-    return Plain(plain.type, tuple(part.shape), Numbers(plain.type, np.ascontiguousarray(part)))
+    patterns = plain.numbers.patterns if row <= most else plain.numbers.patterns.reshape(-1)
+    count = most // row if row <= most else most
+    blocks = min(TRIED_BLOCKS, count)
+    starts = np.linspace(0, len(patterns) - count // blocks, blocks).astype(np.int64)
+    part = np.concatenate([patterns[start : start + count // blocks] for start in starts])
+    part = part if row <= most else part.reshape(1, -1)
+    return Plain(plain.type, tuple(part.shape), Numbers(plain.type, part), whole=plain)
 
 
 def possible(plain: Plain) -> list[int]:
@@ -160,9 +182,9 @@ def possible(plain: Plain) -> list[int]:
     # Sorting a million weights of which hardly two are alike takes longer than coding them.
     if len(np.unique(patterns[:: 1 + patterns.size // TRIED_VALUES])) > MOST_VALUES:
         return found
-    if len(distinct := np.unique(patterns)) <= min(MOST_VALUES, patterns.size):
+    if len(np.unique(patterns)) <= min(MOST_VALUES, patterns.size):
         found.append(TABLE)
-        if step_of(Numbers(plain.type, distinct)) is not None:
+        if plain.step is not None:
             found.append(STEPS)
     return found
 
@@ -210,10 +232,9 @@ def code_steps(stream: Stream, plain: Plain, layout: Layout) -> np.ndarray:
     step, symbols = np.float32(0), None
     if plain.numbers is not None:
         values = floats_of(plain.numbers)
-        found = step_of(plain.numbers)
         assert values is not None
-        assert found is not None
-        step, symbols = found, np.rint(values.astype(np.float64) / np.float64(found)).astype(np.int64)
+        assert plain.step is not None
+        step, symbols = plain.step, np.rint(values.astype(np.float64) / np.float64(plain.step)).astype(np.int64)
     step = code_float(stream, step)
     if not np.isfinite(step):
         raise CodecError(f"steps: expected a finite step, got {step}")
@@ -342,14 +363,14 @@ def check_range(what: str, symbols: np.ndarray, low: int, high: int) -> None:
 
 def step_of(numbers: Numbers) -> np.float32 | None:
     """The largest step of which all values are whole multiples, exactly; None if there is none."""
-    values = floats_of(numbers)
+    patterns = np.unique(numbers.patterns)
+    values = floats_of(Numbers(numbers.type, patterns))
     if values is None:
         return None
-    distinct = np.unique(values.reshape(-1))
+    distinct = np.unique(values)
     sizes = np.abs(distinct[distinct != 0])
     if len(sizes) == 0 or len(distinct) > MOST_VALUES or not np.isfinite(distinct).all():
         return None
-    patterns = np.unique(numbers.patterns)
     for divisor in range(1, LARGEST_DIVISOR + 1):
         for step in near(sizes.min() / np.float32(divisor)):
             if step > 0 and fits(distinct, patterns, step, numbers.type):

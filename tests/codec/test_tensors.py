@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from compression_gate.codec import tensors
+from compression_gate.codec.fast_stream import FastStream
 from compression_gate.codec.number_types import BY_NAME, TYPES, Numbers
 from compression_gate.codec.streams import LARGEST_SYMBOL, MixedStream
 from compression_gate.codec.tensors import FORM_NAMES, Layout, Plain, code_tensor, possible
@@ -96,7 +97,28 @@ def test_huge_aspects_come_back(kind, shape):
     assert_same(of_values(kind, values * 0.25 if kind == "F32" else values))
 
 
-# Strides are tried on the first rows alone, which have others than the whole.
+def test_a_step_is_that_of_the_whole_tensor():
+    """Of rows of zeros there is none, and of larger multiples only it would be another."""
+    random = np.random.default_rng(0)
+    for first in (0, 9, 0.5):
+        values = random.integers(-3, 4, (1024, 96)) * np.float32(0.25)
+        values[:1000] = first
+        assert assert_same(of_values("F32", values)) < 1200
+
+
+@pytest.mark.parametrize("stream", [MixedStream, FastStream])
+@pytest.mark.parametrize("noisy", [slice(64), slice(500, 564), slice(0, 1024, 16), slice(960, None)])
+def test_a_tensor_that_is_noise_in_parts_is_not_written_raw(stream, noisy):
+    values = np.zeros((1024, 1024), dtype=np.int8)
+    values[noisy] = np.random.default_rng(0).integers(-128, 128, values[noisy].shape)
+    tensor, writing = of_values("I8", values), stream()
+    code_tensor(writing, tensor.type, tensor.shape, tensor)
+    data = writing.finish()
+    assert len(data) < values.size / 4
+    assert np.array_equal(code_tensor(stream.reading(data), tensor.type, tensor.shape, None).patterns, tensor.patterns)
+
+
+# Strides are tried on some rows alone, which have others than the whole.
 TRIED_IN_PART = [(1024, 784), (1024, 65), (2, 5, 100, 200), (2, 300, 301), (70_000, 4), (4, 256, 18, 18)]
 
 
