@@ -14,9 +14,9 @@ from compression_gate.history import git, lineage, store
 from compression_gate.history.store import REF, Runs
 from compression_gate.pipeline.dvc import git_root
 from compression_gate.pipeline.retrieval import LostArtifactError, rebuild, retrieve
-from compression_gate.pipeline.state import DVC_IGNORE, SEEN, write_if_changed
+from compression_gate.pipeline.state import DVC_IGNORE, SEEN
 from compression_gate.records.artifact import FILE_NAME, RUN_FILE_NAME, Artifact
-from compression_gate.records.base import Record, digest_of_file, replacing_folder
+from compression_gate.records.base import Record, digest_of_file, replacing_folder, write_if_changed
 from compression_gate.records.history import NO_RECORD, NO_RELEASE, NOTHING_ACCEPTED, History, RunRecord
 from compression_gate.records.params import Params
 from compression_gate.records.state_files import HISTORY, REFERENCES
@@ -88,7 +88,7 @@ def resolve(suite: Path, params: Params, *, target: str | None = None, rebuild: 
         findings = look(search)
     except HistoryError as error:
         findings = Findings(absent=dict.fromkeys(ROLES, f"no_baseline: {in_a_line(error)}"))
-    write_if_changed(suite / DVC_IGNORE, DVC_IGNORED)
+    write_if_changed(suite / DVC_IGNORE, DVC_IGNORED.encode())
     for left in (suite / REFERENCES).glob(".*.*"):  # temporary folders of a run that was killed
         shutil.rmtree(left, ignore_errors=True)
     for role in ROLES:
@@ -96,8 +96,8 @@ def resolve(suite: Path, params: Params, *, target: str | None = None, rebuild: 
         if reason:
             write_absent(suite / REFERENCES / role, reason)
     search.learn(commits=search.seen.commits | {role: one.commit for role, one in findings.records.items()})
-    write_if_changed(suite / HISTORY, history_of(findings, search).as_text())
-    write_if_changed(suite / SEEN, search.seen.as_text())
+    write_if_changed(suite / HISTORY, history_of(findings, search).as_text().encode())
+    write_if_changed(suite / SEEN, search.seen.as_text().encode())
 
 
 def read_seen(suite: Path) -> Seen:
@@ -285,7 +285,7 @@ def lay(role: str, record: RunRecord, search: Search) -> str | None:
         search.notices.append(
             f"the {role}, of {record.commit}, was built again and has other bytes than those recorded"
         )
-    write_if_changed(folder / RUN_FILE_NAME, record.as_text())
+    write_if_changed(folder / RUN_FILE_NAME, record.as_text().encode())
     return None
 
 
@@ -331,7 +331,7 @@ def write_absent(folder: Path, reason: str) -> None:
     """Make a role's folder hold the reason and nothing else."""
     if folder.is_dir() and any(path.name != ABSENT for path in folder.iterdir()):
         shutil.rmtree(folder)
-    write_if_changed(folder / ABSENT, reason + "\n")
+    write_if_changed(folder / ABSENT, f"{reason}\n".encode())
 
 
 def history_of(findings: Findings, search: Search) -> History:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from compression_gate import __version__
 from compression_gate.errors import ParamsError
 from compression_gate.pipeline.definition import DEFINITION, all_sources, outputs_of
-from compression_gate.records.base import Record, digest_of_file, write_text
+from compression_gate.records.base import Record, digest_of_file, write_if_changed
 from compression_gate.records.lock import locked
 from compression_gate.records.params import Params, write_resolved
 from compression_gate.records.state_files import (
@@ -57,15 +57,9 @@ def remove_outputs(suite: Path, word: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_if_changed(path: Path, text: str) -> None:
-    """Write only what differs, so that time stamps do not make DVC hash again."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON if it differs from what is there."""
-    write_if_changed(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+    write_if_changed(path, f"{json.dumps(value, indent=2, sort_keys=True)}\n".encode())
 
 
 def prepare_state(suite: Path, params: Params) -> None:
@@ -84,7 +78,7 @@ def prepare_state(suite: Path, params: Params) -> None:
 def state_kept(suite: Path) -> Iterator[None]:
     """Put what :func:`prepare_state` and the search for references write back as it was when the block ends."""
     paths = [suite / name for name in (PARAMS, PACKAGE, MACHINE, SOURCES, WAIVERS, HISTORY, SEEN, DVC_IGNORE)]
-    before = {path: path.read_text(encoding="utf-8") if path.exists() else None for path in paths}
+    before = {path: path.read_bytes() if path.exists() else None for path in paths}
     references = suite / REFERENCES
     with tempfile.TemporaryDirectory(prefix="compression-gate-") as folder:
         kept = Path(folder) / "references"
@@ -93,11 +87,11 @@ def state_kept(suite: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            for path, text in before.items():
-                if text is None:
+            for path, content in before.items():
+                if content is None:
                     path.unlink(missing_ok=True)
                 else:
-                    write_if_changed(path, text)
+                    write_if_changed(path, content)
             restore(references, kept)
 
 

@@ -69,10 +69,21 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` so that a reader sees the old file or the new one, never a part."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` so that a reader sees the old file or the new one, never a part."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as :func:`write_bytes` does; line ends are the same on every system."""
+    write_bytes(path, text.encode())
+
+
+def write_if_changed(path: Path, content: bytes) -> None:
+    """Write only what differs, so that time stamps do not make DVC hash again."""
+    if not path.exists() or path.read_bytes() != content:
+        write_bytes(path, content)
 
 
 def digest_of_file(path: Path) -> str:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from compression_gate.errors import ParamsError
-from compression_gate.records.base import digest_of, write_text
+from compression_gate.records.base import digest_of, write_if_changed
 from compression_gate.records.document import Document
 from compression_gate.records.metric_table import DEFAULT_METRICS
 from compression_gate.records.policies import policy_problems
@@ -388,6 +388,4 @@ def write_resolved(params: Params, path: Path) -> None:
     without it another limit of a rule `size`, or another `model_args: {size: …}`, would bring an older result back.
     """
     plain = {name: {**section, "digest": digest_of(section)} for name, section in params.as_dict().items()}
-    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
+    write_if_changed(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())

@@ -404,6 +404,16 @@ def test_nothing_is_written_when_nothing_changed(shop):
     assert contents(clone.suite) == before
 
 
+@pytest.mark.parametrize("name", ["history.json", "seen.json", "references/baseline/run.json"])
+def test_state_that_is_no_text_is_written_anew(shop, name):
+    record = shop.record()
+    shop.commit("next")
+    history = shop.resolve()
+    (shop.suite / ".compression_gate" / name).write_bytes(b"\xff\xfe{}")
+    assert shop.resolve() == history
+    assert shop.reference()[1] == record
+
+
 def test_what_a_killed_run_left_is_removed(shop):
     left = shop.suite / ".compression_gate/references/.baseline.abc123"
     left.mkdir(parents=True)

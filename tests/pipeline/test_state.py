@@ -21,6 +21,8 @@ from compression_gate.pipeline.state import (
 from compression_gate.records.params import read_params
 from compression_gate.records.state_files import HISTORY, MACHINE, PACKAGE, PARAMS, REFERENCES, SOURCES, WAIVERS
 
+NO_TEXT = b"\xff\xfe{}"
+
 
 def test_every_file_that_stages_depend_on_is_written(suite):
     prepare_state(suite.path, read_params(suite.path))
@@ -64,6 +66,17 @@ def test_state_that_was_changed_is_put_back(suite):
     after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
     assert after.keys() == before.keys()
     assert after[folder / "model.onnx"] == before[folder / "model.onnx"]
+
+
+@pytest.mark.parametrize("name", [PARAMS, PACKAGE, MACHINE, SOURCES, WAIVERS])
+def test_state_that_is_no_text_is_written_anew_and_put_back_as_it_was(suite, name):
+    params = read_params(suite.path)
+    (suite.path / name).parent.mkdir()
+    (suite.path / name).write_bytes(NO_TEXT)
+    with state_kept(suite.path):
+        prepare_state(suite.path, params)
+        assert (suite.path / name).read_text(encoding="utf-8")
+    assert (suite.path / name).read_bytes() == NO_TEXT
 
 
 def test_sources_change_with_one_byte_and_only_then(suite):
