@@ -189,11 +189,9 @@ def place_of(gene: Gene, value: Any) -> float:
         return (gene.values.index(value) + 0.5) / gene.size
     if gene.log:
         return math.log(value / gene.low) / math.log(gene.high / gene.low)
-    if gene.step is None and not gene.whole:
+    if gene.count is None:
         return float((value - gene.low) / (gene.high - gene.low))
-    step = gene.step or 1
-    count = math.floor((gene.high - gene.low) / step + 1e-9) + 1
-    return float((round((value - gene.low) / step) + 0.5) / count)
+    return float((round((value - gene.low) / (gene.step or 1)) + 0.5) / gene.count)
 
 
 def settled(genes: Mapping[str, Gene]) -> Genome:

@@ -53,16 +53,25 @@ class Number:
         """Whether values are integers."""
         return all(isinstance(value, int) for value in (self.low, self.high, self.step if self.step else 1))
 
+    @property
+    def count(self) -> int | None:
+        """How many values there are; None where any number of the range is one."""
+        if self.log or (self.step is None and not self.whole):
+            return None
+        return math.floor((self.high - self.low) / (self.step or 1) + 1e-9) + 1
+
     def at(self, place: float) -> float:
         """The value at a place of [0, 1): all are equally likely."""
         if self.log:
             value = self.low * (self.high / self.low) ** place
             return int(min(max(round(value), self.low), self.high)) if self.whole else value
-        if self.step is None and not self.whole:
+        if self.count is None:
             return self.low + place * (self.high - self.low)
-        step = self.step or 1
-        count = math.floor((self.high - self.low) / step + 1e-9) + 1
-        value = self.low + step * min(int(place * count), count - 1)
+        return self.nth(int(place * self.count))
+
+    def nth(self, index: int) -> float:
+        """The value after so many steps, the last one where there are fewer."""
+        value = self.low + (self.step or 1) * min(index, (self.count or 1) - 1)
         return int(value) if self.whole else round(value, 12)
 
     def nearest(self, value: Any) -> float:
@@ -70,9 +79,9 @@ class Number:
         if not is_number(value):
             return self.at(0.5)
         value = float(min(max(value, self.low), self.high))
-        step = self.step or (1 if self.whole else None)
-        value = value if step is None else self.low + step * round((value - self.low) / step)
-        return int(value) if self.whole else value
+        if self.count is None:
+            return round(value) if self.whole else value
+        return self.nth(round((value - self.low) / (self.step or 1)))
 
 
 Gene = Choice | Number
@@ -152,6 +161,14 @@ def filled(options: Mapping[str, Any], values: Mapping[str, Any], prefix: str = 
         else:
             found[key] = value
     return found
+
+
+def flattened(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a step's options, mappings and what is in them: (dotted key, value)."""
+    for key, value in options.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
 
 
 def grouped(layers: Iterable[str], groups: int | None) -> list[tuple[str, ...]]:

@@ -20,7 +20,7 @@ from compression_gate.methods.base import Method
 from compression_gate.methods.chain import method_of, order_problems, recipe_of
 from compression_gate.records.params import Step
 from compression_gate.records.trial import Genome
-from compression_gate.search.genes import LAYERED, ByLayer, Choice, Gene, Number, filled, genes_in, grouped
+from compression_gate.search.genes import LAYERED, ByLayer, Choice, Gene, Number, filled, flattened, genes_in, grouped
 
 LEFT_OUT = "left out"
 PLACE = Number(low=0.0, high=1.0)
@@ -48,13 +48,14 @@ class Alternative:
 
     def flat(self) -> dict[str, Gene]:
         """Gene by name: ``structured_pruning.pruning_ratio``, or ``….bits.2`` for the third group of layers."""
-        found: dict[str, Gene] = {}
-        for key, gene in self.genes.items():
-            if isinstance(gene, ByLayer):
-                found |= {f"{self.name}.{key}.{index}": gene.gene for index in range(len(self.layers))}
-            else:
-                found[f"{self.name}.{key}"] = gene
-        return found
+        return {name: gene for key in self.genes for name, gene in self.genes_of(key).items()}
+
+    def genes_of(self, key: str) -> dict[str, Gene]:
+        """The genes of one option: one, or one for each group of layers."""
+        gene = self.genes[key]
+        if isinstance(gene, ByLayer):
+            return {f"{self.name}.{key}.{index}": gene.gene for index in range(len(self.layers))}
+        return {f"{self.name}.{key}": gene}
 
     def steps(self, genome: Genome) -> list[Step]:
         """The steps that a genome makes of it: one, or one for each strength that some group of layers has."""
@@ -137,10 +138,9 @@ class Space:
             slot, one = found
             free.remove(slot)
             genome |= {f"{slot.name}.pick": one.name, f"{slot.name}.place": (place + 0.5) / len(steps)}
-            for name, gene in one.flat().items():
-                key = name.removeprefix(f"{one.name}.").partition(".")[0]
-                if key in step.options:
-                    genome[name] = gene.nearest(step.options[key])
+            given = dict(flattened(step.options))
+            for key in one.genes.keys() & given:
+                genome |= {name: gene.nearest(given[key]) for name, gene in one.genes_of(key).items()}
         return {name: genome[name] for name in self.genes}
 
     def steps_of(self, genome: Genome) -> tuple[Step, ...]:

@@ -57,6 +57,21 @@ def test_values_of_a_range_lie_in_it_and_are_their_own_nearest(place, gene):
     assert gene.nearest(value) == pytest.approx(value)
 
 
+NEAREST = [  # a range, a number, the value nearest to it
+    (Number(low=1, high=4, step=2), 4, 3),
+    (Number(low=1, high=4, step=2), 0, 1),
+    (Number(low=0.1, high=0.7, step=0.1), 0.3, 0.3),
+    (Number(low=0.1, high=0.7, step=0.1), 9.0, 0.7),
+    (Number(low=1, high=8, log=True), 2.6, 3),
+    (Number(low=0.1, high=0.9), 0.35, 0.35),
+]
+
+
+@pytest.mark.parametrize(("gene", "number", "nearest"), NEAREST)
+def test_the_nearest_of_a_range_is_a_value_that_it_has(gene, number, nearest):
+    assert gene.nearest(number) == nearest
+
+
 def test_every_value_has_its_share_of_places():
     for gene, values in ((Choice(values="abc"), ["a", "b", "c"]), (Number(low=1, high=3), [1, 2, 3])):
         assert [gene.at(place / 300) for place in range(300)] == [value for value in values for _ in range(100)]

@@ -145,6 +145,14 @@ def test_a_written_chain_is_found_in_the_space():
     assert found[1].options["calibration"] == "mse"
 
 
+def test_options_inside_others_are_found_in_the_space_too():
+    student = {"model": ["a:Net", "b:Slim"], "model_args": {"width": [16, 24, 32]}}
+    one = space(({"method": "distillation", "epochs": [1, 4], "student": student},))
+    options = {"epochs": 4, "student": {"model": "b:Slim", "model_args": {"width": 32}}}
+    (step,) = one.steps_of(one.genome_of([Step.model_validate({"method": "distillation", **options})]))
+    assert {key: step.options[key] for key in options} == options
+
+
 def test_a_chain_with_a_step_that_has_no_slot_is_not_in_the_space():
     assert space().genome_of([Step(method="batchnorm_folding")]) is None
     assert space().genome_of([Step(method="distillation"), Step(method="distillation")]) is None
