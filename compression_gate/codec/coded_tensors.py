@@ -21,13 +21,14 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from compression_gate.codec.container import SCHEMA, Entry, entry_of, head_bytes, opened, read_head, read_segment
-from compression_gate.codec.number_types import Numbers, type_named
+from compression_gate.codec.number_types import Numbers
 from compression_gate.codec.segments import Part, check_segments, code_small, coded_part, parts_of, read_part
 from compression_gate.codec.segments import small_tensors as small_of
 from compression_gate.codec.streams import MixedStream
 from compression_gate.errors import CodecError
 from compression_gate.progress import tracked
 from compression_gate.records.base import digest_of, replacing
+from compression_gate.records.lock import locked
 
 MOST_HEADER = 100_000_000  # what safetensors itself takes
 COPIED = 1 << 24
@@ -57,20 +58,25 @@ class Source:
                     raise CodecError(f"{path}: expected a safetensors file, got a header of {length} bytes")
                 plain = json.loads(file.read(length))
             lines = {name: one for name, one in plain.items() if name != "__metadata__"}
-            for one in lines.values():
-                type_named(one["dtype"])
             entries = tuple(entry_of([name, one["dtype"], one["shape"]], str(path)) for name, one in lines.items())
-            offsets = {name: 8 + length + one["data_offsets"][0] for name, one in lines.items()}
+            spans = {entry: span_of(lines[entry.name]["data_offsets"], entry, path) for entry in entries}
         except OSError as error:
             raise CodecError(f"{path}: cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CodecError(f"{path}: expected a safetensors file: {error!r}") from error
-        size = path.stat().st_size
-        for entry in entries:
-            if offsets[entry.name] < 8 + length:
-                raise CodecError(f"{path}: {entry.name}: expected its numbers behind the header: the file is damaged")
-            if offsets[entry.name] + entry.size * entry.type.size > size:
-                raise CodecError(f"{path}: {entry.name}: expected its numbers in {size} bytes: the file was cut short")
+        end = 0
+        for entry, span in sorted(spans.items(), key=lambda item: item[1]):
+            if span[0] != end:
+                raise CodecError(
+                    f"{path}: {entry.name}: data_offsets: expected {end}, where the tensor before it ends, "
+                    f"got {span[0]}: the file is damaged"
+                )
+            end = span[1]
+        if (behind := path.stat().st_size - 8 - length) != end:
+            raise CodecError(
+                f"{path}: expected {end} bytes behind its header, got {behind}: the file was cut short or added to"
+            )
+        offsets = {entry.name: 8 + length + start for entry, (start, _) in spans.items()}
         return cls(path=path, entries=entries, offsets=offsets)
 
     def patterns(self, entry: Entry, start: int, size: int) -> np.ndarray:
@@ -78,6 +84,22 @@ class Source:
         with self.path.open("rb") as file:
             file.seek(self.offsets[entry.name] + start * entry.type.size)
             return np.frombuffer(file.read(size * entry.type.size), dtype=entry.type.patterns).copy()
+
+
+def span_of(plain: object, entry: Entry, path: Path) -> tuple[int, int]:
+    """Where behind a header a tensor begins and ends [bytes].
+
+    Raises:
+        CodecError: not as far from each other as its numbers take.
+    """
+    length = entry.size * entry.type.size
+    match plain:
+        case [int(start), int(end)] if end - start == length:
+            return start, end
+    raise CodecError(
+        f"{path}: {entry.name}: data_offsets: expected two whole numbers, {length} apart, got {str(plain)[:200]}: "
+        "the file is damaged"
+    )
 
 
 def encode_tensors(source: Path, path: Path, *, fast: bool = False, workers: int = 1) -> int:
@@ -112,6 +134,11 @@ def encode_tensors(source: Path, path: Path, *, fast: bool = False, workers: int
             file.write(head)
             body.seek(0)
             shutil.copyfileobj(body, file, COPIED)
+            if file.tell() != (expected := len(head) + sum(length for length, _ in frames)):
+                raise CodecError(
+                    f"{path}: expected {expected} bytes, got {file.tell()}: "
+                    f"something else wrote to {body.name}: encode again"
+                )
     return path.stat().st_size
 
 
@@ -127,21 +154,25 @@ def unfinished(path: Path, source: Source, fast: bool) -> Iterator[tuple[Any, li
     """What an earlier run coded of the same file, to be added to; both files go when the block ends well.
 
     Yields the journal, length and checksum of the segments that are whole, and the segments, open at their end.
+
+    Raises:
+        ParamsError: another process writes the same file.
     """
     status = source.path.stat()
     key = digest_of([str(source.path.resolve()), status.st_size, status.st_mtime_ns, fast, SCHEMA])
     journal_path, body_path = path.with_name(f".{path.name}.journal"), path.with_name(f".{path.name}.segments")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frames = whole_frames(journal_path, body_path, key)
-    kept = sum(length for length, _ in frames)
-    with journal_path.open("w", encoding="utf-8") as journal, body_path.open("a+b") as body:
-        journal.write(f"{json.dumps(key)}\n" + "".join(f"{json.dumps(frame)}\n" for frame in frames))
-        journal.flush()
-        body.truncate(kept)
-        body.seek(0, os.SEEK_END)
-        yield journal, frames, body
-    journal_path.unlink()
-    body_path.unlink()
+    lock = path.with_name(f".{path.name}.lock")
+    with locked(lock, held=f"{path}: being written", do="wait for it, or write to another file"):
+        frames = whole_frames(journal_path, body_path, key)
+        with journal_path.open("w", encoding="utf-8") as journal, body_path.open("a+b") as body:
+            journal.write(f"{json.dumps(key)}\n" + "".join(f"{json.dumps(frame)}\n" for frame in frames))
+            journal.flush()
+            body.truncate(sum(length for length, _ in frames))
+            body.seek(0, os.SEEK_END)
+            yield journal, frames, body
+        journal_path.unlink()
+        body_path.unlink()
+    lock.unlink()
 
 
 def whole_frames(journal: Path, body: Path, key: str) -> list[tuple[int, int]]:

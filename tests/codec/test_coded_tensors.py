@@ -1,5 +1,6 @@
 """Files of named tensors: piece by piece, in threads, and on behind a kill."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from compression_gate.codec import coded_tensors, container
 from compression_gate.codec.coded_tensors import decode_tensors, encode_tensors
-from compression_gate.errors import CodecError
+from compression_gate.errors import CodecError, ParamsError
 
 
 def mixed(seed=0):
@@ -104,6 +105,36 @@ def test_what_was_coded_of_another_file_is_left(source, tmp_path, monkeypatch):
     assert torch.equal(load_file(tmp_path / "again.safetensors")["weights"], mixed(1)["weights"])
 
 
+def test_a_second_encoder_of_one_file_is_told_who_writes_it(source, tmp_path, monkeypatch):
+    out, real, refused = tmp_path / "model.cgz", coded_tensors.coded_part, []
+
+    def meanwhile(part, patterns, *, fast):
+        with pytest.raises(ParamsError, match=rf"model\.cgz: being written since .*process {os.getpid()} on .*: wait"):
+            encode_tensors(source, out)
+        refused.append(part)
+        return real(part, patterns, fast=fast)
+
+    monkeypatch.setattr(coded_tensors, "coded_part", meanwhile)
+    encode_tensors(source, out)
+    assert refused
+    decode_tensors(out, tmp_path / "again.safetensors")
+    assert not list(tmp_path.glob(".model*"))
+
+
+def test_segments_that_something_else_wrote_to_become_no_file(source, tmp_path, monkeypatch):
+    def longer(path):
+        with path.open("ab") as file:
+            file.write(b"more")
+
+    real = coded_tensors.head_bytes
+    monkeypatch.setattr(
+        coded_tensors, "head_bytes", lambda **given: longer(tmp_path / ".model.cgz.segments") or real(**given)
+    )
+    with pytest.raises(CodecError, match=r"model\.cgz: expected \d+ bytes, got \d+: something else wrote to"):
+        encode_tensors(source, tmp_path / "model.cgz")
+    assert not (tmp_path / "model.cgz").exists()
+
+
 CODE = """
 import sys
 from pathlib import Path
@@ -138,27 +169,39 @@ def with_header(text, numbers=b""):
     return len(text).to_bytes(8, "little") + text + numbers
 
 
+def with_tensors(numbers=b"", **tensors):
+    keys = ("dtype", "shape", "data_offsets")
+    lines = {name: dict(zip(keys, one, strict=True)) for name, one in tensors.items()}
+    return with_header(json.dumps(lines).encode(), numbers)
+
+
 # Files that are no safetensors file, and what is said of them.
 BAD_SOURCES = {
     "empty": (b"", "expected a safetensors file"),
     "header of terabytes": (b"\xff" * 8 + b"{}", "got a header of"),
     "no json": (with_header(b"xx"), "expected a safetensors file"),
-    "numbers missing": (
-        with_header(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
-        "a: expected its numbers",
-    ),
-    "sizes below zero": (
-        with_header(b'{"a":{"dtype":"F32","shape":[-1,-2],"data_offsets":[0,8]}}', bytes(8)),
-        r"expected \[name, one of F32, .*, sizes\]",
+    "numbers missing": (with_tensors(a=("F32", [2], [0, 8])), "expected 8 bytes behind its header, got 0"),
+    "more behind": (with_tensors(bytes(9), a=("F32", [2], [0, 8])), "expected 8 bytes behind its header, got 9"),
+    "sizes below zero": (with_tensors(bytes(8), a=("F32", [-1, -2], [0, 8])), r"expected \[name, .*\['a', 'F32', \[-1"),
+    "unknown type": (
+        with_tensors(bytes(8), a=("C64", [1], [0, 8])),
+        r"one of F32, .*, sizes\], got \['a', 'C64', \[1\]\]",
     ),
     "numbers in the header": (
-        with_header(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[-8,0]}}', bytes(8)),
-        "a: expected its numbers behind the header",
+        with_tensors(bytes(8), a=("F32", [2], [-8, 0])),
+        "a: data_offsets: expected 0, .* got -8",
     ),
-    "unknown type": (
-        with_header(b'{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}', bytes(8)),
-        "number type: expected one of",
+    "a place that is no whole number": (
+        with_tensors(bytes(8), a=("F32", [2], [0.0, 8])),
+        r"a: .* 8 apart, got \[0.0, 8\]",
     ),
+    "a place in words": (with_tensors(bytes(8), a=("F32", [2], ["0", 8])), "a: data_offsets: .* 8 apart, got "),
+    "more place than numbers": (with_tensors(bytes(9), a=("F32", [2], [0, 9])), r"8 apart, got \[0, 9\]"),
+    "one inside another": (
+        with_tensors(bytes(12), a=("F32", [2], [0, 8]), b=("F32", [2], [4, 12])),
+        "b: data_offsets: expected 8, where the tensor before it ends, got 4",
+    ),
+    "bytes of nothing": (with_tensors(bytes(9), a=("F32", [2], [1, 9])), "a: data_offsets: expected 0, .* got 1"),
 }
 
 
