@@ -78,10 +78,10 @@ class Number:
         """The value of the range that is nearest to a number; its middle for what is none."""
         if not is_number(value):
             return self.at(0.5)
-        value = float(min(max(value, self.low), self.high))
+        inside = float(min(max(value, self.low), self.high))
         if self.count is None:
-            return round(value) if self.whole else value
-        return self.nth(round((value - self.low) / (self.step or 1)))
+            return round(inside) if self.whole else inside
+        return self.nth(round((inside - self.low) / (self.step or 1)))
 
 
 Gene = Choice | Number

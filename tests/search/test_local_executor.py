@@ -150,25 +150,74 @@ def test_a_system_that_starts_no_process_is_told(executor_of, monkeypatch):
         executor.submit(request(0))
 
 
-MEMORY = [  # cores, free memory [bytes], peak of a trial seen so far, workers asked for, expected
-    (8, 100e9, 0, None, 8),
-    (8, 100e9, 0, 3, 3),
-    (8, 3.75e9, 0, None, 2),
-    (8, 3.75e9, 1e9, None, 3),
-    (8, 1e6, 0, None, 1),
+@pytest.fixture
+def machine_of(monkeypatch, tmp_path):
+    """Return a callable(cores, total, available, limits) that makes the machine such a one."""
+
+    def make(cores, total, available, limits=(), own=()):
+        memory = collections.namedtuple("memory", ["total", "available"])(int(total), available)
+        monkeypatch.setattr(local.psutil, "virtual_memory", lambda: memory)
+        monkeypatch.setattr(local, "usable_cores", lambda: cores)
+        monkeypatch.setattr(local, "OWN_GROUPS", tmp_path / "own")
+        monkeypatch.setattr(local, "GROUPS", tmp_path / "groups")
+        (tmp_path / "own").write_text("".join(f"{line}\n" for line in own))
+        for path, text in dict(limits).items():
+            (tmp_path / "groups" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "groups" / path).write_text(f"{text}\n")
+
+    return make
+
+
+MEMORY = [  # cores, all memory [bytes], what is free of it, peak of a trial seen so far, workers asked for, expected
+    (8, 128e9, 100e9, 0, None, 8),
+    (8, 128e9, 100e9, 0, 3, 3),
+    (8, 128e9, 3.75e9, 0, None, 2),
+    (8, 128e9, 3.75e9, 1e9, None, 3),
+    (8, 128e9, 1e6, 0, None, 1),
+    (8, 4e9, 100e9, 0, None, 2),  # in a container the machine's free memory is not its own
 ]
 
 
-@pytest.mark.parametrize(("cores", "available", "peak", "workers", "expected"), MEMORY)
+@pytest.mark.parametrize(("cores", "total", "available", "peak", "workers", "expected"), MEMORY)
 def test_there_are_as_many_workers_as_cores_and_memory_allow(
-    executor_of, monkeypatch, cores, available, peak, workers, expected
+    executor_of, machine_of, cores, total, available, peak, workers, expected
 ):
+    machine_of(cores, total, available)
     executor = executor_of(workers=workers)
     executor.peak_bytes = int(peak)
-    machine = collections.namedtuple("machine", ["available"])(available)
-    monkeypatch.setattr(local.psutil, "virtual_memory", lambda: machine)
-    monkeypatch.setattr(local, "usable_cores", lambda: cores)
     assert executor.allowed == executor.free == expected
+
+
+SHARES = [  # cores, all memory [bytes], workers asked for, limit of each trial asked for, what each may take
+    (4, 20e9, None, None, 4e9),
+    (4, 20e9, 2, None, 8e9),
+    (4, 20e9, 1, None, 16e9),
+    (64, 5e9, None, None, 2e9),  # two are begun together: there is no room for more
+    (64, 1e9, 8, None, 0.8e9),
+    (4, 20e9, None, 10**9, 1e9),
+]
+
+
+@pytest.mark.parametrize(("cores", "total", "workers", "asked", "expected"), SHARES)
+def test_a_trial_may_take_its_share_of_the_memory(executor_of, machine_of, cores, total, workers, asked, expected):
+    machine_of(cores, total, total)
+    assert executor_of(workers=workers, memory_bytes=asked).most_bytes == expected
+
+
+LIMITS = {
+    "none": ((), {}, 8e9),
+    "of the second version": (["0::/"], {"memory.max": 4_000_000_000}, 4e9),
+    "unlimited": (["0::/"], {"memory.max": "max"}, 8e9),
+    "of a job within": (["0::/jobs/7"], {"jobs/memory.max": 3_000_000_000, "jobs/7/memory.max": "max"}, 3e9),
+    "of the first version": (["9:cpu:/", "4:memory:/x"], {"memory/memory.limit_in_bytes": 2_000_000_000}, 2e9),
+    "more than there is": (["4:memory:/"], {"memory/memory.limit_in_bytes": 2**63 - 4096}, 8e9),
+}
+
+
+@pytest.mark.parametrize(("own", "limits", "expected"), LIMITS.values(), ids=LIMITS)
+def test_memory_that_a_container_has_not_is_not_counted(machine_of, own, limits, expected):
+    machine_of(4, 8e9, 8e9, limits, own)
+    assert local.usable_bytes() == expected
 
 
 def test_what_waits_and_what_runs_is_not_free(executor_of):

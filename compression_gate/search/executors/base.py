@@ -13,7 +13,7 @@ class Place:
     Args:
         folder: of the search: what trials share.
         workers: how many at once; None for as many as there is room for.
-        timeout_s, memory_bytes: a trial that takes more is stopped; None for all the memory that there is.
+        timeout_s, memory_bytes: a trial that takes more is stopped; None for its share of the memory that there is.
         address: of a cluster.
         files: what trials read, files and folders, as far as they are there; for machines that see no ``suite``.
     """

@@ -19,7 +19,7 @@ from typing import IO
 import psutil
 
 from compression_gate.errors import SearchError
-from compression_gate.measurers.machine import usable_cores
+from compression_gate.measurers.machine import text_of, usable_cores
 from compression_gate.records.trial import Answer, Request
 from compression_gate.search.executors.base import Place
 from compression_gate.search.executors.guard import posted
@@ -31,6 +31,32 @@ POLL_S = 0.2
 MEMORY_S = 0.5  # between looks at the memory: each takes a few milliseconds
 FIRST_GUESS_BYTES = 1_500_000_000  # of one process, before any was seen: torch, a small model, its data
 SPARE_SHARE = 0.8  # of the memory that is there: the rest is for what else runs
+OWN_GROUPS = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_bytes() -> int:
+    """The memory that processes may take here [bytes]: the machine's, or what a container has been left of it."""
+    told = [psutil.virtual_memory().total]
+    for line in text_of(OWN_GROUPS).splitlines():
+        _, kinds, own = line.split(":", 2)  # no kinds: the second version, which knows but one
+        if kinds in ("", "memory"):
+            place = Path(own.lstrip("/"))  # seen from inside, a container's own may lie at the top
+            limit = "memory.limit_in_bytes" if kinds else "memory.max"
+            told += [
+                int(text) for at in (place, *place.parents) if (text := text_of(GROUPS / kinds / at / limit)).isdigit()
+            ]
+    return min(told)
+
+
+def fair_bytes(workers: int | None) -> int:
+    """What each process may take where nobody says so [bytes], so that as many as begin together fit.
+
+    Args:
+        workers: that are asked for; None for one a core.
+    """
+    room = usable_bytes() * SPARE_SHARE
+    return int(room / min(workers or usable_cores(), max(1, room // FIRST_GUESS_BYTES)))
 
 
 class LocalExecutor:
@@ -49,15 +75,16 @@ class LocalExecutor:
         self.token, self.started = secrets.token_hex(8), 0
         self.temporary: Path | None = None
         self.guard: IO[bytes] | None = None
-        self.most_bytes = place.memory_bytes or int(psutil.virtual_memory().total * SPARE_SHARE)
+        self.usable_bytes = usable_bytes()
+        self.most_bytes = place.memory_bytes or fair_bytes(place.workers)
 
     @property
     def allowed(self) -> int:
         """How many processes may be there: one a core, as long as memory lasts for one more."""
-        most = self.place.workers or usable_cores()
-        room = psutil.virtual_memory().available * SPARE_SHARE
         each = self.peak_bytes or FIRST_GUESS_BYTES
-        return min(most, max(1, len(self.workers) + int(room // each)))
+        more = psutil.virtual_memory().available * SPARE_SHARE // each
+        fit = min(len(self.workers) + more, self.usable_bytes * SPARE_SHARE // each)
+        return min(self.place.workers or usable_cores(), max(1, int(fit)))
 
     @property
     def free(self) -> int:

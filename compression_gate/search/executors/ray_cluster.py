@@ -29,7 +29,7 @@ from compression_gate.measurers.machine import usable_cores
 from compression_gate.records.base import write_text
 from compression_gate.records.trial import Answer, Request
 from compression_gate.search.executors.base import Place
-from compression_gate.search.executors.local import FIRST_GUESS_BYTES, SPARE_SHARE, WORKER
+from compression_gate.search.executors.local import FIRST_GUESS_BYTES, SPARE_SHARE, WORKER, usable_bytes
 from compression_gate.search.executors.package import packed, removed
 from compression_gate.search.executors.station import MARK, Station
 
@@ -239,7 +239,7 @@ def connect(place: Place) -> None:
     address = place.address or os.environ.get("RAY_ADDRESS")
     if address is None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # one's own cluster reports to nobody
-        room = psutil.virtual_memory().available * SPARE_SHARE
+        room = min(psutil.virtual_memory().available, usable_bytes()) * SPARE_SHARE
         cores = place.workers or min(usable_cores(), max(1, int(room // FIRST_GUESS_BYTES)))
         ray.init(
             address="local",

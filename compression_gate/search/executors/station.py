@@ -10,7 +10,7 @@ from compression_gate import __version__
 from compression_gate.errors import SearchError
 from compression_gate.records.trial import Answer, Request
 from compression_gate.search.executors.base import Place
-from compression_gate.search.executors.local import LocalExecutor
+from compression_gate.search.executors.local import LocalExecutor, fair_bytes
 from compression_gate.search.executors.package import unpacked
 
 MARK = "shared"  # a file in the search's folder; who reads the same in it sees the same folder
@@ -25,7 +25,8 @@ class Station:
     """
 
     def __init__(self, place: Place, key: str, worker: str) -> None:
-        self.place, self.key, self.worker = dataclasses.replace(place, workers=1), key, worker
+        most = place.memory_bytes or fair_bytes(None)  # another worker may stand at every core of this machine
+        self.place, self.key, self.worker = dataclasses.replace(place, workers=1, memory_bytes=most), key, worker
         self.executor: LocalExecutor | None = None
 
     def opened(self, version: str, archive: bytes | None) -> bool:
