@@ -9,14 +9,48 @@ import yaml
 
 from compression_gate.errors import ParamsError
 
+TAG = "tag:yaml.org,2002:"
+KINDS = ("str", "int", "float", "bool", "null", "seq", "map", "merge")  # of values that JSON has too
+DEEPEST = 100  # levels of one value inside the other; Python's own limit lies above
 
-class TextDates(yaml.SafeLoader):
-    """YAML whose dates stay as they were written: a day that the calendar lacks is then a value to complain of."""
 
+class PlainLoader(yaml.SafeLoader):
+    """YAML whose errors all have a line.
+
+    Dates stay as they were written: a day that the calendar lacks is then a value to complain of.
+    """
+
+    depth = 0
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{TAG}timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """One value and all in it.
+
+        Raises:
+            yaml.composer.ComposerError: it is nested too deeply.
+        """
+        self.depth += 1
+        if self.depth > DEEPEST:
+            problem = f"expected at most {DEEPEST} levels of one value inside the other"
+            raise yaml.composer.ComposerError(None, None, problem, self.get_mark())
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node.
+
+        Raises:
+            yaml.constructor.ConstructorError: it is not of the kind that it says, or a number of thousands of digits.
+        """
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            problem = f"a value is not of its kind: expected {kind_of(node)}, got {str(node.value)[:80]!r}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
 
 class Document:
@@ -36,15 +70,12 @@ class Document:
         except (OSError, UnicodeDecodeError) as error:
             raise ParamsError(f"{path}: cannot be read as text: {error}") from error
         try:
-            node = yaml.compose(text, Loader=TextDates)
-            self.values = values_of(text)
+            node, self.values = parsed(text)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ParamsError(f"{name}:{line}: not YAML: {error.problem}: mend the indentation or quotes") from error
         except yaml.YAMLError as error:
             raise ParamsError(f"{name}:1: not YAML: {str(error).splitlines()[0]}") from error
-        except ValueError as error:  # of a value that says its own type, and of numbers of thousands of digits
-            raise ParamsError(f"{name}:1: not YAML: a value is not of its kind: {error}: write it otherwise") from error
         if node is not None:
             self.walk(node, ())
 
@@ -52,13 +83,15 @@ class Document:
         """Note the line of every key, and every key that is there twice.
 
         Raises:
-            ParamsError: an alias inside of what it stands for.
+            ParamsError: an alias inside of what it stands for, or a value that is no plain one.
         """
-        if any(node is outer for outer in around):
-            line = node.start_mark.line + 1
-            raise ParamsError(f"{self.name}:{line}: {'.'.join(path)}: holds itself: write the value out")
-        around = (*around, node)
         self.lines.setdefault(path, node.start_mark.line + 1)
+        if any(node is outer for outer in around):
+            raise ParamsError(self.placed(path, "holds itself: write the value out"))
+        if kind_of(node) not in KINDS:
+            text = "expected text, a number, true, false, null, a list or a mapping, got a value of the kind"
+            raise ParamsError(self.placed(path, f"{text} !!{kind_of(node)}: write it as one of these"))
+        around = (*around, node)
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
@@ -67,6 +100,7 @@ class Document:
                 if key.value in seen:
                     self.problem(here, "is written twice: the last would win silently; remove one")
                 seen.add(key.value)
+                self.walk(key, here, around)
                 self.walk(value, here, around)
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
@@ -82,16 +116,30 @@ class Document:
         """How a key path is written in a message."""
         return ".".join(path)
 
+    def placed(self, path: tuple[str, ...], text: str) -> str:
+        """A message with its place before it."""
+        where = self.where(path)
+        return f"{self.name}:{self.line(path)}: {where + ': ' if where else ''}{text}"
+
     def problem(self, path: tuple[str, ...], text: str) -> None:
         """Remember one problem."""
-        where = self.where(path)
-        self.problems.append(f"{self.name}:{self.line(path)}: {where + ': ' if where else ''}{text}")
+        self.problems.append(self.placed(path, text))
 
 
-def values_of(text: str) -> Any:
-    """The values of one YAML document; dates are text."""
-    loader = TextDates(text)
+def kind_of(node: yaml.Node) -> str:
+    """What a value is by YAML's own names, as it says or as it looks."""
+    return str(node.tag).removeprefix(TAG)
+
+
+def parsed(text: str) -> tuple[yaml.Node | None, Any]:
+    """One YAML document: its nodes, which know their lines, and its values.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    loader = PlainLoader(text)
     try:
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        return node, None if node is None else loader.construct_document(node)
     finally:
         loader.dispose()

@@ -264,7 +264,7 @@ def read_params(folder: Path) -> Params:
     values = document.values
     if not isinstance(values, dict):
         raise ParamsError(f"{FILE_NAME}:1: expected a mapping with the key 'task', got {type(values).__name__}")
-    values = json.loads(json.dumps(values, default=str))
+    values = json.loads(json.dumps(values))
     values.setdefault("gate", default_gate(values))
     gate = values["gate"]
     if isinstance(gate, dict):
