@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from compression_gate.errors import ParamsError
+from compression_gate.records.document import parsed
 from compression_gate.records.params import Params
 from compression_gate.records.provenance import READ_BY
 from compression_gate.records.recipe import Recipe
@@ -182,18 +184,34 @@ def as_dvc_yaml(params: Params, suite: Path) -> str:
     return head + yaml.safe_dump({"stages": stages}, sort_keys=False, width=120)
 
 
+PLAIN_OR_OPTIONS = ("a list of paths, each plain or with options", TypeAdapter(list[str | dict[str, Any]]))
+# What DVC takes as the lists of a stage.
+LISTS: Mapping[str, tuple[str, TypeAdapter[Any]]] = {
+    "deps": ("a list of paths", TypeAdapter(list[str])),
+    "params": (
+        "a list of keys, or of files with a list of keys each",
+        TypeAdapter(list[str | dict[str, list[Any] | None]]),
+    ),
+    "outs": PLAIN_OR_OPTIONS,
+    "metrics": PLAIN_OR_OPTIONS,
+    "plots": PLAIN_OR_OPTIONS,
+}
+
+
 def read_definition(suite: Path) -> dict[str, Any]:
     """Read `dvc.yaml` as plain values.
 
     Raises:
-        ParamsError: it is missing, not YAML, or lacks a stage.
+        ParamsError: it is missing, not YAML, lacks a stage, or a list of a stage is none.
     """
     path = suite / FILE_NAME
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        _, values = parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ParamsError(f"{path}: missing: `compression-gate init` writes it from params.yaml") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: cannot be read as text: {error}") from error
+    except yaml.YAMLError as error:
         raise ParamsError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
     stages = values.get("stages") if isinstance(values, dict) else None
     if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
@@ -203,7 +221,24 @@ def read_definition(suite: Path) -> dict[str, Any]:
             f"{path}: stages: expected {', '.join(STAGES)}, got none named {', '.join(missing)}: "
             "`compression-gate init` in a folder of its own (-C compression) writes them"
         )
+    if problems := [
+        f"{path}: stages.{name}.{key}: expected {words}, got {stages[name][key]!r:.80}: mend it, or take the key out "
+        "and call `compression-gate init --refresh`"
+        for name in STAGES
+        for key, (words, form) in LISTS.items()
+        if key in stages[name] and not fits(stages[name][key], form)
+    ]:
+        raise ParamsError(problems)
     return stages
+
+
+def fits(value: object, form: TypeAdapter[Any]) -> bool:
+    """Whether a value is of a form."""
+    try:
+        form.validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def missing_deps(params: Params, suite: Path) -> dict[str, list[str]]:
@@ -211,7 +246,7 @@ def missing_deps(params: Params, suite: Path) -> dict[str, list[str]]:
     stages = read_definition(suite)
     missing: dict[str, list[str]] = {}
     for name, stage in DEFINITION.items():
-        declared = [Path(os.path.normpath(dep)) for dep in map(dep_path, stages[name].get("deps", []))]
+        declared = [Path(os.path.normpath(dep)) for dep in stages[name].get("deps", [])]
         wanted = [*sources_of(stage, params, suite), *stage.deps]
         absent = [path for path in wanted if not covered(Path(os.path.normpath(path)), declared)]
         if absent:
@@ -239,25 +274,25 @@ def undeclared_outputs(suite: Path) -> dict[str, list[str]]:
     stages = read_definition(suite)
     missing: dict[str, list[str]] = {}
     for name, stage in DEFINITION.items():
-        kinds = (stages[name].get(kind, []) for kind in ("outs", "metrics", "plots"))
-        declared = [Path(os.path.normpath(dep_path(entry))) for entries in kinds for entry in entries]
+        declared = [Path(os.path.normpath(path)) for path in declared_outputs(stages[name])]
         absent = [path for path in outputs_of(stage) if not covered(Path(os.path.normpath(path)), declared)]
         if absent:
             missing[name] = absent
     return missing
 
 
-def declared_keys(entry: Any) -> list[str]:
+def declared_keys(entry: str | dict[str, list[Any] | None]) -> list[str]:
     """The keys of one entry of a stage's `params`: a key of `params.yaml`, or a file with keys (none: all of them)."""
     if not isinstance(entry, dict):
-        return [str(entry)]
+        return [entry]
     keys = [key for file, keys in entry.items() if file in (PARAMS, "params.yaml") for key in keys or ["*"]]
     return [str(key) for key in keys]
 
 
-def dep_path(dep: Any) -> str:
-    """The path of a dep, written plainly or with options."""
-    return str(next(iter(dep))) if isinstance(dep, dict) else str(dep)
+def declared_outputs(stage: Mapping[str, Any]) -> list[str]:
+    """The paths of everything that a stage of `dvc.yaml` declares to write, written plainly or with options."""
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
+    return [path for entry in entries for path in (entry if isinstance(entry, dict) else [entry])]
 
 
 def covered(path: Path, declared: list[Path]) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compression_gate.errors import CompressionGateError, ParamsError
-from compression_gate.pipeline.definition import STAGES, read_definition
+from compression_gate.pipeline.definition import STAGES, declared_outputs, read_definition
 
 if TYPE_CHECKING:
     import psutil
@@ -162,13 +162,5 @@ def reproduce(suite: Path, *, begin: str | None = None, force: bool = False, dry
 
 def missing_outputs(suite: Path) -> list[str]:
     """Outputs that `dvc.yaml` declares and that are not there."""
-    missing = []
-    for name, stage in read_definition(suite).items():
-        if name not in STAGES:
-            continue
-        for key in ("outs", "metrics", "plots"):
-            for out in stage.get(key, []):
-                path = str(next(iter(out))) if isinstance(out, dict) else str(out)
-                if not (suite / path).exists():
-                    missing.append(path)
-    return missing
+    stages = read_definition(suite)
+    return [path for name in STAGES for path in declared_outputs(stages[name]) if not (suite / path).exists()]

@@ -15,7 +15,6 @@ from compression_gate.pipeline.definition import (
     FILE_NAME,
     Stage,
     as_dvc_yaml,
-    dep_path,
     missing_deps,
     missing_params,
     undeclared_outputs,
@@ -162,8 +161,7 @@ def refresh(suite: Path) -> str:
         stage = document["stages"][name]
         deps: list[Any] = stage.setdefault("deps", [])
         for index in reversed(range(len(deps))):
-            file = dep_path(deps[index])
-            if file.endswith(".py") and not (suite / file).exists():
+            if deps[index].endswith(".py") and not (suite / deps[index]).exists():
                 del deps[index]
         for file in reversed(missing.get(name, [])):
             deps.insert(0, file)

@@ -90,14 +90,6 @@ def test_folder_that_holds_a_source_is_enough(suite):
     check_definition(read_params(suite.path), suite.path)
 
 
-def test_dep_with_options_counts(suite):
-    values = definition(suite)
-    deps = values["stages"]["train"]["deps"]
-    deps[deps.index(suite.source.name)] = {suite.source.name: {"hash": "md5"}}
-    rewrite(suite, values)
-    check_definition(read_params(suite.path), suite.path)
-
-
 def test_files_weights_and_recipe_are_deps(suite):
     suite.edit("task.files", ["vocabulary.txt"])
     suite.edit("task.weights", "best.pt")
@@ -171,6 +163,8 @@ NO_DEFINITIONS = [
     ("stages: 5", r"expected a mapping `stages`"),
     ("stages: {train: 5}", r"expected a mapping `stages`"),
     ("stages: {train: {cmd: x}}", r"got none named prepare, compress, .*-C compression"),
+    (f"stages: {'[' * 3000}", r"dvc\.yaml: not YAML: expected at most 100 levels"),
+    ("stages: !!int x", r"dvc\.yaml: not YAML: a value is not of its kind"),
 ]
 
 
@@ -178,6 +172,56 @@ NO_DEFINITIONS = [
 def test_file_that_is_no_definition_is_told(suite, text, expected):
     (suite.path / "dvc.yaml").write_text(text)
     with pytest.raises(ParamsError, match=expected):
+        read_definition(suite.path)
+
+
+# A key of a stage, what stands there, and what is expected; DVC itself refuses most of it after minutes or not at all.
+NO_LISTS = [
+    ("deps", None, "a list of paths, got None"),
+    ("deps", "model.py", "a list of paths, got 'model.py'"),
+    ("deps", [{}], r"a list of paths, got \[{}\]"),
+    ("deps", [{"model.py": {}}], "a list of paths, got "),
+    ("outs", [5], r"a list of paths, each plain or with options, got \[5\]"),
+    ("metrics", [["reports/metrics.json"]], "a list of paths, each plain or with options, got "),
+    ("plots", None, "a list of paths, each plain or with options, got None"),
+    ("params", None, "a list of keys, or of files with a list of keys each, got None"),
+    ("params", [{"params.yaml": 5}], "a list of keys, or of files with a list of keys each, got "),
+    ("params", [{"params.yaml": "train"}], "a list of keys, or of files with a list of keys each, got "),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), NO_LISTS)
+def test_list_of_a_stage_that_is_none_is_told_with_its_key(suite, key, value, expected):
+    values = definition(suite)
+    values["stages"]["gate"][key] = value
+    rewrite(suite, values)
+    for read in (read_definition, refresh):
+        with pytest.raises(ParamsError, match=rf"dvc\.yaml: stages\.gate\.{key}: expected {expected}"):
+            read(suite.path)
+
+
+def test_every_list_that_is_none_is_told_at_once(suite):
+    values = definition(suite)
+    values["stages"]["gate"] |= {"deps": None, "params": None}
+    rewrite(suite, values)
+    with pytest.raises(ParamsError) as caught:
+        read_definition(suite.path)
+    assert len(caught.value.problems) == 2
+
+
+def test_entries_of_several_files_count_as_dvc_counts_them(suite):
+    values = definition(suite)
+    stage = values["stages"]["compress"]
+    stage["outs"] = [{path: {"cache": False} for path in stage["outs"]}, {}]
+    stage["params"] = [{"other.yaml": None, **stage["params"][0]}]
+    rewrite(suite, values)
+    check_definition(read_params(suite.path), suite.path)
+
+
+def test_folder_in_place_of_the_definition_is_told(suite):
+    (suite.path / "dvc.yaml").unlink()
+    (suite.path / "dvc.yaml").mkdir()
+    with pytest.raises(ParamsError, match=r"dvc\.yaml: cannot be read as text: .*directory"):
         read_definition(suite.path)
 
 
