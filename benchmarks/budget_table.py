@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from compression_gate.codec.coded_size import coded_bytes
 from compression_gate.measurers.quality import validation_quality
 from compression_gate.methods.base import Context
 from compression_gate.methods.chain import method_of
@@ -37,6 +38,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "budget_table.json"
 PRUNED, STATIC, WEIGHTS = (
     {"method": name} for name in ("magnitude_pruning", "static_quantization", "weight_only_quantization")
 )
+EVEN = {"zeros": PRUNED, "static": STATIC, "weights alone": WEIGHTS}
 WAYS: dict[str, dict[str, dict[str, Any]]] = {
     **{
         f"{share:.0%} zeros": {
@@ -56,6 +58,21 @@ WAYS: dict[str, dict[str, dict[str, Any]]] = {
     },
     # A little over whole bits: the widest layer keeps these, and the others have room.
     "3.1 bits a weight, static": {"budget": STATIC | {"budget": 3.1}},
+    # As many bytes, by the coder, as the same strength in each layer takes: `budget_bytes` names that step here.
+    **{
+        f"bytes of {told}, {name}": {
+            "the same share in each layer": step,
+            "budget_bytes": EVEN[name] | {"budget_bytes": step},
+        }
+        for name, told, step in (
+            ("weights alone", "3 bits", WEIGHTS | {"bits": 3}),
+            ("weights alone", "4 bits", WEIGHTS | {"bits": 4}),
+            ("static", "3 bits", STATIC | {"bits": 3}),
+            ("static", "4 bits", STATIC | {"bits": 4}),
+            ("zeros", "80% zeros", PRUNED | {"sparsity": 0.8}),
+            ("zeros", "90% zeros", PRUNED | {"sparsity": 0.9}),
+        )
+    },
 }
 
 
@@ -79,11 +96,16 @@ def unseen(task: Task) -> Task:
 def measured(step: dict[str, Any], task: Task, params: Params, reference: torch.nn.Module) -> dict[str, Any]:
     """Apply one step and ask the module."""
     context = Context(task=task, reference=reference, train=params.train)
+    given = step
+    if isinstance(even := step.get("budget_bytes"), dict):
+        quiet = Context(task=task, reference=reference, train=params.train)
+        given = step | {"budget_bytes": coded_bytes(method_of(Step.model_validate(even)).apply(reference, quiet))}
     start = time.monotonic()
-    model = method_of(Step.model_validate(step)).apply(reference, context)
+    model = method_of(Step.model_validate(given)).apply(reference, context)
     rest = unseen(task)
     return {
         "step": step,
+        "coded_bytes": coded_bytes(model),
         "seed": params.train.seed,
         "n": len(rest.split("validation")),
         "accuracy": validation_quality(model, rest)["accuracy"],

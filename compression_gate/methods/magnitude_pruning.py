@@ -39,6 +39,8 @@ class MagnitudePruning:
             inputs do not divide by M is left and named.
         budget: instead: share of zeros, in (0, 1), of all treated weights together, spread so that least is lost by the
             table of sensitivities, which is measured by the same ``score``.
+        budget_bytes: instead: what the coded file may take for the whole model's tensors [bytes], spread likewise, by
+            what the coder makes of each layer.
         scope: ``local``: that share in each weight matrix; ``global``: over all together; for ``sparsity`` alone.
         score: what a weight is worth: its magnitude (``l1``; ``l2`` orders single weights alike), the ``gradient`` of
             the loss on the calibration split, ``taylor``: |w·g|, or ``random``, the control.
@@ -61,6 +63,7 @@ class MagnitudePruning:
     threshold: float | None = None
     pattern: str | None = None
     budget: float | None = None
+    budget_bytes: int | None = None
     scope: Scope = "local"
     score: Score = "l1"
     epochs: int = 0
@@ -73,10 +76,17 @@ class MagnitudePruning:
     def __post_init__(self) -> None:
         magnitude = self.score in ("l1", "l2")
         refuse(
-            not_exactly_one(sparsity=self.sparsity, threshold=self.threshold, pattern=self.pattern, budget=self.budget),
+            not_exactly_one(
+                sparsity=self.sparsity,
+                threshold=self.threshold,
+                pattern=self.pattern,
+                budget=self.budget,
+                budget_bytes=self.budget_bytes,
+            ),
             outside("budget", self.budget, 0, 1, open_="[]"),
+            outside("budget_bytes", self.budget_bytes, 1),
             f"scope: a budget says how many zeros each layer gets: expected local, got {self.scope!r}"
-            if self.budget is not None and self.scope == "global"
+            if self.is_spread and self.scope == "global"
             else None,
             f"scope: a threshold is the same in all layers: expected local, got {self.scope!r}"
             if self.threshold is not None and self.scope == "global"
@@ -96,11 +106,16 @@ class MagnitudePruning:
             self.pattern_problem() if self.pattern is not None else None,
         )
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether a budget says how many zeros each layer gets."""
+        return self.budget is not None or self.budget_bytes is not None
+
     def gradual_problem(self) -> str | None:
         """Describe what a gradual schedule cannot do, or return None."""
         if self.epochs == 0:
             return "schedule: gradual prunes while it trains: expected epochs of 1 or more, got 0"
-        if self.sparsity is None and self.budget is None:
+        if self.sparsity is None and not self.is_spread:
             other = "threshold" if self.threshold is not None else "pattern"
             return f"schedule: gradual ranks by magnitude up to a share: expected sparsity or budget, got {other}"
         if self.score not in ("l1", "l2"):
@@ -135,7 +150,7 @@ class MagnitudePruning:
             )
         context.notes.covered.extend(treated)
         context.notes.uncovered.update(reasons | unknown_weights(sparser))
-        share = self.sparsity or 0.0 if self.budget is None else shares_by_weight(self, model, treated, context)
+        share = shares_by_weight(self, model, treated, context) if self.is_spread else self.sparsity or 0.0
         if self.schedule == "gradual":
             return self.gradually(sparser, share, context)
         scores = scores_of(sparser, self.score, context)

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compression_gate.codec.coded_model import entries_of, numbers_of, own_tensors
-from compression_gate.codec.segments import code_small, coded_segments
-from compression_gate.codec.streams import MixedStream
+from compression_gate.codec.coded_size import coded_bytes
 from compression_gate.methods.priced_weights import Priced, filled, matrices_of
 
 log = logging.getLogger("compression_gate")
@@ -34,14 +32,6 @@ FIXED_SHARE = 0.7  # of the time behind the freeze: until then magnitudes move, 
 LARGEST_JUMP = 1.3  # of an estimate between two counts; beyond it the old prices stay
 CUT_LOW, CUT_HIGH, CUT_TRIALS, CLOSE = 0.08, 3.0, 12, 0.002  # cuts are tried in steps; 0.5 is plain rounding
 NEAR_ENOUGH = 0.01  # of a target: half of what is promised
-
-
-def coded_bytes(model: nn.Module) -> int:
-    """Return what the coded file would take for a model's tensors [bytes], by the coder itself."""
-    entries, numbers = entries_of(model), [numbers_of(tensor) for _, tensor in own_tensors(model)]
-    stream = MixedStream()
-    code_small(stream, entries, numbers)
-    return len(stream.finish()) + sum(map(len, coded_segments(entries, numbers, fast=False)))
 
 
 @dataclass

@@ -23,7 +23,8 @@ import torch
 from torch import nn
 
 from compression_gate import __version__
-from compression_gate.errors import CompressionError, MeasurementError, MetricsError
+from compression_gate.codec.coded_size import coded_bytes
+from compression_gate.errors import CodecError, CompressionError, MeasurementError, MetricsError
 from compression_gate.measurers.cost import Costs, costs_of, stored_bytes
 from compression_gate.measurers.quality import Answers, TorchSession, metrics_of, outcomes_of, predict
 from compression_gate.methods.answers import feed
@@ -60,10 +61,12 @@ class Column:
 
     Args:
         option: the method's option that holds the strength.
+        coded: whether the coder is asked what the treated layers take.
     """
 
     method: Method
     option: str
+    coded: bool = False
 
     @property
     def strength(self) -> Any:
@@ -191,6 +194,7 @@ class Asked:
                 name_of(column.method),
                 dataclasses.asdict(column.method),  # type: ignore[call-overload]  # methods are dataclasses
                 column.option,
+                column.coded,
             ]
         )[:16]
 
@@ -223,9 +227,15 @@ class Asked:
             changed = alone.apply(self.model, context).eval()
             renormed(changed, self.model, context.task, context.train.seed)
             after = figures_of(changed, self.task)
-        except (CompressionError, MeasurementError) as error:
+            coded = coded_bytes(members_of(changed, groups[layer])) if column.coded else None
+        except (CodecError, CompressionError, MeasurementError) as error:
             return row.model_copy(update={"reason": str(error)})
-        return row.model_copy(update=differences(self.before, after))
+        return row.model_copy(update=differences(self.before, after) | {"coded_bytes": coded})
+
+
+def members_of(model: nn.Module, names: Iterable[str]) -> nn.ModuleList:
+    """Return these layers of a model, as a model of their own."""
+    return nn.ModuleList(model.get_submodule(name) for name in names)
 
 
 def differences(before: Figures, after: Figures) -> dict[str, Any]:

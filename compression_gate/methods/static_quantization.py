@@ -47,6 +47,8 @@ class StaticQuantization:
         ignore: names of modules to leave in float, with everything inside them.
         budget: instead of ``bits``: mean bits of the treated weights, 2 to 8, spread over layers so that least
             is lost by the table of sensitivities.
+        budget_bytes: instead of either: what the coded file may take for the whole model's tensors [bytes], spread
+            likewise, by what the coder makes of each layer.
     """
 
     effect: ClassVar[Effect] = "integer_weights"
@@ -60,10 +62,11 @@ class StaticQuantization:
     activation_bits: int = 8
     ignore: tuple[str, ...] = ()
     budget: float | None = None
+    budget_bytes: int | None = None
 
     def __post_init__(self) -> None:
         refuse(
-            *budget_problems(self.budget, self.bits),
+            *budget_problems(self.budget, self.budget_bytes, self.bits),
             *scheme_problems(self.bits, self.granularity, self.group_size, self.symmetric),
             not_one_of("calibration", self.calibration, get_args(Calibration)),
             outside("percentile", self.percentile, 50, 100, open_="["),

@@ -38,6 +38,8 @@ class WeightOnlyQuantization:
         ignore: names of modules to leave in float, with everything inside them.
         budget: instead of ``bits``: mean bits of the treated weights, 2 to 8, spread over layers so that least
             is lost by the table of sensitivities.
+        budget_bytes: instead of either: what the coded file may take for the whole model's tensors [bytes], spread
+            likewise, by what the coder makes of each layer.
 
     Source: B. Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
         Inference, CVPR 2018, §2.1 (affine integers).
@@ -52,10 +54,11 @@ class WeightOnlyQuantization:
     calibration: Fit = "mse"
     ignore: tuple[str, ...] = ()
     budget: float | None = None
+    budget_bytes: int | None = None
 
     def __post_init__(self) -> None:
         refuse(
-            *budget_problems(self.budget, self.bits),
+            *budget_problems(self.budget, self.budget_bytes, self.bits),
             *scheme_problems(self.bits, self.granularity, self.group_size, self.symmetric),
             not_one_of("calibration", self.calibration, get_args(Fit)),
         )

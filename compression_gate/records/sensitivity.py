@@ -20,6 +20,7 @@ class Sensitivity(Record):
         quality_drop: of the table's ``metric``, positive where it got worse.
         outputs_moved: mean over examples of the squared distance between outputs, over the mean squared output.
         bytes_saved: of the weights, as files hold them: integers of 8, 4 or 2 bits, zeros at full price.
+        coded_bytes: of the treated layers afterwards, in the coded file; None where nobody asked the coder.
         nonzeros_saved, macs_saved: weights that are not zero, and multiply-accumulates per example.
         reason: why there are no figures: what the method said of the layer.
     """
@@ -33,6 +34,7 @@ class Sensitivity(Record):
     quality_drop: float | None = None
     outputs_moved: float | None = None
     bytes_saved: int = 0
+    coded_bytes: int | None = None
     nonzeros_saved: int = 0
     macs_saved: int = 0
     reason: str | None = None

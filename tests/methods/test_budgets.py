@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from compression_gate.codec.coded_size import coded_bytes
 from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods import budgets
 from compression_gate.methods.base import Context
@@ -95,6 +96,35 @@ def test_a_budget_that_all_layers_can_have_gives_all_of_it(tiny, name):
     assert {layer.bits for layer in whole.modules() if isinstance(layer, QuantizedLayer)} == {8}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", QUANTIZATIONS)
+def test_a_budget_of_bytes_is_what_the_coder_makes_of_the_whole_model(tiny, name, kind):
+    suite = tiny(kind)
+    sizes = [coded_bytes(suite.apply(method_of(Step(method=name, bits=bits)))) for bits in (3, 6)]
+    limit = sum(sizes) // 2
+    context = suite.context()
+    model = method_of(Step(method=name, budget_bytes=limit)).apply(suite.reference, context)
+    assert 0.9 * limit < coded_bytes(model) <= 1.01 * limit
+    assert any(remark.startswith(f"budget_bytes {limit:,}: ") for remark in context.notes.remarks)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_zeros_are_spread_by_the_bytes_that_they_save(tiny, kind):
+    suite = tiny(kind)
+    limit = int(0.5 * coded_bytes(suite.reference))
+    context = suite.context()
+    model = pruned(budget_bytes=limit).apply(suite.reference, context)
+    assert 0.95 * limit < coded_bytes(model) <= 1.01 * limit
+    assert len(context.notes.sensitivity) == 1
+
+
+@pytest.mark.parametrize("name", ["magnitude_pruning", *QUANTIZATIONS])
+def test_bytes_that_no_spread_gets_down_to_are_told(tiny, name):
+    suite = tiny("lenet")
+    with pytest.raises(CompressionError, match=rf"{name}: budget_bytes: expected [\d,]+ or more, .*got 12"):
+        suite.apply(method_of(Step(method=name, budget_bytes=12)))
+
+
 WIDE = [  # budget, bits of a layer with nearly all weights, of a small one: never two bits for the wide one at three
     (3, 3, 3),
     (3.1, 3, 8),
@@ -114,7 +144,7 @@ def test_a_layer_with_nearly_all_weights_gets_the_whole_bits_under_the_mean(monk
         ]
         for name, worth in (("0", 10.0), ("1", 1.0))
     }
-    monkeypatch.setattr(budgets, "measured", lambda *arguments: cells)
+    monkeypatch.setattr(budgets, "measured", lambda *arguments, coded: cells)
     method = method_of(Step(method="weight_only_quantization", budget=budget))
     context = Context(task=None, reference=model, train=TrainParams())
     assert budgets.bits_by_layer(method, model, context) == {"0": wide, "1": narrow}
@@ -146,8 +176,11 @@ def test_a_budget_of_zeros_that_cannot_be_is_told(options, text):
 def test_a_budget_of_bits_that_cannot_be_is_told(name):
     with pytest.raises(ParamsError, match=r"^budget: expected 2 or more and at most 8, got 1.5"):
         method_of(Step(method=name, budget=1.5))
-    with pytest.raises(ParamsError, match=r"^bits: expected none beside a budget, got 4"):
-        method_of(Step(method=name, budget=4, bits=4))
+    for budget in ({"budget": 4}, {"budget_bytes": 4000}):
+        with pytest.raises(ParamsError, match=r"^bits: expected none beside a budget, got 4"):
+            method_of(Step(method=name, bits=4, **budget))
+    with pytest.raises(ParamsError, match=r"^budget_bytes: expected none beside a budget of bits"):
+        method_of(Step(method=name, budget=4, budget_bytes=4000))
 
 
 def test_more_zeros_than_the_layers_were_asked_about_are_refused(tiny):

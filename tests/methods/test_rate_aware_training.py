@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from compression_gate.codec.coded_model import decode_model, encode_model
+from compression_gate.codec.coded_size import coded_bytes
 from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods.bit_prices import prices_of
 from compression_gate.methods.chain import built
 from compression_gate.methods.magnitude_pruning import MagnitudePruning
 from compression_gate.methods.priced_weights import BIAS_LEVELS, PricedWeight, coarse
 from compression_gate.methods.rate_aware_training import RateAwareTraining
-from compression_gate.methods.rate_control import coded_bytes
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest, ties, weights
 from compression_gate.records.params import Step

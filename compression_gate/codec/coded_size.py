@@ -1,0 +1,28 @@
+"""What a model would take in the coded file, asked of the coder itself: what methods spread bytes by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from compression_gate.codec.coded_model import entries_of, numbers_of, own_tensors
+from compression_gate.codec.segments import code_small, coded_segments
+from compression_gate.codec.streams import MixedStream
+
+
+def coded_bytes(model: nn.Module, without: Sequence[str] = ()) -> int:
+    """Return what the coded file would take for a model's tensors [bytes], structure and head apart.
+
+    Args:
+        without: names of modules that are left out, with everything inside them.
+    """
+    counted = [
+        (entry, numbers_of(tensor))
+        for entry, (name, tensor) in zip(entries_of(model), own_tensors(model), strict=True)
+        if not any(name.startswith(f"{one}.") for one in without)
+    ]
+    entries, numbers = [entry for entry, _ in counted], [one for _, one in counted]
+    stream = MixedStream()
+    code_small(stream, entries, numbers)
+    return len(stream.finish()) + sum(map(len, coded_segments(entries, numbers, fast=False)))
