@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from compression_gate.errors import ParamsError
-from compression_gate.history import git, store
+from compression_gate.history import git, lineage, store
 from compression_gate.history.trends import changes_of, drift_of, reviewed, trends_of
 from compression_gate.pipeline.dvc import git_root
 from compression_gate.records.base import write_text
 from compression_gate.records.history import RunRecord
 from compression_gate.records.review import Review
 from compression_gate.reporters import review as reporter
+
+SHALLOW = "this clone is shallow, and earlier runs and releases are not seen: git fetch --unshallow"
 
 
 def run(suite: Path, *, since: str | None = None, output: Path | None = None) -> tuple[Review, str]:
@@ -33,12 +36,14 @@ def run(suite: Path, *, since: str | None = None, output: Path | None = None) ->
             f"{suite}: expected a git checkout with a commit, whose runs are recorded, got none: git init"
         )
     begin = started(since, head, root)
-    commits = commits_of(begin, head, root)
+    every, main = lineage.ways_back(head, root)
+    commits = commits_of(begin, head, main, root)
     name = suite.resolve().relative_to(root.resolve()).as_posix()
     runs = store.read(name, root)
     records = ordered(runs.by_commit, commits)
     shown = reviewed(records, subjects_of([record.commit for record in records], root))
-    released = last_release(runs.by_commit, head, root)
+    released = last_release(runs.by_commit, every)
+    short = not lineage.shallow_commits(root).isdisjoint(commits if released else every)
     earlier = reviewed([*([released] if released else []), *records[-1:]], {})
     found = Review(
         suite=suite.resolve().name,
@@ -50,7 +55,7 @@ def run(suite: Path, *, since: str | None = None, output: Path | None = None) ->
         release=released.release if released else None,
         drift=tuple(drift_of(earlier[0], earlier[-1])) if released and records else (),
         unrecorded=sum(commit not in runs.by_commit for commit in commits),
-        notices=(*runs.notices, *runs.damaged.values()),
+        notices=(*([SHALLOW] if short else []), *runs.notices, *runs.damaged.values()),
     )
     text = reporter.rendered(found)
     if output is not None:
@@ -76,13 +81,16 @@ def started(since: str | None, head: str, root: Path) -> str | None:
     return begin
 
 
-def commits_of(begin: str | None, head: str, root: Path) -> list[str]:
-    """The commits of the range along first parents, oldest first, ``begin`` among them."""
-    line = git.output(["rev-list", "--first-parent", "--reverse", head, "--"], root).split()
+def commits_of(begin: str | None, head: str, main: Sequence[str], root: Path) -> list[str]:
+    """The commits of the range along first parents, oldest first, ``begin`` among them.
+
+    Args:
+        main: the commits from ``head`` back along first parents.
+    """
     if begin is None:
-        return line
+        return [*reversed(main)]
     inside = set(git.output(["rev-list", f"{begin}..{head}", "--"], root).split())
-    return [begin, *(commit for commit in line if commit in inside)]
+    return [begin, *(commit for commit in reversed(main) if commit in inside)]
 
 
 def ordered(by_commit: dict[str, RunRecord], commits: list[str]) -> list[RunRecord]:
@@ -94,11 +102,11 @@ def subjects_of(commits: list[str], root: Path) -> dict[str, str]:
     """The first line of each commit."""
     if not commits:
         return {}
-    lines = git.output(["log", "--no-walk=unsorted", "--format=%H%x09%s", *commits, "--"], root).splitlines()
+    words = ["log", "--no-walk=unsorted", "--encoding=UTF-8", "--format=%H%x09%s", "--stdin"]
+    lines = git.output(words, root, text="\n".join(commits)).split("\n")
     return {commit: subject for commit, _, subject in (line.partition("\t") for line in lines)}
 
 
-def last_release(by_commit: dict[str, RunRecord], head: str, root: Path) -> RunRecord | None:
-    """The release that lies nearest before the commit checked out, or at it."""
-    line = git.output(["rev-list", "--topo-order", head, "--"], root).split()
-    return next((by_commit[commit] for commit in line if commit in by_commit and by_commit[commit].release), None)
+def last_release(by_commit: dict[str, RunRecord], every: Sequence[str]) -> RunRecord | None:
+    """The first release among commits, which lead from the one checked out back."""
+    return next((by_commit[commit] for commit in every if commit in by_commit and by_commit[commit].release), None)

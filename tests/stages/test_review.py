@@ -127,6 +127,32 @@ def test_damaged_record_is_told_and_the_others_are_shown(shop: Shop, history: li
     assert "damaged, or of another version" in text
 
 
+def clone(shop: Shop, depth: int) -> Shop:
+    """A shallow clone that has fetched the records."""
+    clone = shop.clone(f"of-{depth}", "--depth", str(depth))
+    clone.git("fetch", "-q", "origin", f"{store.REF}:{store.REF}")
+    return clone
+
+
+CUT = "this clone is shallow, and earlier runs and releases are not seen: git fetch --unshallow"
+# Commits of the clone, where the review begins in it, and whether something lies behind its end.
+DEPTHS = [(1, None, True), (4, None, True), (4, 2, True), (9, None, False)]
+
+
+@pytest.mark.parametrize(("depth", "since", "cut"), DEPTHS)
+def test_review_that_a_shallow_clone_cuts_short_says_so(shop: Shop, history, depth: int, since, cut: bool) -> None:
+    """From a commit on, the range may be whole and the release behind it out of sight."""
+    begin = None if since is None else history[since]
+    found, text = review.run(clone(shop, depth).suite, since=begin)
+    assert found.notices == ((CUT,) if cut else ())
+    assert ("git fetch --unshallow" in text) is cut
+
+
+def test_range_that_is_whole_is_not_cut_short_by_a_clone_that_is_not(shop: Shop, history: list[str]) -> None:
+    last = ran(shop, "again", 0.9, 1.0, release="1.1")
+    assert review.run(clone(shop, 2).suite, since=last)[0].notices == ()
+
+
 def test_nothing_recorded_is_told(shop: Shop) -> None:
     shop.commit("first")
     found, text = review.run(shop.suite)
@@ -161,6 +187,15 @@ def test_command_prints_markdown_or_json_and_writes_a_page(shop: Shop, history: 
     for name, begin in (("review.html", "<!doctype html>"), ("review.md", "# shop")):
         assert called("review", "-C", shop.suite, "--output", shop.root / name).exit_code == 0
         assert (shop.root / name).read_text(encoding="utf-8").startswith(begin)
+
+
+@pytest.mark.parametrize("subject", ["déjà vu", "one\u2028two", "tab\tin it"])
+def test_subject_is_read_whole_whatever_git_prints_to_people(shop: Shop, subject: str) -> None:
+    shop.git("config", "i18n.logOutputEncoding", "ISO-8859-1")
+    ran(shop, "first", 0.9, 1.0)
+    commit = shop.commit(subject)
+    shop.record(commit)
+    assert [run.subject for run in review.run(shop.suite)[0].runs] == ["first", subject]
 
 
 def test_what_a_commit_is_called_stays_text(shop: Shop) -> None:
