@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from compression_gate.errors import DataError
+from compression_gate.errors import DataError, TaskError
 from compression_gate.progress import tracked
 from compression_gate.records.base import digest_of
 from compression_gate.records.metrics import DataRecord, DataSplit
 from compression_gate.records.params import read_params
 from compression_gate.records.provenance import params_digests
-from compression_gate.tasks.calling import named
-from compression_gate.tasks.task import SPLITS, Split, Task, open_task
+from compression_gate.tasks.task import SPLITS, Split, Task, offered, open_task
 
 CHUNK = 512
 MOST_EXAMPLES_NAMED = 3
+Arrays: TypeAlias = list[tuple[str, np.ndarray]]  # with their names
 
 
 @dataclass(kw_only=True)
@@ -87,50 +88,96 @@ def inspected(task: Task, split: Split) -> Findings:
 
 def note(seen: Findings, inputs: Any, target: Any, position: int, *, is_label: bool, split: str) -> None:
     """Add one example to the findings."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in arrays_of(inputs):
-        seen.shapes.setdefault(name, set()).add(value.shape)
-        digest.update(repr((name, value.shape, value.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(value).data if value.size else b"")
-        if value.size and np.issubdtype(value.dtype, np.number):
-            low, high = float(value.min()), float(value.max())
-            if not np.isfinite(low + high):
-                seen.not_finite.append(position)
-            else:
-                seen.low, seen.high = min(seen.low, low), max(seen.high, high)
-    label = np.asarray(target)
-    if is_label:
-        if label.size != 1 or label.dtype.kind not in "iufb" or not float(label.reshape(-1)[0]).is_integer():
-            raise DataError(
-                f"task.data: split {split!r}, item {position}: expected a class number as target, got {target!r}: "
-                "return an integer, or set task.kind"
-            )
-        seen.classes[int(label.reshape(-1)[0])] += 1
-    elif np.issubdtype(label.dtype, np.number) and not np.isfinite(label).all():
+    where = f"task.data: split {split!r}, item {position}"
+    given = [(name.removeprefix("input."), array) for name, array in leaves(inputs, "input", where)]
+    wanted = list(leaves(target, "target", where))
+    for name, array in given:
+        seen.shapes.setdefault(name, set()).add(array.shape)
+    ends = extremes(given)
+    if all(map(math.isfinite, ends + extremes(wanted))):
+        seen.low, seen.high = min([seen.low, *ends]), max([seen.high, *ends])
+    else:
         seen.not_finite.append(position)
-    key = digest.digest()
+    key = content_of(given)
     first = seen.seen.setdefault(key, position)
     if first != position:
         seen.duplicates.append((first, position))
-    seen.digest.update(key + repr(label.tolist()).encode())
+    if is_label:
+        label = label_of(wanted)
+        if label is None:
+            raise DataError(
+                f"{where}: expected a class number as target, got {target!r}: return an integer, or set task.kind"
+            )
+        seen.classes[int(label.item())] += 1
+        seen.digest.update(key + repr(label.tolist()).encode())
+    else:
+        seen.digest.update(key + content_of(wanted))
     seen.count += 1
 
 
-def arrays_of(inputs: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield every array of one example's input, with the name it has in the export."""
-    if isinstance(inputs, Mapping):
-        items: Any = inputs.items()
-    elif isinstance(inputs, (tuple, list)) and any(isinstance(part, (torch.Tensor, np.ndarray)) for part in inputs):
-        items = named(tuple(torch.as_tensor(part) for part in inputs)).items()
+def extremes(arrays: Arrays) -> list[float]:
+    """The smallest and the largest number of each array, NaN where there is one in it; of complex numbers the sizes."""
+    numbers = (array for _, array in arrays if array.dtype.kind in "iufc" and array.size)
+    sizes = (np.abs(array) if array.dtype.kind == "c" else array for array in numbers)
+    return [float(end) for array in sizes for end in (array.min(), array.max())]
+
+
+def label_of(arrays: Arrays) -> np.ndarray | None:
+    """The one array of a target if it is one whole number, or None."""
+    label = arrays[0][1] if len(arrays) == 1 else np.empty(0)
+    whole = label.size == 1 and label.dtype.kind in "iufb" and float(label.item()).is_integer()
+    return label if whole else None
+
+
+def content_of(arrays: Arrays) -> bytes:
+    """A digest of names, shapes, types and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in arrays:
+        digest.update(repr((name, array.shape, array.dtype.str)).encode())
+        digest.update(array.tobytes())
+    return digest.digest()
+
+
+def leaves(value: Any, name: str, where: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield every array in an example's input or target, with its name: for inputs that of the export, or ``input.it``.
+
+    Raises:
+        TaskError: something else is in there, which has no bytes of its own.
+    """
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from leaves(part, f"{name}.{key}", where)
+    elif (array := array_of(value)) is not None:
+        yield name, array
+    elif isinstance(value, (tuple, list)):
+        for index, part in enumerate(value):
+            yield from leaves(part, f"{name}_{index}", where)
     else:
-        items = [("input", inputs)]
-    for name, value in items:
-        yield name, value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        raise TaskError(
+            f"{where}: {name}: expected tensors, arrays, numbers, text or None, in dicts, tuples and lists, "
+            f"got {type(value).__name__}: return these, and let task.collate make of them what the model takes"
+        )
+
+
+def array_of(value: Any) -> np.ndarray | None:
+    """The array that a value is, lists of numbers or text included; None where it holds several, or no plain values.
+
+    bfloat16, which numpy lacks, is given as float32, which holds all of its numbers.
+    """
+    if isinstance(value, (tuple, list)) and any(isinstance(part, (torch.Tensor, np.ndarray)) for part in value):
+        return None
+    try:
+        if isinstance(value, torch.Tensor):
+            value = (value.float() if value.dtype == torch.bfloat16 else value).numpy(force=True)
+        array = np.asarray(repr(value) if value is None else value)
+    except (TypeError, ValueError, RuntimeError):  # rows of various lengths, a sparse tensor
+        return None
+    return None if array.dtype.hasobject else array
 
 
 def class_names(task: Task) -> list[str]:
     """The names of the classes where the dataset has them."""
-    return [str(name) for name in getattr(task.split("train").dataset, "classes", [])]
+    return [str(name) for name in offered(task.split("train").dataset, "classes") or ()]
 
 
 def leaks_between(findings: Mapping[str, Findings]) -> dict[str, int]:

@@ -7,7 +7,7 @@ import inspect
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -96,7 +96,7 @@ class Split:
     @cached_property
     def ids(self) -> list[str]:
         """Unique names of the examples: the dataset's own, else ``split:index``."""
-        own = getattr(self.dataset, "ids", None)
+        own = offered(self.dataset, "ids")
         if own is None:
             source = "train" if self.cut_from_train else self.name
             return [f"{source}:{index}" for index in self.indices]
@@ -391,13 +391,28 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpys)
 
 
+def offered(dataset: Any, name: str) -> Any:
+    """What a dataset offers beside its items (``targets``, ``ids``, …); None where a method has that name.
+
+    Raises:
+        TaskError: the dataset's own code raised.
+    """
+    try:
+        own = getattr(dataset, name, None)
+    except Exception as error:
+        raise TaskError(
+            f"task.data: {type(dataset).__name__}.{name}: raised {type(error).__name__}: {error}"
+        ) from error
+    return own if isinstance(own, Sized) else None
+
+
 def targets_of(dataset: Any) -> np.ndarray:
     """Every class number ``(N,)`` of a dataset, from its ``targets`` where it has them, else by reading each item.
 
     Raises:
         TaskError: a target is no class number.
     """
-    own = getattr(dataset, "targets", None)
+    own = offered(dataset, "targets")
     if own is None or len(own) != len(dataset):
         split = Split(name="train", dataset=dataset, indices=np.arange(len(dataset)))
         parts = (range(start, min(start + CHUNK, len(split))) for start in range(0, len(split), CHUNK))

@@ -143,6 +143,100 @@ def test_leak_between_train_and_test_counts_inputs_not_labels(suite):
     assert sum(prepare.run(suite.path).leaks.values()) == 6
 
 
+# What a dataset may yield as (input, target), for `task.collate` to join, and the shapes on record.
+FORMS = [
+    ("self.images[index], (torch.ones(3, 4) * index, torch.arange(3))", {"input": (1, 8, 8)}),
+    ("(self.images[index], 'a caption'), 1", {"input_0": (1, 8, 8), "input_1": ()}),
+    ("{'pixels': self.images[index], 'mask': None}, 1", {"pixels": (1, 8, 8), "mask": ()}),
+    ("[[index, 2], [3]], 1", {"input_0": (2,), "input_1": (1,)}),
+    ("[[index, 2], [3, 4]], 1", {"input": (2, 2)}),
+    ("{'x': [torch.ones(2) * index, torch.ones(3)]}, 1", {"x_0": (2,), "x_1": (3,)}),
+    ("{'x': {'y': torch.ones(2) * index}}, 1", {"x.y": (2,)}),
+    ("self.images[index].bfloat16(), 1", {"input": (1, 8, 8)}),
+    ("self.images[index] + 0j, 1", {"input": (1, 8, 8)}),
+    ("np.datetime64(index, 's'), 1", {"input": ()}),
+]
+
+
+def yielding(suite, item):
+    """Let the dataset return ``item``, an expression of ``self`` and ``index``, equal in every split."""
+    suite.append(
+        f"\n\nimport numpy as np\n\n\ndef item(self, index):\n    return {item}\n\n\nGratings.__getitem__ = item\n"
+    )
+    suite.edit("task.kind", "regression")
+    suite.edit("prepare.allow", ["leaks"])
+
+
+@pytest.mark.parametrize(("item", "shapes"), FORMS)
+def test_item_that_collate_is_to_join_is_read_whole(suite, item, shapes):
+    yielding(suite, item)
+    first, second = (prepare.run(suite.path) for _ in range(2))
+    assert first.splits["test"].input_shapes == shapes
+    assert first.digest == second.digest
+
+
+# What is inside an item -> the same with one thing changed in every one.
+CHANGES = [
+    ("self.images[index], {{'mask': torch.arange(4096) == {}}}", 2000, 2001),
+    ("self.images[index], (torch.arange(4096) == {}, 1)", 2000, 2001),
+    ("self.images[index], [{{'box': {}}}]", 1, 2),
+    ("{{'pixels': self.images[index], 'mask': {}}}, 1", None, "'left'"),
+    ("(self.images[index], {}), 1", "'left'", "'right'"),
+    ("self.images[index].bfloat16() * {}, 1", 1, -1),
+]
+
+
+@pytest.mark.parametrize(("item", "before", "after"), CHANGES)
+def test_anything_changed_inside_an_item_changes_the_digest(suite, item, before, after):
+    digests = []
+    for value in (before, after):
+        yielding(suite, item.format(value))
+        digests.append(prepare.run(suite.path).digest)
+    assert digests[0] != digests[1]
+
+
+def test_inputs_that_differ_are_no_duplicates_whatever_stands_beside_them(suite):
+    yielding(suite, "{'pixels': self.images[0], 'mask': None, 'text': str(index)}, 1")
+    assert prepare.run(suite.path).splits["train"].duplicates == 0
+
+
+# What cannot be read, and what is said of it.
+UNREADABLE = [
+    ("object(), 1", r"split 'train', item \d+: input: expected .*got object"),
+    ("{'x': {1, 2}}, 1", r"input\.x: expected .*got set"),
+    ("[torch.ones(2), [object()]], 1", r"input_1_0: expected .*got object"),
+    ("self.images[index].to_sparse(), 1", r"input: expected .*got Tensor"),
+    ("self.images[index], {'box': object()}", r"target\.box: expected .*got object"),
+]
+
+
+@pytest.mark.parametrize(("item", "expected"), UNREADABLE)
+def test_item_of_something_else_is_told_with_its_place(suite, item, expected):
+    yielding(suite, item)
+    with pytest.raises(TaskError, match=rf"task\.data: .*{expected}"):
+        prepare.run(suite.path)
+
+
+def test_examples_with_nan_are_counted_once_however_many_arrays_have_it(suite):
+    nan = "torch.full((2,), float('nan') if len(self) == 90 and index == 70 else index)"
+    yielding(suite, f"({nan}, {nan}), {nan}")
+    with pytest.raises(DataError, match=r"split 'test': .* in 1 examples \(first: 70\)"):
+        prepare.run(suite.path)
+
+
+@pytest.mark.parametrize("classes", ["None", "lambda self: 3"])
+def test_dataset_without_names_of_classes_is_looked_at_all_the_same(suite, classes):
+    suite.append(f"\n\nGratings.classes = {classes}\n")
+    assert prepare.run(suite.path).problems == ()
+
+
+def test_digest_of_images_and_labels_stays_what_it_was(suite):
+    """Uses of a test split are counted by its digest."""
+    spoil(suite, "test", "data.images = torch.arange(90 * 64.).view(90, 1, 8, 8)")
+    digest = prepare.run(suite.path).splits["test"].digest
+    assert digest == "da512f206410ecb82ae7301abb1f1a6526da128b0e9e83d09e0d06ccfeb750c0"
+
+
 def test_record_is_json_without_nan(suite):
     prepare.run(suite.path)
     json.loads((suite.path / "reports" / "data.json").read_text(), parse_constant=pytest.fail)

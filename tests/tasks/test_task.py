@@ -175,6 +175,22 @@ def test_targets_may_have_any_integer_form(targets):
     assert targets_of(Labels(targets)).tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("name", ["targets", "ids"])
+def test_method_that_has_the_name_of_something_offered_is_not_taken_for_it(suite, name):
+    suite.replace("self.targets", "self.labels")
+    suite.append(f"\n\ndef method(self):\n    return 3\n\n\nGratings.{name} = method\n")
+    task = opened(suite)
+    assert len(task.split("train")) == 204
+    assert task.split("test").ids[0] == "test:0"
+
+
+def test_property_of_the_dataset_that_raises_is_named(suite):
+    suite.replace("self.targets", "self.labels")
+    suite.append("\n\nGratings.targets = property(lambda self: {}['labels'])\n")
+    with pytest.raises(TaskError, match=r"task\.data: Gratings\.targets: raised KeyError: 'labels'"):
+        opened(suite).split("train")
+
+
 def test_ids_are_the_datasets_own_where_it_has_them(suite):
     suite.append("\n\nGratings.ids = property(lambda self: [f'picture {n}' for n in range(len(self))])\n")
     assert opened(suite).split("test").ids[:2] == ["picture 0", "picture 1"]
