@@ -41,6 +41,9 @@ def keep_integers(graph: onnx_ir.Graph, outputs: Sequence[Output]) -> None:
     Args:
         outputs: of layers on integers, in the order in which they run.
     """
+    for node in of_type(graph, "AveragePool"):
+        if divides_by_all(node) and not is_padded(node):
+            del node.attributes["count_include_pad"]  # says nothing where there is no padding
     for value in [*graph.inputs, *(value for node in graph for value in node.outputs)]:
         share_roundings(graph, value)
     for output in outputs:
@@ -124,7 +127,7 @@ def bounds_of(node: onnx_ir.Node) -> tuple[float, float] | None:
 
 def round_for_readers(graph: onnx_ir.Graph, value: Value, name: str, low: float, high: float) -> None:
     """Have all that reads a value read it rounded alike: as the one layer among them rounds it, or to a range."""
-    uses = list(value.uses())
+    uses = [use for use in value.uses() if not divides_by_all(use.node)]
     if value.is_graph_output() or not uses or (len(uses) == 1 and roundings_of(value)):
         return
     if (read := own_rounding(value)) is None:
@@ -241,6 +244,21 @@ def round_before(node: onnx_ir.Node) -> None:
     node.replace_input_with(0, read)
 
 
+def divides_by_all(node: onnx_ir.Node) -> bool:
+    """Whether an average may have windows over the edge while padding counts.
+
+    onnxruntime divides these by the whole window on integers, and by what lies in them on floats.
+    """
+    return node.op_type == "AveragePool" and all(
+        name in node.attributes and node.attributes[name].as_int() == 1 for name in ("ceil_mode", "count_include_pad")
+    )
+
+
+def is_padded(node: onnx_ir.Node) -> bool:
+    """Whether a pool sees zeros around its input."""
+    return "pads" in node.attributes and any(node.attributes["pads"].as_ints())
+
+
 def pool_as_convolution(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     """Write an average of integers as a convolution with weights of one: the same sums.
 
@@ -253,8 +271,7 @@ def pool_as_convolution(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
         return
     channels, size = output.shape[1], node.attributes["kernel_shape"].as_ints()
     attributes = node.attributes
-    padded = "pads" in attributes and any(attributes["pads"].as_ints())
-    plain = not padded and ("ceil_mode" not in attributes or attributes["ceil_mode"].as_int() == 0)
+    plain = not is_padded(node) and ("ceil_mode" not in attributes or attributes["ceil_mode"].as_int() == 0)
     plain = plain and ("auto_pad" not in attributes or attributes["auto_pad"].as_string() in ("NOTSET", "VALID"))
     if not plain or not isinstance(channels, int) or channels * int(np.prod(size)) > LARGEST_POOL:
         return

@@ -84,6 +84,25 @@ class Forked(nn.Module):
         return self.last((maps + self.left(maps) + self.right(maps).sigmoid()).amax((2, 3)))
 
 
+class Pooled(nn.Module):
+    """An average between two convolutions, whose windows may lie over the edge."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.stem, self.pool = nn.Conv2d(1, 8, 3, padding=1), nn.AvgPool2d(3, 2, **options)
+        self.inner, self.last = nn.Conv2d(8, 8, 1), nn.LazyLinear(3)
+        self(models.images(1))
+
+    def forward(self, inputs):
+        return self.last(self.inner(self.pool(self.stem(inputs).relu())).flatten(1))
+
+
+POOLS = [  # options, operator in onnxruntime
+    ({"ceil_mode": True}, "QLinearAveragePool"),
+    ({"ceil_mode": True, "padding": 1}, "AveragePool"),
+    ({"ceil_mode": True, "padding": 1, "count_include_pad": False}, "QLinearAveragePool"),
+    ({"padding": 1}, "QLinearAveragePool"),
+]
 INTEGER_NETS = [  # net, operators in onnxruntime
     (Inverted, {"QLinearConv": 7, "QLinearAdd": 1, "QLinearGlobalAveragePool": 1, "QGemm": 1}),
     (Strided, {"QLinearConv": 8, "QLinearAdd": 3, "QLinearGlobalAveragePool": 1, "QGemm": 1}),
@@ -149,6 +168,15 @@ def test_what_runs_on_integers_answers_as_the_module_does(kind, options, tmp_pat
     """Residual sums are rounded in files and not in the module: a percent or two of 8 bits, more of 6."""
     model = made(kind, **options)
     assert apart(exported(model, tmp_path), model) <= (0.15 if "activation_bits" in options else 0.03)
+
+
+@pytest.mark.parametrize(("options", "operator"), POOLS)
+def test_windows_over_the_edge_are_divided_by_what_lies_in_them(options, operator, tmp_path):
+    """onnxruntime's average of integers divides by the whole window where padding counts."""
+    model = made(lambda: Pooled(**options))
+    path = exported(model, tmp_path)
+    assert apart(path, model) <= 0.03
+    assert [name for name in run_as(path) if "AveragePool" in name] == [operator]
 
 
 def test_a_sum_that_two_layers_round_otherwise_runs_on_integers_too(tmp_path):
