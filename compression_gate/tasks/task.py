@@ -7,7 +7,7 @@ import inspect
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -150,14 +150,21 @@ class Task:
             except (KeyError, ValueError):
                 continue
             splits[part] = Split(name=part, dataset=dataset, indices=np.arange(len(dataset)))
+        wanted = {
+            "validation": round(len(train) * VALIDATION_SHARE),
+            "calibration": min(CALIBRATION_MOST, round(len(train) * CALIBRATION_SHARE)),
+        }
+        missing = [part for part in wanted if part not in splits]
+        labels = targets_of(train) if missing and self.params.kind == "classification" else None
         rest = np.arange(len(train))
-        if "validation" not in splits:
-            rest, cut = self.without(rest, max(1, round(len(train) * VALIDATION_SHARE)), train)
-            splits["validation"] = Split(name="validation", dataset=train, indices=cut, cut_from_train=True)
-        if "calibration" not in splits:
-            most = min(CALIBRATION_MOST, round(len(train) * CALIBRATION_SHARE))
-            rest, cut = self.without(rest, max(1, most), train)
-            splits["calibration"] = Split(name="calibration", dataset=train, indices=cut, cut_from_train=True)
+        for part in missing:
+            rest, cut = self.without(rest, max(1, wanted[part]), labels)
+            splits[part] = Split(name=part, dataset=train, indices=cut, cut_from_train=True)
+        if len(rest) == 0:
+            raise TaskError(
+                f"task.data: split 'train': expected more than {len(missing)} examples, since {' and '.join(missing)} "
+                f"{'are' if len(missing) > 1 else 'is'} cut from train, got {len(train)}: add examples"
+            )
         return {**splits, "train": Split(name="train", dataset=train, indices=rest)}
 
     def dataset(self, name: str) -> Any:
@@ -172,12 +179,12 @@ class Task:
             raise TaskError(f"task.data: split {name!r}: expected examples, got none")
         return dataset
 
-    def without(self, indices: np.ndarray, count: int, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Cut ``count`` indices out, each class in its share, and return (rest, cut), both in order."""
+    def without(self, indices: np.ndarray, count: int, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Cut ``count`` indices out, each class of ``labels`` in its share, and return (rest, cut), both in order."""
         random = np.random.default_rng(self.seed)
         order = random.permutation(indices)
-        if self.params.kind == "classification":
-            labels = np.unique(targets_of(dataset), return_inverse=True)[1][order]
+        if labels is not None:
+            labels = np.unique(labels[order], return_inverse=True)[1]
             # Rank within the class, as a share of it: the smallest shares of all classes together are stratified.
             by_class = np.argsort(labels, kind="stable")
             share = np.empty(len(order))
@@ -208,13 +215,21 @@ class Task:
         try:
             inputs, targets = collate(items) if collate else default_collate(items)
             targets = torch.as_tensor(targets)
-        except (RuntimeError, TypeError, ValueError) as error:
+        except Exception as error:  # a user's function may raise anything
             way_out = "mend it" if collate else "inputs of various lengths need task.collate: callable(examples)"
             raise TaskError(
-                f"task.collate: split {split!r}: cannot join {len(items)} examples: {error}: {way_out}"
+                f"task.collate: split {split!r}: cannot join {len(items)} examples: {type(error).__name__}: {error}: "
+                f"{way_out}"
             ) from error
+        if targets.shape[:1] != (len(items),):
+            got = len(targets) if targets.dim() else "a single value"
+            raise TaskError(
+                f"task.collate: split {split!r}: expected {len(items)} targets, got {got}: keep every example"
+            )
         if isinstance(inputs, list):
             inputs = tuple(inputs)
+        elif isinstance(inputs, Mapping):
+            inputs = dict(inputs)
         for value in inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else [inputs]:
             if not isinstance(value, Tensor):
                 raise TaskError(

@@ -221,6 +221,31 @@ def test_calibration_is_never_more_than_1024(monkeypatch):
     assert len(task.split("calibration")) == 1024
 
 
+FEW = [("classification", 1), ("classification", 2), ("regression", 1), ("regression", 2)]
+
+
+@pytest.mark.parametrize(("kind", "count"), FEW)
+def test_cuts_that_leave_nothing_to_train_on_are_refused(monkeypatch, kind, count):
+    task = task_over(monkeypatch, [0] * count, kind=kind)
+    expected = rf"expected more than 2 examples, since validation and calibration are cut from train, got {count}: "
+    with pytest.raises(TaskError, match=rf"task\.data: split 'train': {expected}"):
+        task.split("train")
+
+
+def test_three_examples_are_enough_to_cut_from(monkeypatch):
+    task = task_over(monkeypatch, [0, 1, 2])
+    assert [len(task.split(name)) for name in ("validation", "calibration", "train")] == [1, 1, 1]
+
+
+def test_data_without_targets_are_read_once_to_be_cut(suite):
+    suite.replace("self.targets", "self.labels")
+    suite.append("\n\nREAD = []\nitem = Gratings.__getitem__\n")
+    suite.append("Gratings.__getitem__ = lambda self, index: READ.append(index) or item(self, index)\n")
+    task = opened(suite)
+    task.split("train")
+    assert imported("task.data", f"{suite.module}:READ.copy")() == list(range(240))
+
+
 def test_split_that_the_data_have_is_taken_as_it_is(suite):
     suite.replace('"test": 90}', '"test": 90, "validation": 30}')
     task = opened(suite)
@@ -324,6 +349,33 @@ def test_collate_that_returns_no_pair_is_told(suite):
     suite.edit("task.collate", f"{suite.module}:lonely")
     with pytest.raises(TaskError, match=r"task\.collate: split 'test': cannot join"):
         next(opened(suite).batches("test", 4))
+
+
+# What a collate function raises or returns, and what is said of it.
+COLLATES = [
+    ("return {}['ids']", r"cannot join 4 examples: KeyError: 'ids'"),
+    ("return [][3]", r"cannot join 4 examples: IndexError"),
+    ("assert not examples, 'of one length'", r"cannot join 4 examples: AssertionError: of one length"),
+    ("return torch.zeros(3), torch.zeros(3)", r"expected 4 targets, got 3: keep every example"),
+    ("return torch.zeros(4), torch.tensor(1)", r"expected 4 targets, got a single value: keep every example"),
+    ("return {'ids': torch.zeros(4), 'text': ['a'] * 4}, [0] * 4", r"expected inputs that are .*got list"),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), COLLATES)
+def test_collate_that_fails_is_told(suite, body, expected):
+    suite.append(f"\n\ndef own(examples):\n    {body}\n")
+    suite.edit("task.collate", f"{suite.module}:own")
+    with pytest.raises(TaskError, match=rf"task\.\w+: split 'test': {expected}"):
+        next(opened(suite).batches("test", 4))
+
+
+def test_collate_may_return_any_mapping(suite):
+    suite.append("\n\nfrom collections import UserDict\n\n\ndef own(examples):\n")
+    suite.append("    return UserDict(images=torch.stack([image for image, _ in examples])), [0] * len(examples)\n")
+    suite.edit("task.collate", f"{suite.module}:own")
+    inputs = opened(suite).example_inputs(4)
+    assert (type(inputs), inputs["images"].shape) == (dict, (4, 1, 8, 8))
 
 
 def test_custom_kind_without_a_loss_says_so_when_it_is_needed(suite):
