@@ -34,7 +34,7 @@ from compression_gate.search.executors.base import Place
 from compression_gate.search.journal import Header, Journal, Reference, begin, resume
 from compression_gate.search.objective import Goal
 from compression_gate.search.space import Space
-from compression_gate.stages.search_outputs import REPORTS, Table, written
+from compression_gate.stages.search_outputs import Table, written
 from compression_gate.stages.search_space import opened_space, reference_of
 from compression_gate.stages.trial import REFERENCE, REFERENCES, SOURCES, STEPS
 
@@ -90,16 +90,15 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
             interrupted = stack.enter_context(interruptible())
             reference = measured_reference(events, journal, executor)
             goal = goal_of(params, reference)
-            table = stack.enter_context(Table(suite / REPORTS, goal.metric))
+            table = stack.enter_context(Table(folder, goal.metric))
             setup = setup_of(space, known, goal, params)
             searcher = registry.load("searchers", params.search.searcher, SEARCHERS)(setup)
             driver = Driver(space, searcher, goal, params.search, journal, on_told=table.add)
-            for place, event in events:
-                driver.replay(place, event)
+            driver.replay(events)
             started_from = driver.found.told
             ended = drive(driver, executor, params.search, folder, interrupted, on_change)
             driver.count_open()
-        return written(suite, params, header, driver, ended, started_from, table.last)
+        return written(suite, params, header, driver, ended, started_from, table)
 
 
 def journal_lock(folder: Path) -> AbstractContextManager[None]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from compression_gate import __version__
 from compression_gate.methods.chain import method_of
-from compression_gate.records.base import finite, replacing_folder, write_text
+from compression_gate.records.base import finite, replacing, replacing_folder, write_text
+from compression_gate.records.lock import locked
 from compression_gate.records.params import Params, Step
 from compression_gate.records.recipe import Provenance, Recipe
 from compression_gate.records.search import FRONT, RECIPES, Placed, ProxyRecord, Row, SearchRecord, stored_searches
@@ -24,21 +26,25 @@ from compression_gate.search.objective import LATENCY, Goal
 from compression_gate.stages.trial import answerable
 
 REPORTS = Path("reports/search")
+REPORTS_LOCK = Path(".compression_gate/search.lock")
+WRITING_S = 60.0  # that another search may take to write its reports: it takes less than one
+TRIALS = "trials.csv"
 MOST_DRAWN = 2_000
 COUNTED = ("loss", "size_bytes", "compression_ratio", LATENCY, "macs", "parameters", "sparsity")
 
 
 class Table:
-    """`reports/search/trials.csv`: a row for every trial, written as it is told; the last ones are kept for plots.
+    """`trials.csv`: a row for every trial, written as it is told; the last ones are kept for plots.
 
     Args:
+        folder: of the search, which no other has.
         metric: what quality is.
     """
 
     def __init__(self, folder: Path, metric: str) -> None:
         self.figures = (metric, *COUNTED)
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "trials.csv"
+        self.path = folder / TRIALS
         self.last: deque[Trial] = deque(maxlen=MOST_DRAWN)
 
     def __enter__(self) -> Table:
@@ -84,13 +90,9 @@ def told_step(step: Step) -> str:
 
 
 def written(
-    suite: Path, params: Params, header: Header, driver: Driver, ended: str, started_from: int, last: Iterable[Trial]
+    suite: Path, params: Params, header: Header, driver: Driver, ended: str, started_from: int, table: Table
 ) -> SearchRecord:
-    """Write the recipes, the record and the page.
-
-    Args:
-        last: trials to be drawn.
-    """
+    """Write the recipes and the reports."""
     found, search, goal = driver.found, params.search, driver.goal
     front = [
         Placed(values=values, trial=trial, recipe=f"{RECIPES}/{search.name}/{trial.recipe_digest[:8]}.yaml")
@@ -136,11 +138,20 @@ def written(
             record.write(folder / FRONT)
     if chosen is not None and recipe is not None:
         recipe_from(chosen, driver, header).write(suite / recipe)
-    record.write(suite / REPORTS / "search.json")
-    write_text(suite / REPORTS / "metrics.json", json.dumps(metrics_of(record)) + "\n")
-    rows = [row_of(trial, goal, search.train_share) for trial in last]
-    write_text(suite / REPORTS / "search.html", rendered(record, rows, others_of(suite, record)))
+    rows = [row_of(trial, goal, search.train_share) for trial in table.last]
+    write_reports(suite, table.path, record, rendered(record, rows, others_of(suite, record)))
     return record
+
+
+def write_reports(suite: Path, trials: Path, record: SearchRecord, page: str) -> None:
+    """Put what a search came to where that of the newest one lies: all of it is of one search."""
+    held = f"{REPORTS}: another search writes its reports there"
+    with locked(suite / REPORTS_LOCK, held=held, do="begin again with --resume", patience_s=WRITING_S):
+        with replacing(suite / REPORTS / TRIALS) as table:
+            shutil.copyfile(trials, table)
+        record.write(suite / REPORTS / "search.json")
+        write_text(suite / REPORTS / "metrics.json", json.dumps(metrics_of(record)) + "\n")
+        write_text(suite / REPORTS / "search.html", page)
 
 
 def row_of(trial: Trial, goal: Goal, full: float) -> Row:

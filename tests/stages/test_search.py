@@ -182,6 +182,26 @@ def test_a_search_that_finds_something_takes_the_nearest_miss_away(trained):
     assert {path.name for path in (trained.path / "recipes").iterdir()} == {"found", "found.yaml"}
 
 
+def test_two_searches_at_once_write_whole_reports_and_those_of_the_later_stay(trained, monkeypatch):
+    class Interrupted(HereExecutor):
+        """Another search of the suite begins and ends while the first trial is carried out."""
+
+        def finished(self, timeout_s):
+            if self.waiting and self.waiting[0].number == 0:
+                monkeypatch.setattr(search, "executor_of", here)
+                search.run(trained.path, Ask(name="other", trials=2))
+                assert [int(row["trial"]) for row in rows(trained)] == [0, 1]
+            return super().finished(timeout_s)
+
+    monkeypatch.setattr(
+        search, "executor_of", lambda suite, folder, params: Interrupted(Place(suite=suite, folder=folder))
+    )
+    found = search.run(trained.path, Ask())
+    assert [int(row["trial"]) for row in rows(trained)] == list(range(6))
+    assert SearchRecord.read(trained.path / "reports/search/search.json").name == found.name
+    assert [record.name for record in stored_searches(trained.path)] == ["found", "other"]
+
+
 def test_a_damaged_front_is_named_and_left_out(trained, caplog):
     found = search.run(trained.path, Ask())
     (trained.path / "recipes/broken").mkdir()
