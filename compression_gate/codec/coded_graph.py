@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
+from onnx.numpy_helper import to_array
 
-from compression_gate.codec.container import Entry, opened, read_head, write_file
+from compression_gate.codec.container import Entry, entry_of, opened, read_head, write_file
 from compression_gate.codec.number_types import Numbers, type_named
 from compression_gate.codec.segments import code_small, coded_segments, large_tensors, small_tensors
 from compression_gate.codec.streams import MixedStream
 from compression_gate.errors import CodecError
 
+MOST_BYTES = 2**31 - 2**20  # protobuf takes 2 GiB, which their names count to
+NUMBER_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 FEWEST_NUMBERS = 16  # smaller tensors stay in the graph: naming them would take more than it saves
 
 
@@ -29,7 +34,7 @@ class Held:
     bits: int
 
 
-HELD = {
+HELD: dict[int, Held] = {
     TensorProto.FLOAT: Held("F32", 32),
     TensorProto.FLOAT16: Held("F16", 16),
     TensorProto.BFLOAT16: Held("BF16", 16),
@@ -47,40 +52,105 @@ HELD = {
 }
 
 
-def encode_graph(source: Path, path: Path, *, fast: bool = False) -> int:
+def encode_graph(source: Path, path: Path, *, fast: bool = False, workers: int = 1) -> int:
     """Write an ONNX file as a coded one; return its bytes.
 
+    Args:
+        fast: code large tensors by the fast profile.
+        workers: threads that code pieces of large tensors beside each other.
+
     Raises:
-        CodecError: the source is no ONNX file.
+        CodecError: the source is no ONNX file, or one that no reader of the coded file would take.
     """
     try:
         model = onnx.load(str(source))
     except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
         raise CodecError(f"{source}: expected an ONNX file: {error}") from error
-    entries, numbers = [], []
-    for tensor in model.graph.initializer:
-        if (held := HELD.get(tensor.data_type)) and tensor.raw_data and np.prod(tensor.dims) >= FEWEST_NUMBERS:
-            kind, shape = type_named(held.name), tuple(tensor.dims)
-            raw = np.frombuffer(tensor.raw_data, dtype=np.uint8)
-            patterns = spread(raw, held, int(np.prod(shape))) if held.bits < 8 else raw.view(kind.patterns)
-            entries.append(Entry(tensor.name, kind, shape))
-            numbers.append(Numbers(kind, patterns.reshape(shape)))
-            tensor.ClearField("raw_data")
+    tensors = named_tensors(model, str(source))
+    held = [tensor for tensor in tensors.values() if is_held(tensor)]
+    entries = [
+        entry_of([tensor.name, HELD[tensor.data_type].name, list(tensor.dims)], f"{source}: initializer")
+        for tensor in held
+    ]
+    for tensor in tensors.values():
+        if not is_held(tensor):
+            check_whole(tensor, str(source))
     stream = MixedStream()
-    code_small(stream, entries, numbers)
+    code_small(stream, entries, (numbers_of(tensor, source) for tensor in held))
+    numbers = (numbers_of(tensor, source) for tensor in held)
+    segments = coded_segments(entries, numbers, fast=fast, workers=workers)
+    for tensor in held:
+        for field in NUMBER_FIELDS:
+            tensor.ClearField(field)
+    graph = model.SerializeToString(deterministic=True)
+    check_size(entries, graph, str(source))
     return write_file(
         path,
         signature=None,
         directory=entries,
-        graph=model.SerializeToString(deterministic=True),
+        graph=graph,
         pool=stream.finish(),
-        segments=coded_segments(entries, numbers, fast=fast),
+        segments=segments,
         fast=fast,
     )
 
 
-def decode_graph(source: Path | str | bytes | BinaryIO) -> bytes:
-    """Return the ONNX file that :func:`encode_graph` was given, as bytes that a runtime loads.
+def check_size(entries: Sequence[Entry], graph: bytes, where: str) -> None:
+    """Make sure that a graph and its tensors fit into one ONNX file.
+
+    Raises:
+        CodecError: they do not.
+    """
+    size = len(graph) + sum(entry.size * entry.type.size for entry in entries)
+    if size > MOST_BYTES:
+        raise CodecError(
+            f"{where}: expected a graph and tensors of at most {MOST_BYTES} bytes, which an ONNX file holds, "
+            f"got {size}: encode the weights as .safetensors"
+        )
+
+
+def named_tensors(model: onnx.ModelProto, where: str) -> dict[str, TensorProto]:
+    """The initializers of a graph, by name.
+
+    Raises:
+        CodecError: two have the same.
+    """
+    tensors: dict[str, TensorProto] = {}
+    for tensor in model.graph.initializer:
+        if tensors.setdefault(tensor.name, tensor) is not tensor:
+            raise CodecError(f"{where}: graph: expected each initializer once, got {tensor.name!r} twice")
+    return tensors
+
+
+def is_held(tensor: TensorProto) -> bool:
+    """Whether a tensor is coded; those of a few numbers stay in the graph, as do types that there are not here."""
+    held = HELD.get(tensor.data_type)
+    if held is None or prod(tensor.dims) < FEWEST_NUMBERS:
+        return False
+    return held.bits >= 8 or tensor.HasField("raw_data")
+
+
+def numbers_of(tensor: TensorProto, source: Path) -> Numbers:
+    """The numbers of a tensor that is coded, in whichever of its fields they are.
+
+    Raises:
+        CodecError: they are not as many as its shape says.
+    """
+    held, count = HELD[tensor.data_type], prod(tensor.dims)
+    kind, where = type_named(held.name), f"{source}: initializer {tensor.name!r}"
+    try:
+        raw = tensor.raw_data if tensor.HasField("raw_data") else to_array(tensor).tobytes()
+    except (ValueError, TypeError) as error:
+        raise CodecError(f"{where}: expected {count} numbers: {error}") from error
+    if len(raw) != (expected := (count * held.bits + 7) // 8):
+        raise CodecError(f"{where}: expected {expected} bytes of shape {tuple(tensor.dims)}, got {len(raw)}")
+    plain = np.frombuffer(raw, dtype=np.uint8)
+    patterns = spread(plain, held, count) if held.bits < 8 else plain.view(kind.patterns)
+    return Numbers(kind, patterns.reshape(tuple(tensor.dims)))
+
+
+def decode_graph(source: Path | str | bytes | BinaryIO, *, workers: int = 1) -> bytes:
+    """Return the ONNX file that :func:`encode_graph` was given, as bytes that a runtime loads and that need no others.
 
     Raises:
         CodecError: the file is damaged or hostile, or holds no graph.
@@ -89,21 +159,50 @@ def decode_graph(source: Path | str | bytes | BinaryIO) -> bytes:
         head = read_head(file, name)
         if head.graph is None or head.directory is None:
             raise CodecError(f"{name}: expected a file with a graph inside: encode it with --embed-graph")
+        check_size(head.directory, head.graph, name)
         model = onnx.ModelProto()
         try:
             model.ParseFromString(head.graph)
         except DecodeError as error:
             raise CodecError(f"{name}: graph: expected an ONNX graph: {error}") from error
-        waiting = {tensor.name: tensor for tensor in model.graph.initializer}
+        waiting = named_tensors(model, name)
         pool = MixedStream.reading(head.pool)
-        for stored in chain(small_tensors(pool, head.directory), large_tensors(file, name, head, head.directory)):
-            entry, tensor = stored.entry, waiting.get(stored.entry.name)
+        large = large_tensors(file, name, head, head.directory, workers=workers)
+        for stored in chain(small_tensors(pool, head.directory), large):
+            entry, tensor = stored.entry, waiting.pop(stored.entry.name, None)
             held = HELD.get(tensor.data_type) if tensor is not None else None
             if tensor is None or held is None or (held.name, tuple(tensor.dims)) != (entry.type.name, entry.shape):
                 raise CodecError(f"{name}: graph: expected a tensor {entry.name!r} as the directory names it")
             patterns = stored.numbers.patterns.reshape(-1)
             tensor.raw_data = (gathered(patterns, held) if held.bits < 8 else patterns).tobytes()
+        for tensor in tensors_in(model):
+            if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
+                raise CodecError(f"{name}: graph: expected the numbers of {tensor.name!r} inside, got a name of a file")
+        for tensor in waiting.values():
+            check_whole(tensor, name)
         return model.SerializeToString(deterministic=True)
+
+
+def tensors_in(message: Message) -> Iterator[TensorProto]:
+    """All tensors of a graph: initializers, constants of nodes, those of graphs inside."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for one in value if isinstance(value, Sequence) else (value,):
+                if isinstance(one, TensorProto):
+                    yield one
+                yield from tensors_in(one)
+
+
+def check_whole(tensor: TensorProto, name: str) -> None:
+    """Make sure that an initializer that the directory does not name has its numbers in the graph.
+
+    Raises:
+        CodecError: it has others, or none.
+    """
+    try:
+        to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CodecError(f"{name}: graph: initializer {tensor.name!r}: expected its numbers: {error}") from error
 
 
 def spread(raw: np.ndarray, held: Held, count: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from compression_gate.codec.segments import code_small, coded_segments, large_te
 from compression_gate.codec.streams import MixedStream
 from compression_gate.codec.structure_code import code_structure
 from compression_gate.errors import CodecError
+from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.modules.structure import describe
 
 TORCH_TYPES: dict[str, torch.dtype] = {
@@ -34,38 +35,44 @@ TORCH_TYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 SPARE_NUMBERS = 1 << 20
+EXTRA = "_extra_state"  # what a module's get_extra_state returns is saved as
 NAMES = {kind: name for name, kind in TORCH_TYPES.items()}
 
 
-def encode_model(model: nn.Module, factory_model: nn.Module, path: Path, *, fast: bool = False) -> int:
+def encode_model(
+    model: nn.Module, factory_model: nn.Module, path: Path, *, fast: bool = False, workers: int = 1
+) -> int:
     """Write a model, relative to what its factory builds; return the bytes.
 
     All numbers come back to the bit, but for −0, which becomes 0.
 
     Args:
         fast: code large tensors by the fast profile.
+        workers: threads that code pieces of large tensors beside each other.
 
     Raises:
-        CodecError: a tensor is of a type that no coded file holds.
+        CodecError: a tensor is of a type that no coded file holds, or a scale is not finite.
         CompressionError: the model differs in a way that its structure cannot say.
     """
+    entries, signature = entries_of(model), signature_of(factory_model)
+    check_scales(model)
     structure = describe(model, factory_model)
     stream = MixedStream()
     code_structure(stream, factory_model, structure, largest=most_numbers(factory_model))
-    entries, numbers = entries_of(model), [numbers_of(tensor) for _, tensor in own_tensors(model)]
-    code_small(stream, entries, numbers)
+    code_small(stream, entries, (numbers_of(tensor) for _, tensor in own_tensors(model)))
+    numbers = (numbers_of(tensor) for _, tensor in own_tensors(model))
     return write_file(
         path,
-        signature=signature_of(factory_model),
+        signature=signature,
         directory=None,
         graph=None,
         pool=stream.finish(),
-        segments=coded_segments(entries, numbers, fast=fast),
+        segments=coded_segments(entries, numbers, fast=fast, workers=workers),
         fast=fast,
     )
 
 
-def decode_model(factory_model: nn.Module, source: Path | str | bytes | BinaryIO) -> nn.Module:
+def decode_model(factory_model: nn.Module, source: Path | str | bytes | BinaryIO, *, workers: int = 1) -> nn.Module:
     """Return the model that :func:`encode_model` wrote, in eval mode; ``factory_model`` stays as it is.
 
     Raises:
@@ -75,9 +82,14 @@ def decode_model(factory_model: nn.Module, source: Path | str | bytes | BinaryIO
         head = read_head(file, name)
         stream, model = begun(head, factory_model, name)
         state, entries = dict(own_tensors(model)), entries_of(model)
-        for stored in chain(small_tensors(stream, entries), large_tensors(file, name, head, entries)):
+        large = large_tensors(file, name, head, entries, workers=workers)
+        for stored in chain(small_tensors(stream, entries), large):
             with torch.no_grad():
                 state[stored.entry.name].copy_(tensor_of(stored.numbers))
+        try:
+            check_scales(model)
+        except CodecError as error:
+            raise CodecError(f"{name}: {error}") from error
     return model.eval()
 
 
@@ -101,19 +113,48 @@ def begun(head: Head, factory_model: nn.Module, name: str) -> tuple[MixedStream,
 
 def most_numbers(factory_model: nn.Module) -> int:
     """How many numbers replaced layers may hold: compressed ones hold fewer, and a file is not to ask for more."""
-    return 4 * sum(tensor.numel() for tensor in factory_model.state_dict().values()) + SPARE_NUMBERS
+    return 4 * sum(tensor.numel() for tensor in state_of(factory_model).values()) + SPARE_NUMBERS
 
 
 def signature_of(factory_model: nn.Module) -> int:
     """16 bits that tell the names, types and shapes of a model's tensors from those of another."""
-    lines = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in factory_model.state_dict().items()]
+    lines = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in state_of(factory_model).items()]
     return zlib.crc32("\n".join(lines).encode()) & 0xFFFF
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """All saved parameters and buffers, by each of their names.
+
+    Raises:
+        CodecError: something else is saved too.
+    """
+    state = model.state_dict(keep_vars=True)
+    for name, value in state.items():
+        if name.rpartition(".")[2] == EXTRA or not isinstance(value, Tensor) or value.layout != torch.strided:
+            got = f"a tensor of layout {value.layout}" if isinstance(value, Tensor) else type(value).__name__
+            raise CodecError(
+                f"{name}: expected a parameter or buffer that is a dense tensor, got {got}: no coded file holds it"
+            )
+    return state
+
+
+def check_scales(model: nn.Module) -> None:
+    """Make sure that integer layers compute numbers.
+
+    Raises:
+        CodecError: one of their scales is NaN or infinite.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, QuantizedLayer):
+            for key, buffer in module.named_buffers(name, recurse=False):
+                if key.endswith("scale") and not bool(buffer.isfinite().all()):
+                    raise CodecError(f"{key}: expected finite scales, got {buffer[~buffer.isfinite()][0].item()}")
 
 
 def own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Each saved tensor once, under the first of its names."""
     seen: set[int] = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
+    for name, tensor in state_of(model).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
             yield name, tensor

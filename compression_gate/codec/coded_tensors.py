@@ -10,20 +10,25 @@ import json
 import os
 import shutil
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from compression_gate.codec.container import SCHEMA, Entry, entry_of, head_bytes, opened, read_head, read_segment
+from compression_gate.codec.container import SCHEMA, Entry, entry_of, head_bytes, opened, read_head
 from compression_gate.codec.number_types import Numbers
-from compression_gate.codec.segments import Part, check_segments, code_small, coded_part, parts_of, read_part
-from compression_gate.codec.segments import small_tensors as small_of
+from compression_gate.codec.segments import (
+    Part,
+    code_small,
+    coded_part,
+    parts_of,
+    read_pieces,
+    side_by_side,
+    small_tensors,
+)
 from compression_gate.codec.streams import MixedStream
 from compression_gate.errors import CodecError
 from compression_gate.progress import tracked
@@ -32,8 +37,6 @@ from compression_gate.records.lock import locked
 
 MOST_HEADER = 100_000_000  # what safetensors itself takes
 COPIED = 1 << 24
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -196,21 +199,6 @@ def whole_frames(journal: Path, body: Path, key: str) -> list[tuple[int, int]]:
     return frames
 
 
-def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Results in order, a few of them made ahead in threads: compiled code lets go of the interpreter's lock."""
-    if workers == 1:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
 def decode_tensors(source: Path | str | bytes | BinaryIO, path: Path, *, workers: int = 1) -> None:
     """Write the safetensors file of a coded file's tensors.
 
@@ -221,23 +209,16 @@ def decode_tensors(source: Path | str | bytes | BinaryIO, path: Path, *, workers
         head = read_head(file, name)
         if head.directory is None:
             raise CodecError(f"{name}: expected a file of named tensors, got a model's: decode it in its suite")
-        parts = parts_of(head.directory)
-        check_segments(head, parts, name)
         header, offsets = header_of(head.directory)
         with replacing(path) as temporary, temporary.open("wb") as out:
             out.write(header)
-            for stored in small_of(MixedStream.reading(head.pool), head.directory):
+            for stored in small_tensors(MixedStream.reading(head.pool), head.directory):
                 out.seek(offsets[stored.entry.name])
                 out.write(stored.numbers.patterns.tobytes())
-            # Segments are read by one thread, one after the other, and decoded by several.
-            segments = ((part, read_segment(file, head.segments[part.number], name, part.number)) for part in parts)
-
-            def read(pair: tuple[Part, bytes]) -> tuple[Part, np.ndarray]:
-                return pair[0], read_part(pair[1], pair[0], fast=head.fast)[0]
-
-            for part, patterns in tracked(side_by_side(read, segments, workers), len(parts), "decoded pieces"):
-                out.seek(offsets[part.entry.name] + part.start * part.entry.type.size)
-                out.write(patterns.tobytes())
+            for piece in read_pieces(file, name, head, head.directory, workers=workers):
+                entry = piece.part.entry
+                out.seek(offsets[entry.name] + piece.part.start * entry.type.size)
+                out.write(piece.patterns.tobytes())
             out.truncate(len(header) + sum(entry.size * entry.type.size for entry in head.directory))
 
 

@@ -313,8 +313,18 @@ def limit_of(packed: bytes, ratio: int) -> int:
 
 
 def packed_graph(graph: bytes) -> bytes:
-    """A graph without its tensors, packed."""
-    return lzma.compress(graph, preset=9 | lzma.PRESET_EXTREME)
+    """A graph without its tensors, packed.
+
+    Raises:
+        CodecError: it would be larger than a reader takes.
+    """
+    packed = lzma.compress(graph, preset=9 | lzma.PRESET_EXTREME)
+    if len(graph) > (limit := limit_of(packed, GRAPH_RATIO)):
+        raise CodecError(
+            f"graph: expected at most {limit} bytes beside its initializers, got {len(graph)}: "
+            "make its large constants initializers"
+        )
+    return packed
 
 
 def unpacked_graph(packed: bytes, name: str) -> bytes:

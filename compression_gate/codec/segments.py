@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from math import prod
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
@@ -16,6 +18,10 @@ from compression_gate.codec.number_types import Numbers
 from compression_gate.codec.streams import MixedStream, Stream
 from compression_gate.codec.tensors import code_tensor, code_with_form
 from compression_gate.errors import CodecError
+from compression_gate.progress import tracked
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,16 @@ class Part:
     def size(self) -> int:
         """How many numbers it has."""
         return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part as it was read: its patterns, flat, its form, and what it takes in the file [bytes]."""
+
+    part: Part
+    patterns: np.ndarray
+    form: str
+    coded_bytes: int
 
 
 @dataclass(frozen=True)
@@ -62,17 +78,48 @@ def coded_part(part: Part, patterns: np.ndarray, *, fast: bool) -> bytes:
     return stream.finish()
 
 
-def coded_segments(entries: Sequence[Entry], numbers: Sequence[Numbers], *, fast: bool) -> list[bytes]:
-    """The segments of all large tensors."""
-    flat = {entry.name: tensor.patterns.reshape(-1) for entry, tensor in zip(entries, numbers, strict=True)}
-    return [
-        coded_part(part, flat[part.entry.name][part.start : part.start + part.size], fast=fast)
-        for part in parts_of(entries)
-    ]
+def coded_segments(
+    entries: Sequence[Entry], numbers: Iterable[Numbers], *, fast: bool, workers: int = 1
+) -> list[bytes]:
+    """The segments of all large tensors; of the tensors themselves only those are held that are being coded.
+
+    Args:
+        numbers: of all tensors, small ones too.
+        workers: threads that code pieces beside each other.
+    """
+
+    def coded(piece: tuple[Part, np.ndarray]) -> bytes:
+        return coded_part(*piece, fast=fast)
+
+    count = sum(entry.segments for entry in entries)
+    return list(tracked(side_by_side(coded, pieces_of(entries, numbers), workers), count, "coded pieces"))
 
 
-def code_small(stream: Stream, entries: Sequence[Entry], numbers: Sequence[Numbers]) -> None:
-    """Write the small tensors."""
+def pieces_of(entries: Sequence[Entry], numbers: Iterable[Numbers]) -> Iterator[tuple[Part, np.ndarray]]:
+    """The pieces of all large tensors, and their patterns."""
+    parts = iter(parts_of(entries))
+    for entry, tensor in zip(entries, numbers, strict=True):
+        for part in islice(parts, entry.segments):
+            yield part, tensor.patterns.reshape(-1)[part.start : part.start + part.size]
+
+
+def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Results in order, a few of them made ahead in threads: compiled code lets go of the interpreter's lock."""
+    if workers == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def code_small(stream: Stream, entries: Sequence[Entry], numbers: Iterable[Numbers]) -> None:
+    """Write the small tensors, of the numbers of all."""
     for entry, tensor in zip(entries, numbers, strict=True):
         if not entry.large:
             code_tensor(stream, entry.type, entry.shape, tensor)
@@ -92,39 +139,39 @@ def small_tensors(stream: MixedStream, entries: Sequence[Entry]) -> Iterator[Sto
     stream.check_end()
 
 
-def check_segments(head: Head, parts: Sequence[Part], name: str) -> None:
-    """Make sure that every piece has a segment.
-
-    Raises:
-        CodecError: there are more or fewer.
-    """
-    if len(parts) != len(head.segments):
-        raise CodecError(f"{name}: expected {len(parts)} segments, got {len(head.segments)}: the file is damaged")
-
-
-def read_part(data: bytes, part: Part, *, fast: bool) -> tuple[np.ndarray, str]:
-    """Read a piece from its segment, whose checksum was right: its patterns, flat, and its form.
-
-    Raises:
-        CodecError: it is not such a piece.
-    """
-    stream = FastStream.reading(data) if fast else MixedStream.reading(data)
-    numbers, form = named(part.entry, stream, part.shape)
-    stream.check_end()
-    return numbers.patterns.reshape(-1), form
-
-
-def large_tensors(file: BinaryIO, name: str, head: Head, entries: Sequence[Entry]) -> Iterator[Stored]:
-    """Read the large tensors, one whole tensor at a time.
+def read_pieces(
+    file: BinaryIO, name: str, head: Head, entries: Sequence[Entry], *, workers: int = 1
+) -> Iterator[Piece]:
+    """Read the large tensors piece by piece: by one thread, one after the other, and decode them by several.
 
     Raises:
         CodecError: something is damaged; it says what.
     """
     parts = parts_of(entries)
-    check_segments(head, parts, name)
-    for _, group in groupby(parts, key=lambda part: part.entry.name):
-        own = list(group)
-        entry = own[0].entry
+    if len(parts) != len(head.segments):
+        raise CodecError(f"{name}: expected {len(parts)} segments, got {len(head.segments)}: the file is damaged")
+    segments = ((part, read_segment(file, head.segments[part.number], name, part.number)) for part in parts)
+
+    def read(pair: tuple[Part, bytes]) -> Piece:
+        part, data = pair
+        stream = FastStream.reading(data) if head.fast else MixedStream.reading(data)
+        numbers, form = named(part.entry, stream, part.shape)
+        stream.check_end()
+        return Piece(part, numbers.patterns.reshape(-1), form, len(data))
+
+    yield from tracked(side_by_side(read, segments, workers), len(parts), "decoded pieces")
+
+
+def large_tensors(
+    file: BinaryIO, name: str, head: Head, entries: Sequence[Entry], *, workers: int = 1
+) -> Iterator[Stored]:
+    """Read the large tensors, one whole tensor at a time.
+
+    Raises:
+        CodecError: something is damaged; it says what.
+    """
+    pieces = read_pieces(file, name, head, entries, workers=workers)
+    for entry, group in groupby(pieces, key=lambda piece: piece.part.entry):
         try:
             patterns = np.empty(entry.size, dtype=entry.type.patterns)
         except MemoryError as error:
@@ -132,12 +179,11 @@ def large_tensors(file: BinaryIO, name: str, head: Head, entries: Sequence[Entry
                 f"{name}: {entry.name}: expected memory for {entry.size:,} numbers, got none: decode the file to "
                 "safetensors, which holds a piece at a time"
             ) from error
-        forms: dict[str, None] = {}
-        for part in own:
-            data = read_segment(file, head.segments[part.number], name, part.number)
-            patterns[part.start : part.start + part.size], form = read_part(data, part, fast=head.fast)
-            forms[form] = None
-        length = sum(head.segments[part.number].length for part in own)
+        forms, length = dict[str, None](), 0
+        for piece in group:
+            patterns[piece.part.start : piece.part.start + piece.part.size] = piece.patterns
+            forms[piece.form] = None
+            length += piece.coded_bytes
         yield Stored(entry, length, tuple(forms), Numbers(entry.type, patterns.reshape(entry.shape)))
 
 

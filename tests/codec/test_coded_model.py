@@ -16,7 +16,7 @@ import torch
 from coded_files import of_model, sealed
 from torch import nn
 
-from compression_gate.codec import container
+from compression_gate.codec import coded_model, container
 from compression_gate.codec.coded_model import (
     NAMES,
     decode_model,
@@ -31,6 +31,7 @@ from compression_gate.codec.streams import MixedStream, code_whole
 from compression_gate.codec.structure_code import TYPES, WHOLE
 from compression_gate.errors import CodecError, CompressionError
 from compression_gate.methods.chain import factory_of, method_of
+from compression_gate.modules.structure import LAYER_TYPES
 from compression_gate.modules.surgery import state_digest, ties, weights
 from compression_gate.records.params import Step
 
@@ -153,6 +154,63 @@ def test_a_type_that_no_file_holds_is_named(tmp_path):
     with pytest.raises(CodecError, match=r"turn: expected one of .*, got torch\.complex64"):
         encode_model(model, model, tmp_path / "model.cgz")
     assert not list(tmp_path.iterdir())
+
+
+class Extra(nn.Module):
+    def get_extra_state(self):
+        return {"a": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+class ExtraTensor(Extra):
+    def get_extra_state(self):
+        return torch.ones(3)
+
+
+def sparse():
+    model = nn.Linear(3, 3)
+    model.register_buffer("eye", torch.eye(3).to_sparse())
+    return model
+
+
+NOT_DENSE = {
+    "extra": (lambda: nn.Sequential(Extra()), r"0\._extra_state: expected a parameter or buffer .*, got dict"),
+    "extra tensor": (lambda: nn.Sequential(ExtraTensor()), r"0\._extra_state: expected a parameter or buffer"),
+    "sparse": (sparse, r"eye: expected .* a dense tensor, got a tensor of layout torch\.sparse_coo"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_DENSE)
+def test_what_is_no_dense_tensor_is_named(tmp_path, case):
+    build, complaint = NOT_DENSE[case]
+    with pytest.raises(CodecError, match=complaint):
+        encode_model(build(), build(), tmp_path / "model.cgz")
+    with pytest.raises(CodecError, match=complaint):
+        decode_model(build(), of_model(0, b""))
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+@pytest.mark.parametrize("which", ["weight_scale", "input_scale"])
+def test_an_integer_layer_with_a_scale_that_is_no_number_is_not_written_nor_read(tmp_path, monkeypatch, which, scale):
+    model = nn.Sequential(LAYER_TYPES["QuantizedLinear"](4, 4, True))
+    getattr(model[0], which).fill_(scale)
+    with pytest.raises(CodecError, match=rf"0\.{which}: expected finite scales, got {scale}"):
+        encode_model(model, nn.Sequential(nn.Linear(4, 4)), tmp_path / "model.cgz")
+    with monkeypatch.context() as patch:
+        patch.setattr(coded_model, "check_scales", lambda model: None)
+        encode_model(model, nn.Sequential(nn.Linear(4, 4)), tmp_path / "model.cgz")
+    with pytest.raises(CodecError, match=rf"model\.cgz: 0\.{which}: expected finite scales, got {scale}"):
+        decode_model(nn.Sequential(nn.Linear(4, 4)), tmp_path / "model.cgz")
+
+
+def test_threads_change_no_byte(tmp_path):
+    model = segmented()
+    for workers in (1, 3):
+        encode_model(model, model, tmp_path / f"{workers}.cgz", workers=workers)
+    assert (tmp_path / "1.cgz").read_bytes() == (tmp_path / "3.cgz").read_bytes()
+    assert state_digest(decode_model(model, tmp_path / "1.cgz", workers=3)) == state_digest(model)
 
 
 def test_a_model_without_numbers_takes_twelve_bytes(tmp_path):

@@ -194,7 +194,7 @@ REFUSED = {
         "graph: expected at most .* and no more behind",
     ),
     "the xz bomb": (
-        sealed(b"ab" + varint(len(packed_graph(bytes(1 << 24)))) + packed_graph(bytes(1 << 24)), MODEL | GRAPH),
+        sealed(b"ab" + varint(len(lzma.compress(bytes(1 << 24)))) + lzma.compress(bytes(1 << 24)), MODEL | GRAPH),
         "graph: expected at most",
     ),
     "an xz stream of large memory": (
@@ -280,3 +280,8 @@ def test_a_directory_that_no_reader_would_take_is_not_written():
     entries = [Entry(f"{number:04}{'a' * 1000}", BY_NAME["F32"], ()) for number in range(2000)]
     with pytest.raises(CodecError, match=r"directory: expected at most .* shorter names"):
         packed_directory(entries)
+
+
+def test_a_graph_that_no_reader_would_take_is_not_written():
+    with pytest.raises(CodecError, match=r"graph: expected at most .* got 16777216: make its large constants"):
+        packed_graph(bytes(1 << 24))
