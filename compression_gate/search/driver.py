@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from compression_gate.errors import ParamsError, SearchError
@@ -29,6 +29,7 @@ from compression_gate.search.proxy import Correlation, correlation_of, order_of
 from compression_gate.search.space import Space
 
 EXPLORED = 8  # one in so many of those that the proxy would drop is carried out all the same
+USED_UP = 10  # generations in a row of chains that are known already
 
 
 @dataclass(kw_only=True)
@@ -103,15 +104,38 @@ class Driver:
         self.sent: set[tuple[str, float]] = set()
         self.coins = random.Random(params.seed)  # noqa: S311  # coins, not secrets
         self.pairs: list[tuple[float, float]] = []  # quality lost, cheap and full
-        self.open_batch = True
+        self.known_in_a_row = 0
+        self.replaying = False
 
     # What the loop asks.
 
     @property
+    def end(self) -> str | None:
+        """What ends the search, but for the clock and whoever watches it; None while it goes on."""
+        budget, told = self.params.budget, self.found.told
+        if self.small_enough:
+            return f"{budget.size_bytes:,} bytes reached"
+        if budget.trials is not None and told >= budget.trials:
+            return f"{told} trials"
+        if self.used_up and all(self.is_answered(one) for one in self.batch):
+            return f"a space that seems to hold no more chains ({self.known_in_a_row} proposals in a row were known)"
+        return None
+
+    @property
     def done(self) -> bool:
-        """Whether the budget of trials is spent, or the size that was wanted is reached."""
+        """Whether anything ends it."""
+        return self.end is not None
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget holds no further question."""
         trials = self.params.budget.trials
-        return self.small_enough or (trials is not None and self.found.told >= trials)
+        return trials is not None and self.asked >= trials
+
+    @property
+    def used_up(self) -> bool:
+        """Whether nothing new was proposed for so long that nothing new is to be expected."""
+        return self.known_in_a_row >= USED_UP * self.params.population
 
     @property
     def small_enough(self) -> bool:
@@ -121,11 +145,10 @@ class Driver:
 
     def wants(self, free: int) -> bool:
         """Whether another proposal is to be asked for now; ``free``: how many trials more could run."""
-        budget = self.params.budget.trials
-        if self.done or (budget is not None and self.asked >= budget):
+        if self.done or self.spent or self.used_up:
             return False
         if self.params.synchronous:
-            return self.open_batch and len(self.batch) < self.params.population
+            return self.is_open
         return free > len(list(self.requests(peek=True)))
 
     def requests(self, *, peek: bool = False) -> Iterator[Request]:
@@ -141,6 +164,14 @@ class Driver:
             steps = tuple(step.model_dump(mode="json") for step in one.steps)
             yield Request(number=one.number, steps=steps, share=one.share)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the generation at hand takes more: until it is full, or the budget is spent.
+
+        A replay knows no budget: of two runs the later one fills the generation that the budget of the earlier ended.
+        """
+        return len(self.batch) < self.params.population and (self.replaying or not self.spent)
+
     # Events.
 
     def ask(self) -> None:
@@ -155,12 +186,20 @@ class Driver:
         event = Answered(number=number, share=one.share, answer=answer, at_s=round(at_s, 3))
         self.enter(event, self.journal.append(event))
 
-    def replay(self, place: int, event: Event) -> None:
-        """Take an event from the journal.
+    def replay(self, events: Iterable[tuple[int, Event]]) -> None:
+        """Take up a journal: its events, each with the place where its line begins.
 
         Raises:
-            SearchError: the searcher proposes something else than it did.
+            SearchError: the searcher proposes something else than it did, or the journal is damaged.
         """
+        self.replaying = True
+        for place, event in events:
+            self.take(place, event)
+        self.replaying = False
+        self.settle()
+
+    def take(self, place: int, event: Event) -> None:
+        """Take one event from the journal."""
         if isinstance(event, Reference):
             raise SearchError(f"{self.journal.path}: the reference's figures stand there twice: the file is damaged")
         if isinstance(event, Answered):
@@ -185,20 +224,22 @@ class Driver:
             one.refusal = str(error)
         if self.found.proxy_on and self.params.proxy is not None and any(trains(method_of(step)) for step in one.steps):
             one.share = self.params.proxy.train_share
+        self.known_in_a_row = 0 if self.is_new(one) else self.known_in_a_row + 1
         self.batch.append(one)
-        if self.params.synchronous:
-            budget = self.params.budget.trials
-            full = len(self.batch) == self.params.population
-            self.open_batch = not (full or (budget is not None and self.asked >= budget))
         self.settle()
+
+    def is_new(self, one: Candidate) -> bool:
+        """Whether a candidate's chain can be built, and was not proposed before."""
+        known = (one.digest, one.share) in self.places or any(other.digest == one.digest for other in self.batch)
+        return one.refusal is None and not known
 
     def enter(self, event: Answered, place: int) -> None:
         """Note where an answer is, and tell whoever waited for it."""
         one = next((one for one in self.batch if one.number == event.number), None)
-        if one is None or one.share != event.share:
+        if one is None or event.share < one.share:  # more than asked: its generation was once cut short by a budget
             raise SearchError(f"{self.journal.path}: an answer to trial {event.number}, which nobody asked for")
-        self.places[one.digest, one.share] = place
-        self.sent.discard((one.digest, one.share))
+        self.places[one.digest, event.share] = place
+        self.sent.discard((one.digest, event.share))
         self.found.seconds = event.at_s
         self.settle()
 
@@ -211,13 +252,13 @@ class Driver:
                 self.batch.remove(one)
                 self.tell(one)
             return
-        if self.open_batch or not all(self.is_answered(one) for one in self.batch):
+        if self.is_open or not all(self.is_answered(one) for one in self.batch):
             return
         if any(one.share < self.full for one in self.batch if not one.dropped):
             self.screen()
             self.settle()
             return
-        batch, self.batch, self.open_batch = self.batch, [], True
+        batch, self.batch = self.batch, []
         for one in batch:
             self.tell(one)
         self.watch_proxy(batch)

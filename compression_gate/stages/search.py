@@ -310,25 +310,24 @@ def drive(
     start, before = time.monotonic(), driver.found.seconds
     limit_s = search.budget.minutes * 60 if search.budget.minutes is not None else float("inf")
     looked = start
-    while not driver.done:
+    while (ended := driver.end) is None:
         spent = time.monotonic() - start
         if interrupted():
             return INTERRUPTED
         if spent >= limit_s:
             return f"{search.budget.minutes:g} minutes"
-        while driver.wants(executor.free):
-            driver.ask()
+        if driver.wants(executor.free):
+            driver.ask()  # the clock is looked at before each: where all is known nothing else takes time
+            continue
         for request in driver.requests():
             executor.submit(request)
-        if not driver.batch:
-            continue  # all of it was known
         for number, answer in executor.finished(min(WAIT_S, max(0.0, limit_s - spent))):
             driver.answer(number, answer, before + time.monotonic() - start)
         if time.monotonic() - looked > ROOM_S:
             make_room(folder / STEPS, CACHE_BYTES)
             looked = time.monotonic()
         on_change(driver, limit_s - (time.monotonic() - start))
-    return f"{driver.found.told} trials" if not driver.small_enough else f"{search.budget.size_bytes:,} bytes reached"
+    return ended
 
 
 def make_room(folder: Path, most: int) -> None:

@@ -4,10 +4,13 @@ import json
 import math
 
 import pytest
+import small_space
 
+from compression_gate import registry
 from compression_gate.errors import SearchError
 from compression_gate.records.search_params import SearchParams
 from compression_gate.records.trial import Answer, Distance
+from compression_gate.search import SEARCHERS
 from compression_gate.search.base import Proposal, Setup
 from compression_gate.search.driver import Driver
 from compression_gate.search.genetic import Genetic
@@ -15,6 +18,7 @@ from compression_gate.search.journal import Header, begin, resume
 from compression_gate.search.objective import Goal
 from compression_gate.search.random_search import Random
 from compression_gate.search.space import Units, space_of
+from compression_gate.stages.search import INTERRUPTED, drive
 
 HEADER = Header(digest="a")
 SPACE = space_of(
@@ -26,6 +30,7 @@ SPACE = space_of(
     free_order=True,
     units=Units(),
 )
+FEW = space_of(({"method": "weight_only_quantization", "bits": [8, 4, 2]},), free_order=True, units=Units())
 REFERENCE = {"accuracy": 0.9, "size_bytes": 1000.0}
 
 
@@ -51,22 +56,23 @@ def landscape(steps, share=1.0):
     return Answer(figures=figures, checks=(check,), verdict="fail" if broken else "pass", seconds=1.0)
 
 
-def driver(path, *, searcher=Random, journal=None, told=None, **changes):
+def driver(path, *, searcher=Random, journal=None, told=None, space=SPACE, known=None, **changes):
     """A driver of a small search; ``told`` collects its trials."""
     values = {"objectives": ["quality", "size_bytes"], "population": 4, "budget": {"trials": 12}, "seed": 3}
     params = SearchParams.model_validate_json(json.dumps(values | changes))
     goal = Goal.of(params, "accuracy", REFERENCE)
-    setup = Setup(space=SPACE, seed=params.seed, values=len(goal.names), population=params.population)
+    setup = Setup(space=space, seed=params.seed, values=len(goal.names), population=params.population, known=known)
     journal = journal or begin(path, HEADER)
-    return Driver(SPACE, searcher(setup), goal, params, journal, on_told=(told if told is not None else []).append)
+    return Driver(space, searcher(setup), goal, params, journal, on_told=(told if told is not None else []).append)
 
 
 def run(one, *, workers=2, stop_after=None, answer_of=landscape, newest_first=False):
     """Carry a search out in memory; trials end in the order they began, or the other way round."""
     running, answered = [], 0
     while not one.done:
-        while one.wants(workers - len(running)):
+        if one.wants(workers - len(running)):
             one.ask()
+            continue
         running += one.requests()
         if not running:
             continue
@@ -82,9 +88,30 @@ def resumed(path, **changes):
     """A driver that took up its journal."""
     journal, events = resume(path, HEADER)
     one = driver(path, journal=journal, **changes)
-    for place, event in events:
-        one.replay(place, event)
+    one.replay(events)
     return one
+
+
+class AtOnce:
+    """Carries every trial out as soon as somebody waits for it."""
+
+    free = 2
+
+    def __init__(self):
+        self.waiting = []
+
+    def submit(self, request):
+        self.waiting.append(request)
+
+    def finished(self, timeout_s):
+        done = [(request.number, landscape(request.steps, request.share)) for request in self.waiting]
+        self.waiting.clear()
+        return done
+
+
+def driven(one, interrupted=lambda: False):
+    """What ends a search that the stage drives."""
+    return drive(one, AtOnce(), one.params, one.journal.path.parent, interrupted, lambda driver, left_s: None)
 
 
 @pytest.fixture
@@ -207,6 +234,50 @@ class Same:
 
     def tell(self, proposal, score):
         pass
+
+
+@pytest.mark.parametrize("searcher", [Random, Genetic])
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_a_space_that_is_used_up_ends_the_search(path, searcher, synchronous):
+    one = driver(path, searcher=searcher, space=FEW, synchronous=synchronous, budget={"trials": None, "minutes": 60})
+    assert driven(one).startswith("a space that seems to hold no more chains")
+    assert one.found.told < 100
+    assert one.found.best is not None
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_ctrl_c_is_heard_between_two_proposals_though_nothing_is_carried_out(path, synchronous):
+    one = driver(path, space=FEW, synchronous=synchronous, budget={"trials": 500})
+    assert driven(one, interrupted=lambda: one.asked >= 20) == INTERRUPTED
+    assert one.asked == 20
+
+
+@pytest.mark.parametrize("name", list(SEARCHERS))
+@pytest.mark.parametrize("proxy", [None, {"train_share": 0.25}], ids=["full", "proxy"])
+def test_a_journal_is_taken_up_whatever_the_budget_was_and_is(path, tmp_path, name, proxy):
+    """Generations that an earlier budget cut short are filled, by whoever proposes."""
+    settings = {
+        "searcher": registry.load("searchers", name, SEARCHERS),
+        "space": small_space.space(),
+        "known": small_space.known(),
+        "proxy": proxy,
+    }
+
+    def answered(steps, share):
+        """A figure for every chain, and a limit that some break."""
+        size = 100.0 + len(json.dumps(steps))
+        check = Distance(rule="size", status="pass", distance=0.0, blocking=False)
+        figures = {"accuracy": 0.9 - 1 / size - 0.01 / share, "size_bytes": size}
+        return Answer(figures=figures, checks=(check,), verdict="pass")
+
+    whole, told = [], []
+    run(driver(tmp_path / "whole.jsonl", told=whole, budget={"trials": 24}, **settings), answer_of=answered)
+    run(driver(path, budget={"trials": 10}, **settings), answer_of=answered)
+    for trials in (6, 10, 17, 12):
+        one = run(resumed(path, budget={"trials": trials}, **settings), answer_of=answered)
+        assert one.found.told >= trials
+    run(resumed(path, told=told, budget={"trials": 24}, **settings), answer_of=answered)
+    assert [(one.genome, one.share) for one in told] == [(one.genome, one.share) for one in whole]
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
