@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from compression_gate.errors import MetricsError
+from compression_gate.errors import MetricsError, ParamsError
 
 
 class Record(BaseModel):
@@ -52,6 +52,16 @@ class Record(BaseModel):
     def write(self, path: Path) -> None:
         """Write as JSON under a temporary name, then rename."""
         write_text(path, self.as_text())
+
+
+def refuse_folder(output: Path | None) -> None:
+    """Refuse a folder where the option `-o` names a file.
+
+    Raises:
+        ParamsError: it is one.
+    """
+    if output is not None and output.is_dir():
+        raise ParamsError(f"-o: expected a file, got the folder {output}: name a file in it")
 
 
 @contextmanager

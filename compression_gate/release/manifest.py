@@ -46,22 +46,23 @@ def entry_of(content: bytes) -> FileEntry:
     return FileEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def sums_of(contents: Mapping[str, bytes]) -> str:
+def sums_of(files: Mapping[str, FileEntry]) -> str:
     """`SHA256SUMS`, as `sha256sum --check` reads it."""
-    return "".join(f"{hashlib.sha256(content).hexdigest()}  {path}\n" for path, content in sorted(contents.items()))
+    return "".join(f"{entry.sha256}  {path}\n" for path, entry in sorted(files.items()))
 
 
-def check_sums(contents: Mapping[str, bytes], where: str) -> None:
+def check_sums(sums: bytes, digests: Mapping[str, str], where: str) -> None:
     """Make sure that `SHA256SUMS` lists every other file, and that each has the bytes that it says.
+
+    Args:
+        sums: its content. digests: of the files beside it. where: begins the message.
 
     Raises:
         ReleaseError: a line is none, or a file is missing, added or changed.
     """
-    lines = contents.get(SUMS, b"").decode(errors="replace").splitlines()
-    matches = [SUM_LINE.fullmatch(line) for line in lines]
+    matches = [SUM_LINE.fullmatch(line) for line in sums.decode(errors="replace").splitlines()]
     listed = {match[2]: match[1] for match in matches if match}
-    found = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items() if path != SUMS}
-    odd = sorted(path for path in listed.keys() | found.keys() if listed.get(path) != found.get(path))
+    odd = sorted(path for path in listed.keys() | digests.keys() if listed.get(path) != digests.get(path))
     if odd or not all(matches) or not listed:
         raise ReleaseError(
             f"{where}: {SUMS}: expected the digests of the files beside it, got others for "

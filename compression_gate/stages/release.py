@@ -9,6 +9,7 @@ from pathlib import Path
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, ParamsError, ReleaseError
 from compression_gate.records.artifact import FILE_NAME, Artifact
+from compression_gate.records.base import refuse_folder
 from compression_gate.records.metrics import CompressionRecord, DataRecord
 from compression_gate.records.recipe import Recipe
 from compression_gate.records.verdict import Verdict
@@ -35,17 +36,21 @@ def run(suite: Path, name: str, output: Path | None = None) -> tuple[Path, Manif
         output: the file; `releases/<suite>-<name>.tar` in the suite if not said.
 
     Raises:
-        ParamsError: the name is none, or the params are wrong.
+        ParamsError: the name is none, the output is a folder, or the params are wrong.
         ReleaseError: the verdict does not pass, or does not speak of these files; ends with the verdict's code.
     """
     if not NAME.fullmatch(name):
         raise ParamsError(
             f"release: expected a name of letters, digits and . _ + -, with a digit in it (1.4.0), got {name!r}"
         )
+    refuse_folder(output)
     outcome = check(suite, POLICY)
     verdict = passing(outcome)
     folder = f"{suite.resolve().name}-{name}"
     contents, artifact = contents_of(suite, verdict, name)
+    models = {f"model/{file}": file for file in artifact.shipped}
+    files = {path: entry_of(content) for path, content in contents.items()}
+    files |= {path: artifact.files[file] for path, file in models.items()}
     manifest = Manifest(
         suite=suite.resolve().name,
         name=name,
@@ -56,12 +61,12 @@ def run(suite: Path, name: str, output: Path | None = None) -> tuple[Path, Manif
         shipped=artifact.shipped,
         runtime=artifact.runtime,
         verdict="pass",
-        files={path: entry_of(content) for path, content in sorted(contents.items())},
+        files=dict(sorted(files.items())),
     )
     contents[MANIFEST] = manifest.as_text().encode()
-    contents[SUMS] = sums_of(contents).encode()
+    contents[SUMS] = sums_of(files | {MANIFEST: entry_of(contents[MANIFEST])}).encode()
     path = output or suite / "releases" / f"{folder}.tar"
-    bundle.write(path, contents, folder)
+    bundle.write(path, contents | {path: suite / CANDIDATE / file for path, file in models.items()}, folder)
     return path, manifest
 
 
@@ -91,10 +96,10 @@ def passing(outcome: Outcome) -> Verdict:
 
 
 def contents_of(suite: Path, verdict: Verdict, name: str) -> tuple[dict[str, bytes], Artifact]:
-    """Every file of the archive but its manifest and sums, and the artifact that ships.
+    """Every file of the archive but its manifest, its sums and the model's own, and the artifact that ships.
 
     Raises:
-        ReleaseError: a file is gone, or changed between its judgement and now.
+        ReleaseError: a file is gone, or changed since its judgement.
     """
     try:
         artifact = Artifact.open(suite / CANDIDATE)
@@ -115,11 +120,6 @@ def contents_of(suite: Path, verdict: Verdict, name: str) -> tuple[dict[str, byt
     if (suite / "waivers.yaml").is_file():
         contents["waivers.yaml"] = taken(suite / "waivers.yaml")
     contents[f"model/{FILE_NAME}"] = taken(suite / CANDIDATE / FILE_NAME)
-    for file in artifact.shipped:
-        content = taken(suite / CANDIDATE / file)
-        if entry_of(content) != artifact.files[file]:
-            raise ReleaseError(f"not released: {suite / CANDIDATE / file}: changed while it was read: run again")
-        contents[f"model/{file}"] = content
     if artifact.digest != verdict.candidate.digest:
         raise ReleaseError(f"not released: {suite / CANDIDATE}: expected the candidate that was judged, got another")
     return contents, artifact

@@ -9,7 +9,7 @@ from compression_gate.errors import ParamsError
 from compression_gate.history import git, lineage, store
 from compression_gate.history.trends import changes_of, drift_of, reviewed, trends_of
 from compression_gate.pipeline.dvc import git_root
-from compression_gate.records.base import write_text
+from compression_gate.records.base import refuse_folder, write_text
 from compression_gate.records.history import RunRecord
 from compression_gate.records.review import Review
 from compression_gate.reporters import review as reporter
@@ -26,9 +26,11 @@ def run(suite: Path, *, since: str | None = None, output: Path | None = None) ->
         output: a file to write: HTML where it ends in `.html`, else Markdown.
 
     Raises:
-        ParamsError: no git, no commit, a revision that is none or does not lie before this commit.
+        ParamsError: the output is a folder; no git, no commit, a revision that is none or does not lie before this
+            commit.
         HistoryError: the records cannot be read.
     """
+    refuse_folder(output)
     root = git_root(suite)
     head = git.commit_of("HEAD", root) if root else None
     if root is None or head is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from archives import unpacked
 from click.testing import Result
 from finished_run import finished
 from typer.testing import CliRunner
@@ -20,7 +21,6 @@ from compression_gate.errors import ParamsError, ReleaseError
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.recipe import Recipe
 from compression_gate.records.verdict import Verdict
-from compression_gate.release import bundle
 from compression_gate.release.manifest import MANIFEST, SUMS, Manifest
 from compression_gate.stages import gate, release
 
@@ -44,7 +44,7 @@ def edit(suite: Path, **rules: dict) -> None:
 def test_archive_holds_the_judged_files_and_what_was_judged(judged: Path) -> None:
     path, manifest = release.run(judged, "1.4.0")
     assert path == judged / "releases/suite-1.4.0.tar"
-    contents = bundle.read(path)
+    contents = unpacked(path)
     assert set(contents) == {
         *("model/artifact.json", "model/model.onnx", "recipe.yaml", "params.yaml", "verdict.json"),
         *("report.md", "report.html", "MODEL_CARD.md", MANIFEST, SUMS),
@@ -60,7 +60,7 @@ def test_archive_holds_the_judged_files_and_what_was_judged(judged: Path) -> Non
 
 def test_recipe_in_the_archive_is_one_that_params_may_name(judged: Path, tmp_path: Path) -> None:
     path, _ = release.run(judged, "1.4.0")
-    (tmp_path / "recipe.yaml").write_bytes(bundle.read(path)["recipe.yaml"])
+    (tmp_path / "recipe.yaml").write_bytes(unpacked(path)["recipe.yaml"])
     assert [step.method for step in Recipe.read(tmp_path / "recipe.yaml").steps] == ["structured_pruning"]
 
 
@@ -88,7 +88,7 @@ def test_sums_are_read_by_the_usual_program(judged: Path, tmp_path: Path) -> Non
 
 def test_card_tells_the_figures_the_limits_and_the_data(judged: Path) -> None:
     path, _ = release.run(judged, "1.4.0")
-    card = bundle.read(path)["MODEL_CARD.md"].decode()
+    card = unpacked(path)["MODEL_CARD.md"].decode()
     assert card.startswith("# suite 1.4.0\n")
     for words in ("89.50", "≥ 80.00", "structured\\_pruning", "| test | 4,000 |", "a processor", "shop:Net"):
         assert words in card, words
@@ -122,7 +122,7 @@ def test_waiver_that_is_not_for_releases_lets_none_out(judged: Path) -> None:
             with pytest.raises(ReleaseError, match="size: waived"):
                 release.run(judged, "1.4.0")
     path, _ = release.run(judged, "1.4.0")
-    contents = bundle.read(path)
+    contents = unpacked(path)
     assert b"size" in contents["waivers.yaml"]
     assert "written 2026-01-01" in contents["MODEL_CARD.md"].decode()
 
@@ -157,6 +157,19 @@ def test_run_whose_files_were_touched_is_refused(judged: Path, name: str, gone: 
     with pytest.raises((ReleaseError, ParamsError)):
         release.run(judged, "1.4.0")
     assert not (judged / "releases").exists()
+
+
+def test_model_that_changes_while_it_is_archived_leaves_no_archive(judged: Path, monkeypatch) -> None:
+    model = judged / "models/candidate/model.onnx"
+    monkeypatch.setattr(release, "card_of", lambda *_: model.write_bytes(b"another") and "a card")
+    with pytest.raises(ReleaseError, match=r"suite-1\.4\.0\.tar: SHA256SUMS: expected .*model/model\.onnx"):
+        release.run(judged, "1.4.0")
+    assert [*(judged / "releases").iterdir()] == []
+
+
+def test_folder_in_place_of_the_archive_is_refused(judged: Path) -> None:
+    with pytest.raises(ParamsError, match=f"-o: expected a file, got the folder {judged}"):
+        release.run(judged, "1.4.0", judged)
 
 
 def test_file_added_to_the_candidate_is_refused(judged: Path) -> None:

@@ -177,6 +177,11 @@ def test_folder_without_git_is_refused(tmp_path: Path) -> None:
         review.run(tmp_path)
 
 
+def test_folder_in_place_of_the_page_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=f"-o: expected a file, got the folder {tmp_path}"):
+        review.run(tmp_path, output=tmp_path)
+
+
 def called(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
