@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compression_gate.errors import TaskError
 from compression_gate.modules.checkpoints import adopt_weights, save_reference
@@ -31,7 +31,7 @@ def run(suite: Path) -> Artifact:
     params = read_params(suite)
     data = DataRecord.read(suite / "reports" / "data.json")
     task = open_task(params, suite)
-    model, curve = trained(task, params, suite, data.digest)
+    model, curve = trained(task, params, suite, data)
     check_model(model, task, data)
     with replacing_folder(suite / "models" / "reference") as folder:
         save_reference(model, folder)
@@ -40,7 +40,7 @@ def run(suite: Path) -> Artifact:
     return artifact
 
 
-def trained(task: Task, params: Params, suite: Path, data_digest: str) -> tuple[nn.Module, list[Epoch]]:
+def trained(task: Task, params: Params, suite: Path, data: DataRecord) -> tuple[nn.Module, list[Epoch]]:
     """Return the reference in eval mode, and its training curve if it was trained here."""
     model = task.build_model()
     weights = params.task.weights
@@ -50,10 +50,11 @@ def trained(task: Task, params: Params, suite: Path, data_digest: str) -> tuple[
         adopt_weights(model, suite / weights)
         return normalized(model, task, params), []
     model = normalized(model, task, params)
+    answered(model, task, data)  # before hours of training are spent on it
     if params.task.trainer:
         return trained_by_user(model, task, params), []
     checkpoint = suite / ".compression_gate" / "checkpoints" / "train.pt"
-    key = digest_of([data_digest, params.digest_of_task, source_digests(suite, params)])
+    key = digest_of([data.digest, params.digest_of_task, source_digests(suite, params)])
     curve = fit(model, task, Fitting(options=params.train, checkpoint=checkpoint, label="train", key=key))
     return model, curve
 
@@ -93,34 +94,44 @@ def normalized(model: nn.Module, task: Task, params: Params) -> nn.Module:
     return Normalized(model, mean.float(), deviation.float()).eval()
 
 
-@torch.no_grad()
 def check_model(model: nn.Module, task: Task, data: DataRecord) -> None:
-    """Make sure that the model answers finitely and, for classes, with a column for each label.
+    """Make sure that the model answers in the form of its task, and finitely.
 
     Raises:
         TaskError: it does not.
     """
-    inputs = task.example_inputs(32)
-    outputs = call(model.eval(), inputs)
+    outputs = answered(model, task, data)
     if not torch.isfinite(outputs).all():
         raise TaskError(
             f"task.model: expected finite outputs, got {int((~torch.isfinite(outputs)).sum())} of {outputs.numel()} "
             "NaN or infinite: lower train.learning_rate, or look at the weights"
         )
+
+
+@torch.no_grad()
+def answered(model: nn.Module, task: Task, data: DataRecord) -> Tensor:
+    """Return the model's answers ``(N, …)`` to some examples; for classes, with a column for each label.
+
+    Raises:
+        TaskError: they have another form.
+    """
+    inputs = task.example_inputs(32)
+    outputs = call(model.eval(), inputs)
     count = len(next(iter(named(inputs).values())))
     if outputs.dim() == 0 or len(outputs) != count:
         raise TaskError(
             f"task.model: expected outputs (N, …) with N = {count}, got {tuple(outputs.shape)}: "
             "keep the batch axis first"
         )
-    if task.params.kind != "classification":
-        return
-    labels = {int(label) for split in data.splits.values() for label in split.class_counts or {}}
-    if outputs.dim() != 2 or max(labels) >= outputs.shape[1]:
-        raise TaskError(
-            f"task.model: expected outputs (N, classes) with more than {max(labels)} columns, the largest label in "
-            f"the data, got {tuple(outputs.shape)}: labels lie outside the classes of the model"
-        )
+    if task.params.kind == "classification":
+        largest = max((int(label) for split in data.splits.values() for label in split.class_counts or {}), default=0)
+        if outputs.dim() != 2 or outputs.shape[1] <= max(largest, 1):
+            raise TaskError(
+                f"task.model: expected outputs (N, classes) with more than {max(largest, 1)} columns, one for each "
+                f"label up to the largest in the data, got {tuple(outputs.shape)}: return one score a class, "
+                "two where there are two classes, or set task.kind"
+            )
+    return outputs
 
 
 def write_curve(curve: list[Epoch], path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from compression_gate.errors import TaskError
+from compression_gate.errors import CompressionGateError, TaskError
 
 Inputs: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -56,7 +56,9 @@ def call(model: nn.Module, inputs: Inputs) -> Tensor:
             outputs = model(**inputs)
         else:
             outputs = model(*inputs)
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+    except CompressionGateError:
+        raise
+    except Exception as error:  # a user's model may raise anything
         given = ", ".join(f"{name} {tuple(value.shape)} {value.dtype}" for name, value in named(inputs).items())
         raise TaskError(
             f"task.model: forward() of {type(model).__name__} raised {type(error).__name__} for {given}: {error}: "

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from compression_gate.errors import TaskError
+from compression_gate.errors import CompressionGateError, TaskError
 from compression_gate.progress import tracked
 from compression_gate.records.base import digest_of, replacing
 from compression_gate.records.params import TrainParams
@@ -199,7 +199,13 @@ def train_step(
             "lower train.learning_rate, or look for NaN in the data and the model"
         )
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    try:
+        loss.backward()
+    except Exception as error:  # what autograd refuses, or a user's own backward() raises
+        raise TaskError(
+            f"task.loss: expected a loss that can be followed back to the weights, got that backward() raised "
+            f"{type(error).__name__}: {error}: keep to torch's operations from the inputs to the loss"
+        ) from error
     optimizer.step()
     if fitting.after_step:
         fitting.after_step(model)
@@ -215,10 +221,12 @@ def loss_of(outputs: Tensor, batch: Batch, task: Task, own: StepLoss | None = No
     targets = batch.targets
     try:
         loss = own(outputs, batch) if own else task.loss(outputs, targets)
-    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+    except CompressionGateError:
+        raise
+    except Exception as error:  # a user's function may raise anything
         raise TaskError(
             f"task.loss: outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} of {targets.dtype}"
-            f"{f', {targets.min()} to {targets.max()}' if targets.numel() else ''}: {error}: "
+            f"{f', {targets.min()} to {targets.max()}' if targets.numel() else ''}: {type(error).__name__}: {error}: "
             "labels must be 0 to classes - 1, and the loss must take what the model returns"
         ) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:

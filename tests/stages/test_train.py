@@ -146,7 +146,7 @@ def test_loop_that_breaks_the_contract_is_told(prepared, code, error, expected):
 ANSWERS = [
     ("self.out(hidden) * float('nan')", r"expected finite outputs, got 96 of 96 NaN or infinite"),
     ("self.out(hidden) / 0", r"expected finite outputs"),
-    ("self.out(hidden)[:, :2]", r"more than 2 columns.*got \(32, 2\): labels lie outside the classes of the model"),
+    ("self.out(hidden)[:, :2]", r"more than 2 columns.*got \(32, 2\): return one score a class"),
     ("self.out(hidden).mean(0)", r"expected outputs \(N, …\) with N = 32, got \(3,\): keep the batch axis first"),
     ("self.out(hidden)[:, 0]", r"expected outputs \(N, classes\)"),
     ("'words'", r"expected a tensor, a tuple whose first item is one"),
@@ -163,6 +163,29 @@ def test_model_that_answers_wrongly_is_told_and_leaves_nothing(prepared, answer,
         train.run(prepared.path)
     assert not (prepared.path / "models").exists()
     assert not (prepared.path / "reports" / "training.csv").exists()
+
+
+@pytest.mark.parametrize("own", ["loss", "trainer"])
+@pytest.mark.parametrize("column", [":1", "0"])
+def test_model_of_another_form_is_told_before_it_is_trained(prepared, own, column):
+    prepared.append("\n\ndef never(*arguments):\n    raise SystemError('trained')\n")
+    prepared.append(
+        f"\n\nclass One(Net):\n    def forward(self, images):\n        return super().forward(images)[:, {column}]\n"
+    )
+    prepared.edit("task.model", f"{prepared.module}:One")
+    prepared.edit(f"task.{own}", f"{prepared.module}:never")
+    with pytest.raises(TaskError, match=r"task\.model: expected outputs \(N, classes\) with more than 2 columns"):
+        train.run(prepared.path)
+
+
+def test_weights_that_the_users_own_loop_fills_may_start_as_anything(prepared):
+    prepared.append("\n\nclass Empty(Net):\n    def __init__(self):\n        super().__init__()\n")
+    prepared.append("        nn.init.constant_(self.out.bias, float('nan'))\n")
+    prepared.append("\n\ndef fit(model, datasets, options):\n    nn.init.zeros_(model.out.bias)\n    return model\n")
+    prepared.edit("task.model", f"{prepared.module}:Empty")
+    prepared.edit("task.trainer", f"{prepared.module}:fit")
+    train.run(prepared.path)
+    assert weights(prepared)["out.bias"].tolist() == [0.0] * 3
 
 
 def test_failing_export_leaves_no_partial_reference(prepared):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compression_gate.errors import TaskError
+from compression_gate.errors import CompressionError, TaskError
 from compression_gate.tasks.calling import Positional, call, moved, named, output_of
 
 VALUES = torch.arange(6.0).view(2, 3)
@@ -65,6 +65,28 @@ def test_model_that_does_not_take_the_inputs_is_told_with_names_and_shapes():
         call(Sum(), {"left": torch.ones(2)})
     with pytest.raises(TaskError, match=r"forward\(\) of Linear raised RuntimeError for input \(2, 4\) torch\.float32"):
         call(nn.Linear(3, 1), torch.ones(2, 4))
+
+
+class Refusing(nn.Module):
+    """Raises what it was made with."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, inputs):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [AssertionError("five"), NotImplementedError("five"), ZeroDivisionError("five")])
+def test_whatever_forward_raises_is_told(error):
+    with pytest.raises(TaskError, match=rf"forward\(\) of Refusing raised {type(error).__name__} for input .*: five"):
+        call(Refusing(error), torch.ones(2))
+
+
+def test_an_error_of_ours_passes_through_forward_as_it_is():
+    with pytest.raises(CompressionError, match=r"^five$"):
+        call(Refusing(CompressionError("five")), torch.ones(2))
 
 
 def test_names_are_those_of_the_exported_file():
