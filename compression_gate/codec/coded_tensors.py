@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from compression_gate.codec.container import SCHEMA, Entry, entry_of, head_bytes, opened, read_head
+from compression_gate.codec.container import SCHEMA, Entry, entry_of, head_bytes, opened, read_head, writable
 from compression_gate.codec.number_types import Numbers
 from compression_gate.codec.segments import (
     Part,
@@ -121,7 +121,7 @@ def encode_tensors(source: Path, path: Path, *, fast: bool = False, workers: int
     def coded(part: Part) -> bytes:
         return coded_part(part, tensors.patterns(part.entry, part.start, part.size), fast=fast)
 
-    with unfinished(path, tensors, fast) as (journal, frames, body):
+    with writable(path), unfinished(path, tensors, fast) as (journal, frames, body):
         for segment in tracked(side_by_side(coded, parts[len(frames) :], workers), len(parts), "coded pieces"):
             body.write(segment)
             body.flush()
@@ -210,7 +210,12 @@ def decode_tensors(source: Path | str | bytes | BinaryIO, path: Path, *, workers
         if head.directory is None:
             raise CodecError(f"{name}: expected a file of named tensors, got a model's: decode it in its suite")
         header, offsets = header_of(head.directory)
-        with replacing(path) as temporary, temporary.open("wb") as out:
+        size = len(header) + sum(entry.size * entry.type.size for entry in head.directory)
+        with writable(path), replacing(path) as temporary, temporary.open("wb") as out:
+            if (free := shutil.disk_usage(temporary.parent).free) < size:
+                raise CodecError(
+                    f"{path}: expected {size:,} bytes of room on its disk, got {free:,}: decode to another"
+                )
             out.write(header)
             for stored in small_tensors(MixedStream.reading(head.pool), head.directory):
                 out.seek(offsets[stored.entry.name])
@@ -219,7 +224,7 @@ def decode_tensors(source: Path | str | bytes | BinaryIO, path: Path, *, workers
                 entry = piece.part.entry
                 out.seek(offsets[entry.name] + piece.part.start * entry.type.size)
                 out.write(piece.patterns.tobytes())
-            out.truncate(len(header) + sum(entry.size * entry.type.size for entry in head.directory))
+            out.truncate(size)
 
 
 def header_of(entries: Sequence[Entry]) -> tuple[bytes, dict[str, int]]:

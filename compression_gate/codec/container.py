@@ -395,9 +395,22 @@ def write_file(
     """Write a file whose segments are in memory, under a temporary name, then rename; return its length."""
     frames = [(len(segment), zlib.crc32(segment)) for segment in segments]
     head = head_bytes(signature=signature, directory=directory, graph=graph, frames=frames, pool=pool, fast=fast)
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with writable(path), replacing(path) as temporary, temporary.open("wb") as file:
         file.writelines([head, *segments])
     return path.stat().st_size
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """What goes wrong with files in the block went wrong with ``path``.
+
+    Raises:
+        CodecError: something did.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CodecError(f"{path}: cannot be written: {error}") from error
 
 
 @contextmanager
@@ -414,10 +427,11 @@ def opened(source: Path | str | bytes | BinaryIO) -> Iterator[tuple[BinaryIO, st
         yield io.BytesIO(source), "coded file"
     elif isinstance(source, (str, Path)):
         try:
-            with Path(source).open("rb") as file:
-                yield file, str(source)
+            file = Path(source).open("rb")  # noqa: SIM115  (what goes wrong behind this is not its opening)
         except OSError as error:
             raise CodecError(f"{source}: cannot be read: {error.strerror}") from error
+        with file:
+            yield file, str(source)
     else:
         name = str(getattr(source, "name", "coded file"))
         if source.seekable():

@@ -7,7 +7,7 @@ an argument is its place in the constructor's list. No pickle, no code, no impor
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -79,6 +79,17 @@ def code_place(stream: Stream, places: Sequence[Any], place: Any) -> Any:
     return places[number]
 
 
+def unnamed(name: str, found: Container[str]) -> str:
+    """A name that stands in a list once: of one place a number takes no bits, and lists of it would go on for ever.
+
+    Raises:
+        CodecError: it was there before.
+    """
+    if name in found:
+        raise CodecError(f"structure: expected each name once, got {name!r} twice")
+    return name
+
+
 def code_count(stream: Stream, count: int, most: int = LONGEST_LIST) -> int:
     """Write or read how many of something follow."""
     count = code_whole(stream, count)
@@ -96,7 +107,7 @@ def code_layers(stream: Stream, factory_model: nn.Module, layers: Mapping[str, L
     given = list(layers.items())
     for index in range(code_count(stream, len(given))):
         name, layer = given[index] if given else ("", None)
-        name = code_place(stream, places, name)
+        name = unnamed(code_place(stream, places, name), found)
         before = layer_of(own[name]) if name in own else None
         kind = code_place(stream, TYPES, layer.type if layer else None)
         expected = {
@@ -212,8 +223,8 @@ def code_attributes(
     for index in range(code_count(stream, len(given))):
         name, key, value = given[index] if given else ("", "", 0)
         name = code_place(stream, places, name)
-        key = code_place(stream, ATTRIBUTES, key)
-        found.setdefault(name, {})[key] = bounded(code_whole(stream, value))
+        key = unnamed(code_place(stream, ATTRIBUTES, key), found.setdefault(name, {}))
+        found[name][key] = bounded(code_whole(stream, value))
     return found
 
 
@@ -228,7 +239,7 @@ def code_shapes(stream: Stream, model: nn.Module, shapes: Mapping[str, tuple[int
     found: dict[str, tuple[int, ...]] = {}
     for index in range(code_count(stream, len(given))):
         name, shape = given[index] if given else ("", ())
-        name = code_place(stream, places, name)
+        name = unnamed(code_place(stream, places, name), found)
         count = code_count(stream, len(shape), LONGEST_SIZES)
         found[name] = tuple(bounded(code_whole(stream, shape[i] if shape else 0)) for i in range(count))
     return found
@@ -252,9 +263,12 @@ def code_ties(
         return before
     places = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     given = groups or ()
-    found = []
-    for index in range(code_count(stream, len(given))):
-        group = given[index] if given else ()
-        size = code_count(stream, len(group))
-        found.append(tuple(code_place(stream, places, group[i] if group else "") for i in range(size)))
+    found: list[tuple[str, ...]] = []
+    tied: set[str] = set()
+    for index in range(code_count(stream, len(given), len(places))):
+        group, names = given[index] if given else (), list[str]()
+        for place in range(code_count(stream, len(group), len(places))):
+            names.append(unnamed(code_place(stream, places, group[place] if group else ""), tied))
+            tied.add(names[-1])
+        found.append(tuple(names))
     return tuple(found)

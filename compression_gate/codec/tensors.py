@@ -198,10 +198,9 @@ def code_constant(stream: Stream, plain: Plain, layout: Layout) -> np.ndarray:
     if not kind.exponent:
         if plain.numbers is not None:
             first = int(plain.numbers.patterns.reshape(-1).view(f"<i{kind.size}")[0])
-        first = code_whole(stream, first) & ((1 << 8 * kind.size) - 1)
-        if kind.name == "BOOL":
-            check_range("constant", np.array([first]), 0, 1)
-        return np.full(plain.size, first, dtype=kind.patterns)
+        first, half = code_whole(stream, first), 1 << (8 * kind.size - 1)
+        check_range("constant", np.array([first]), *((0, 1) if kind.name == "BOOL" else (-half, half - 1)))
+        return np.full(plain.size, first & (2 * half - 1), dtype=kind.patterns)
     if plain.numbers is not None:
         first = int(plain.numbers.patterns.reshape(-1)[0])
     unused = stream.number((first & -first).bit_length() - 1 if first else 8 * kind.size - 1, 6)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,28 @@ def test_a_bad_source_is_refused(tmp_path, case):
     with pytest.raises(CodecError, match=expected):
         encode_tensors(tmp_path / "x.safetensors", tmp_path / "x.cgz")
     assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_places_that_cannot_be_written_to_are_named(source, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CodecError, match=r"file/x\.cgz: cannot be written: "):
+        encode_tensors(source, tmp_path / "file" / "x.cgz")
+    encode_tensors(source, tmp_path / "a.cgz", fast=True)
+    with pytest.raises(CodecError, match=r"file/x\.safetensors: cannot be written: "):
+        decode_tensors(tmp_path / "a.cgz", tmp_path / "file" / "x.safetensors")
+
+
+def test_nothing_is_written_where_a_disk_has_no_room_for_all_of_it(tmp_path, monkeypatch):
+    save_file({"zeros": torch.zeros(1 << 20)}, tmp_path / "x.safetensors")
+    encode_tensors(tmp_path / "x.safetensors", tmp_path / "x.cgz")
+    assert (tmp_path / "x.cgz").stat().st_size < 100
+    free = 4 << 20
+    monkeypatch.setattr(coded_tensors.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(free, 0, free))
+    with pytest.raises(
+        CodecError, match=r"y\.safetensors: expected 4,194,\d+ bytes of room on its disk, got 4,194,304"
+    ):
+        decode_tensors(tmp_path / "x.cgz", tmp_path / "y.safetensors")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.cgz", "x.safetensors"]
 
 
 def test_a_damaged_piece_is_found_and_nothing_is_written(source, tmp_path):

@@ -31,6 +31,7 @@ from compression_gate.codec.container import (
     read_head,
     read_segment,
     varint,
+    write_file,
 )
 from compression_gate.codec.number_types import BY_NAME
 from compression_gate.errors import CodecError
@@ -128,6 +129,19 @@ def test_any_source_is_read(tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CodecError, match=r"none\.cgz: cannot be read: No such file"), opened(tmp_path / "none.cgz"):
         pass
+
+
+def test_what_goes_wrong_while_a_file_is_open_is_not_put_down_to_it(tmp_path):
+    (tmp_path / "model.cgz").write_bytes(b"")
+    with pytest.raises(PermissionError), opened(tmp_path / "model.cgz"):
+        raise PermissionError
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    place = tmp_path / "file" / "model.cgz"
+    with pytest.raises(CodecError, match=r"file/model\.cgz: cannot be written: .*file"):
+        write_file(place, **{key: value for key, value in CHECKED.items() if key != "frames"}, segments=[])
 
 
 GOOD = head_bytes(**CHECKED | {"frames": ((4, zlib.crc32(b"abcd")),)}) + b"abcd"

@@ -255,8 +255,8 @@ def end(script):
     return script.whole(0, 0).last()
 
 
-def layer(net, name, kind):
-    return Script(net).whole(1).place(name).type(kind)
+def layer(net, name, kind, count=1):
+    return Script(net).whole(count).place(name).type(kind)
 
 
 def linear(net, outputs):
@@ -335,6 +335,30 @@ HOSTILE = {  # a structure -> why it is none
     "a shape below zero": (
         lambda net: Script(net).whole(0, 0, 1).bits(0, 5).whole(1, -4).last(),
         "at most 1048576 numbers in all",
+    ),
+    "a module replaced twice": (
+        lambda net: layer(net, "head", "Identity", 2).place("head").type("Identity"),
+        "each name once, got 'head' twice",
+    ),
+    "an attribute set twice": (
+        lambda net: Script(net).whole(0, 2).place("attention").bits(0, 5).whole(3).place("attention").bits(0, 5),
+        "each name once, got 'num_heads' twice",
+    ),
+    "a tensor of two shapes": (
+        lambda net: Script(net).whole(0, 0, 2).bits(0, 5).whole(1, 3).bits(0, 5),
+        "each name once, got 'place' twice",
+    ),
+    "a tie of a parameter with itself": (
+        lambda net: Script(net).whole(0, 0, 0).bits(0, 1).whole(1, 2).bits(3, 5).bits(3, 5),
+        r"each name once, got 'features\.1\.weight' twice",
+    ),
+    "more ties than parameters": (
+        lambda net: Script(net).whole(0, 0, 0).bits(0, 1).whole(1 << 10),
+        r"a list of at most \d\d, got 1024",
+    ),
+    "ties of more parameters than there are": (
+        lambda net: Script(net).whole(0, 0, 0).bits(0, 1).whole(1, 1 << 10),
+        r"a list of at most \d\d, got 1024",
     ),
     "a tie of different shapes": (
         lambda net: Script(net).whole(0, 0, 0).bits(0, 1).whole(1, 2).bits(0, 5).bits(1, 5),

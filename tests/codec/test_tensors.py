@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from compression_gate.codec import tensors
 from compression_gate.codec.fast_stream import FastStream
 from compression_gate.codec.number_types import BY_NAME, TYPES, Numbers
-from compression_gate.codec.streams import LARGEST_SYMBOL, MixedStream
+from compression_gate.codec.streams import LARGEST_SYMBOL, MixedStream, code_whole
 from compression_gate.codec.tensors import FORM_NAMES, Layout, Plain, code_tensor, possible
 from compression_gate.errors import CodecError
 
@@ -269,6 +269,20 @@ def test_symbols_that_the_type_does_not_hold_are_refused(kind, form, symbol):
     stream.plane(plane.reshape(geometry.rows, geometry.columns), geometry)
     with pytest.raises(CodecError, match=f"got .*{symbol}"):
         code_tensor(MixedStream.reading(stream.finish()), BY_NAME[kind], (2,), None)
+
+
+CONSTANTS = [("I8", 1000), ("I8", 128), ("I8", -129), ("U8", 255), ("U8", 1 << 40), ("U16", 40_000), ("BOOL", 256),
+             ("BOOL", -255), ("I64", 1 << 63), ("U64", -(1 << 63) - 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "value"), CONSTANTS)
+def test_a_constant_that_the_type_does_not_hold_is_refused(kind, value):
+    """Unsigned ones are written as the signed number of the same bits."""
+    stream = MixedStream()
+    stream.number(tensors.CONSTANT, 3)
+    code_whole(stream, value)
+    with pytest.raises(CodecError, match=f"constant: expected symbols of .* got {value} to {value}"):
+        code_tensor(MixedStream.reading(stream.finish()), BY_NAME[kind], (3,), None)
 
 
 def test_a_table_index_beyond_its_end_is_refused():
