@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compression_gate.errors import MetricsError
 from compression_gate.gate.proportions import clopper_pearson
 from compression_gate.gate.timing_test import control_alarms, decide
 from compression_gate.gate.timing_zone import zone_of
@@ -15,6 +16,7 @@ from compression_gate.records.timing_selftest import TimingCase, TimingDecision,
 
 TRACES = Path(__file__).parent / "timing_traces.npz"
 WRONG_AT_MOST, BOUND_ALPHA = 0.01, 0.01
+END = -1  # behind the lengths of a decision's turns
 STEP = 1e-5  # of what is stored, as whole numbers [log]
 
 Turns = Sequence[Sequence[float]]
@@ -63,11 +65,18 @@ def recorded(path: Path = TRACES) -> tuple[TimingRate, ...]:
 
 
 def read_traces(path: Path = TRACES) -> list[TimingDecision]:
-    """Recorded decisions, with every block."""
+    """Recorded decisions, with every block.
+
+    Raises:
+        MetricsError: there are other numbers of decisions and of their turns: the file is damaged.
+    """
     with np.load(path) as file:
         plain = [str(text) for text in file["decisions"]]
         parts = {name: (file[name], file[f"{name}_lengths"]) for name in ("blocks", "control_blocks")}
     turns = {name: turns_of(values, lengths) for name, (values, lengths) in parts.items()}
+    for name, found in turns.items():
+        if len(found) != len(plain):
+            raise MetricsError(f"{path}: {name}: expected turns of {len(plain)} decisions, got {len(found)}: the file is damaged")
     decisions = [TimingDecision.model_validate_json(text) for text in plain]
     return [
         one.model_copy(update={name: turns[name][number] for name in turns}) for number, one in enumerate(decisions)
@@ -75,12 +84,12 @@ def read_traces(path: Path = TRACES) -> list[TimingDecision]:
 
 
 def turns_of(values: np.ndarray, lengths: np.ndarray) -> list[tuple[tuple[float, ...], ...]]:
-    """The turns of each decision out of one row of all blocks; ``lengths`` ends each decision's with a zero."""
+    """The turns of each decision out of one row of all blocks; ``lengths`` ends each decision's with END."""
     decisions: list[tuple[tuple[float, ...], ...]] = []
     turns: list[tuple[float, ...]] = []
     start = 0
     for length in lengths.tolist():
-        if length == 0:
+        if length == END:
             decisions.append(tuple(turns))
             turns = []
             continue
@@ -98,6 +107,6 @@ def write_traces(decisions: Iterable[TimingDecision], path: Path = TRACES) -> No
         all_turns = [getattr(one, name) for one in kept]
         flat = [value for turns in all_turns for turn in turns for value in turn]
         arrays[name] = np.round(np.array(flat) / STEP).astype(np.int32)
-        arrays[f"{name}_lengths"] = np.array([n for turns in all_turns for n in (*map(len, turns), 0)], np.int32)
+        arrays[f"{name}_lengths"] = np.array([n for turns in all_turns for n in (*map(len, turns), END)], np.int32)
     with replacing(path) as temporary, temporary.open("wb") as out:
         np.savez_compressed(out, **arrays)  # type: ignore[arg-type]  # its stubs take a keyword for allow_pickle

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from compression_gate.errors import MetricsError
 from compression_gate.records.timing_selftest import TimingCase, TimingDecision
 from compression_gate.selftest.timing_traces import TRACES, read_traces, recorded, status_of, write_traces
 
@@ -38,6 +39,26 @@ def test_what_was_stored_is_read_again(tmp_path):
         assert [len(turn) for turn in one.blocks] == [len(turn) for turn in other.blocks]
         assert np.concatenate(one.blocks) == pytest.approx(np.concatenate(other.blocks), abs=1e-5)
         assert len(one.control_blocks) == len(other.control_blocks)
+
+
+def test_a_turn_without_blocks_shifts_no_later_decision(tmp_path):
+    made = [decision(1.0, 0, blocks=((), (0.01,))), decision(1.1, 1, control_blocks=((0.02,), ())), decision(1.2, 2)]
+    write_traces(made, tmp_path / "traces.npz")
+    found = read_traces(tmp_path / "traces.npz")
+    for name in ("blocks", "control_blocks"):
+        lengths = [[[len(turn) for turn in getattr(one, name)] for one in part] for part in (made, found)]
+        assert lengths[0] == lengths[1]
+
+
+@pytest.mark.parametrize("cut", [slice(1, None), slice(-1)])
+def test_traces_of_another_number_of_decisions_are_refused(tmp_path, cut):
+    write_traces([decision(1.0, 0), decision(1.2, 1)], tmp_path / "traces.npz")
+    with np.load(tmp_path / "traces.npz") as file:
+        arrays = dict(file)
+    arrays["decisions"] = arrays["decisions"][cut]
+    np.savez(tmp_path / "traces.npz", **arrays)
+    with pytest.raises(MetricsError, match=r"traces\.npz: blocks: expected turns of 1 decisions, got 2"):
+        read_traces(tmp_path / "traces.npz")
 
 
 def test_recorded_decisions_are_judged_by_the_rule_as_it_is_now(tmp_path):
