@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compression_gate.codec.container import opened, read_head
-from compression_gate.codec.segments import Stored, large_tensors, small_tensors
+from compression_gate.codec.container import Entry, opened, read_head
+from compression_gate.codec.segments import read_pieces, small_tensors
 from compression_gate.codec.streams import MixedStream
 from compression_gate.errors import CodecError
 from compression_gate.records.coded import CodedTensor, Inspection
@@ -38,31 +39,62 @@ def inspected(path: Path, factory_model: nn.Module | None = None) -> Inspection:
 
             stream, model = begun(head, factory_model, name)
             entries = entries_of(model)
-        stored = chain(small_tensors(stream, entries), large_tensors(file, name, head, entries))
-        found = {one.entry.name: coded_tensor(one) for one in stored}
+        tallies = {entry.name: Tally(entry) for entry in entries}
+        for one in small_tensors(stream, entries):
+            tallies[one.entry.name].add(one.numbers.patterns, one.coded_bytes, one.forms)
+        for piece in read_pieces(file, name, head, entries):
+            tallies[piece.part.entry.name].add(piece.patterns, piece.coded_bytes, (piece.form,))
+    tensors = tuple(tally.told() for tally in tallies.values())
     return Inspection(
         file=str(path),
         kind="model" if head.directory is None else "tensors" if head.graph is None else "graph",
         profile="fast" if head.fast else "small",
         size_bytes=head.total,
-        head_bytes=head.total - sum(one.coded_bytes for one in found.values()),
-        tensors=tuple(found[entry.name] for entry in entries),
+        head_bytes=head.total - sum(one.coded_bytes for one in tensors),
+        tensors=tensors,
     )
 
 
-def coded_tensor(stored: Stored) -> CodedTensor:
-    """What a tensor takes, and what its values are like."""
-    entry, patterns = stored.entry, stored.numbers.patterns.reshape(-1)
-    counts = np.unique(patterns, return_counts=True)[1]
-    shares = counts / max(patterns.size, 1)
-    return CodedTensor(
-        name=entry.name,
-        type=entry.type.name,
-        shape=entry.shape,
-        numbers=entry.size,
-        zeros=int((patterns == 0).sum()),
-        plain_bytes=entry.size * entry.type.size,
-        coded_bytes=float(stored.coded_bytes),
-        forms=stored.forms,
-        entropy_bits=float(abs((shares * np.log2(shares)).sum())),
-    )
+@dataclass
+class Tally:
+    """What is counted of a tensor as its pieces come: they are not held.
+
+    Args:
+        counted: distinct patterns, and how often each was there: of the first pieces together, and of the latest ones.
+    """
+
+    entry: Entry
+    coded_bytes: float = 0
+    forms: dict[str, None] = field(default_factory=dict)
+    counted: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def add(self, patterns: np.ndarray, coded_bytes: float, forms: Sequence[str]) -> None:
+        """Count a piece."""
+        self.coded_bytes += coded_bytes
+        self.forms |= dict.fromkeys(forms)
+        self.counted.append(np.unique(patterns, return_counts=True))
+        if sum(len(values) for values, _ in self.counted[1:]) >= len(self.counted[0][0]):
+            self.counted = [self.together()]
+
+    def together(self) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct patterns of all pieces, and how often each was there."""
+        values = np.concatenate([values for values, _ in self.counted])
+        counts = np.concatenate([counts for _, counts in self.counted])
+        distinct, places = np.unique(values, return_inverse=True)
+        return distinct, np.bincount(places, counts).astype(np.int64)
+
+    def told(self) -> CodedTensor:
+        """What the tensor takes, and what its values are like."""
+        values, counts = self.together()
+        shares = counts / max(self.entry.size, 1)
+        return CodedTensor(
+            name=self.entry.name,
+            type=self.entry.type.name,
+            shape=self.entry.shape,
+            numbers=self.entry.size,
+            zeros=int(counts[values == 0].sum()),
+            plain_bytes=self.entry.size * self.entry.type.size,
+            coded_bytes=float(self.coded_bytes),
+            forms=tuple(self.forms),
+            entropy_bits=float(abs((shares * np.log2(shares)).sum())),
+        )
