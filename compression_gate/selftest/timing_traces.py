@@ -76,7 +76,9 @@ def read_traces(path: Path = TRACES) -> list[TimingDecision]:
     turns = {name: turns_of(values, lengths) for name, (values, lengths) in parts.items()}
     for name, found in turns.items():
         if len(found) != len(plain):
-            raise MetricsError(f"{path}: {name}: expected turns of {len(plain)} decisions, got {len(found)}: the file is damaged")
+            raise MetricsError(
+                f"{path}: {name}: expected turns of {len(plain)} decisions, got {len(found)}: the file is damaged"
+            )
     decisions = [TimingDecision.model_validate_json(text) for text in plain]
     return [
         one.model_copy(update={name: turns[name][number] for name in turns}) for number, one in enumerate(decisions)
