@@ -12,7 +12,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import combinations, product
 from typing import Any
 
 from compression_gate.errors import ParamsError
@@ -20,12 +21,11 @@ from compression_gate.methods.base import Method
 from compression_gate.methods.chain import method_of, order_problems, recipe_of
 from compression_gate.records.params import Step
 from compression_gate.records.trial import Genome
-from compression_gate.search.genes import LAYERED, ByLayer, Choice, Gene, Number, filled, flattened, genes_in, grouped
+from compression_gate.search.declared import WHERE, Written, WrittenSlot, all_of, no_layers, written_slots
+from compression_gate.search.genes import ByLayer, Choice, Gene, Number, filled, flattened, grouped
 
 LEFT_OUT = "left out"
 PLACE = Number(low=0.0, high=1.0)
-WHERE = "params.yaml: search.space"
-SLOT_KEYS = {"any_of", "optional"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ class Space:
     def steps_of(self, genome: Genome) -> tuple[Step, ...]:
         """The chain that a genome stands for; always one whose order makes sense.
 
-        A step that may stand nowhere beside those before it is left out.
+        A step that may stand nowhere beside those before it is left out, one of an optional slot first.
 
         Raises:
             ParamsError: an option that its method refuses.
@@ -155,20 +155,24 @@ class Space:
         slots = [(slot, one) for slot in self.slots if (one := slot.picked(genome)) is not None]
         if self.free_order and len(self.slots) > 1:
             slots.sort(key=lambda pair: genome[f"{pair[0].name}.place"])
-        chain: list[Method] = []
-        for _, alternative in slots:
-            for step in alternative.steps(genome):
-                chain = inserted(chain, method_of(step))
-        return recipe_of(chain).steps
+        steps = [(slot.optional, method_of(step)) for slot, one in slots for step in one.steps(genome)]
+        methods = [method for _, method in steps]
+        chain = self.chain_of(methods, range(len(steps)))
+        if any(not optional and place not in chain for place, (optional, _) in enumerate(steps)):
+            chain = self.chain_of(methods, sorted(range(len(steps)), key=lambda place: steps[place][0]))
+        return recipe_of(methods[place] for place in chain).steps
 
-
-def inserted(chain: Sequence[Method], method: Method) -> list[Method]:
-    """The chain with a method at the last place where the order makes sense; as it was where there is none."""
-    for place in range(len(chain), -1, -1):
-        longer = [*chain[:place], method, *chain[place:]]
-        if not order_problems(longer, "steps"):
-            return longer
-    return list(chain)
+    def chain_of(self, methods: Sequence[Method], order: Iterable[int]) -> list[int]:
+        """Which methods stand in the chain one after the other, where each in turn is put in if it fits."""
+        chain: list[int] = []
+        for one in order:
+            written = sum(other < one for other in chain)
+            for place in range(len(chain), -1, -1) if self.free_order else (written,):
+                longer = [*chain[:place], one, *chain[place:]]
+                if not order_problems([methods[each] for each in longer], "steps"):
+                    chain = longer
+                    break
+        return chain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,110 +182,63 @@ class Units:
     of: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
-def space_of(declared: Iterable[Mapping[str, Any]], *, free_order: bool, units: Units, where: str = WHERE) -> Space:
+def space_of(declared: Sequence[Mapping[str, Any]], *, free_order: bool, units: Units, where: str = WHERE) -> Space:
     """Read the declared slots.
 
     Args:
         units: asked for methods with strengths by layer.
 
     Raises:
-        ParamsError: every slot that cannot be read, an empty space, methods and options that do not exist.
+        ParamsError: every slot that cannot be read, an empty space, methods and options that do not exist, and slots
+            that exclude each other. Each problem begins with its key path.
     """
-    problems: list[str] = []
-    slots: list[Slot] = []
-    for index, declaration in enumerate(declared):
-        try:
-            slots.append(slot_of(declaration, index, units, f"{where}.{index}"))
-        except ParamsError as error:
-            problems += error.problems
+    found = written_slots(declared, where)
+    slots = all_of(partial(slot_of, slot, index, units) for index, slot in enumerate(found))
     space = Space(slots=tuple(slots), free_order=free_order)
-    try:
-        check_options(space, where)
-    except ParamsError as error:
-        problems += error.problems
-    if problems:
+    if problems := contradictions(space, [slot.where for slot in found]):
         raise ParamsError(problems)
-    if not slots:
-        raise ParamsError(f"{where}: expected at least one slot, got none: name a step, or leave the key out")
     return space
 
 
-def slot_of(declaration: Mapping[str, Any], index: int, units: Units, where: str) -> Slot:
-    """Read one slot: a step with open options, or ``any_of`` several."""
-    optional = declaration.get("optional", False)
-    if not isinstance(optional, bool):
-        raise ParamsError(f"{where}.optional: expected true or false, got {optional!r}")
-    if "any_of" in declaration:
-        if unknown := set(declaration) - SLOT_KEYS:
-            raise ParamsError(f"{where}: expected any_of and optional, got {', '.join(sorted(map(str, unknown)))} too")
-        steps = declaration["any_of"]
-        if not isinstance(steps, list) or not steps or not all(isinstance(step, Mapping) for step in steps):
-            raise ParamsError(f"{where}.any_of: expected a list of steps, got {steps!r}")
-    else:
-        steps = [{key: value for key, value in declaration.items() if key != "optional"}]
-    names = [f"{index}.{step.get('method')}" for step in steps]
+def slot_of(written: WrittenSlot, index: int, units: Units) -> Slot:
+    """A slot with its genes."""
+    names = [f"{index}.{step.method}" for step in written.steps]
     names = [name if names.count(name) == 1 else f"{name}.{number}" for number, name in enumerate(names)]
-    alternatives = tuple(
-        alternative_of(step, name, units, f"{where}.{name.partition('.')[2]}")
-        for step, name in zip(steps, names, strict=True)
-    )
-    return Slot(name=str(index), alternatives=alternatives, optional=optional)
+    steps = zip(written.steps, names, strict=True)
+    alternatives = all_of(partial(alternative_of, step, name, units) for step, name in steps)
+    return Slot(name=str(index), alternatives=tuple(alternatives), optional=written.optional)
 
 
-def alternative_of(step: Mapping[str, Any], name: str, units: Units, where: str) -> Alternative:
-    """Read one step with open options."""
-    if not isinstance(step.get("method"), str):
-        raise ParamsError(f"{where}: expected the name of a method under method, got {step.get('method')!r}")
-    options = {str(key): value for key, value in step.items() if key != "method"}
-    genes = dict(genes_in(options, where))
-    groups = {gene.groups for gene in genes.values() if isinstance(gene, ByLayer)}
-    if len(groups) > 1:
-        raise ParamsError(f"{where}: expected one grouping of layers for all options of a step, got several")
-    if not groups:
-        return Alternative(name=name, method=step["method"], options=options, genes=genes)
-    if "ignore" in options:
-        raise ParamsError(f"{where}: expected no ignore beside strengths by layer, got {options['ignore']!r}")
-    known = units.of.get(step["method"], {})
-    if not known:
-        raise ParamsError(f"{where}: {step['method']} has no layers that it can treat one by one: give one strength")
-    parts = grouped(known, next(iter(groups)))
-    return Alternative(
-        name=name,
-        method=step["method"],
-        options=options,
-        genes=genes,
-        layers=tuple(tuple(member for unit in part for member in known[unit]) for part in parts),
-        units=tuple(dict.fromkeys(member for members in known.values() for member in members)),
-    )
+def alternative_of(step: Written, name: str, units: Units) -> Alternative:
+    """A step with its genes; every value of each is tried."""
+    parts: dict[str, Any] = {}
+    if step.is_layered:
+        known = units.of.get(step.method, {})
+        if not known:
+            raise ParamsError(f"{step.where}: {no_layers(step.method)}")
+        groups = next(gene.groups for gene in step.genes.values() if isinstance(gene, ByLayer))
+        parts["layers"] = tuple(
+            tuple(member for unit in part for member in known[unit]) for part in grouped(known, groups)
+        )
+        parts["units"] = tuple(dict.fromkeys(member for members in known.values() for member in members))
+    found = Alternative(name=name, method=step.method, options=step.options, genes=step.genes, **parts)
+    check_options(found, step.where)
+    return found
 
 
-def layered_methods(declared: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The methods that have strengths by layer somewhere in a declared space, whatever is wrong with the rest of it."""
-    steps = [step for slot in declared for step in (slot.get("any_of") or [slot]) if isinstance(step, Mapping)]
-    return list(dict.fromkeys(str(step.get("method")) for step in steps if has_layers(step)))
-
-
-def has_layers(options: Mapping[str, Any]) -> bool:
-    """Whether an option, or one inside it, is open by layer."""
-    inner = [value for value in options.values() if isinstance(value, Mapping)]
-    return any(not set(LAYERED).isdisjoint(value) or has_layers(value) for value in inner)
-
-
-def check_options(space: Space, where: str) -> None:
-    """Make every method at both ends of every gene, so that a wrong option is told before anything runs.
+def check_options(alternative: Alternative, where: str) -> None:
+    """Make a method at both ends of every gene, so that a wrong option is told before anything runs.
 
     Raises:
-        ParamsError: every option that some method refuses.
+        ParamsError: every option that the method refuses.
     """
     problems: dict[str, None] = {}
-    for slot in space.slots:
-        for one in slot.alternatives:
-            for genome in corners(one):
-                for step in one.steps(genome):
-                    try:
-                        method_of(step)
-                    except ParamsError as error:
-                        problems |= dict.fromkeys(f"{where}.{one.name}: {text}" for text in error.problems)
+    for genome in corners(alternative):
+        for step in alternative.steps(genome):
+            try:
+                method_of(step)
+            except ParamsError as error:
+                problems |= dict.fromkeys(f"{where}.{text}" for text in error.problems)
     if problems:
         raise ParamsError(problems)
 
@@ -294,3 +251,25 @@ def corners(alternative: Alternative) -> Iterable[Genome]:
     for name, gene in genes.items():
         values = gene.values if isinstance(gene, Choice) else (gene.low, gene.high)
         yield from ({**middle, name: value} for value in values)
+
+
+def contradictions(space: Space, where: Sequence[str]) -> list[str]:
+    """Slots of which one is always there and the other never could be; in a written order any two must fit.
+
+    Args:
+        where: each slot's key path.
+    """
+    chains, problems = {slot.name: chains_of(slot) for slot in space.slots}, []
+    for (first, second), (one, other) in zip(combinations(where, 2), combinations(space.slots, 2), strict=True):
+        if space.free_order and one.optional and other.optional:
+            continue
+        pairs = [[*chain, *behind] for chain, behind in product(chains[one.name], chains[other.name])]
+        if not any(len(space.chain_of(pair, range(len(pair)))) == len(pair) for pair in pairs):
+            reason = order_problems(pairs[0], "")[0].partition(": ")[2].replace("step 0", first)
+            problems.append(f"{second}: expected a step that may stand beside {first}: {reason}")
+    return problems
+
+
+def chains_of(slot: Slot) -> list[list[Method]]:
+    """What a slot may come to, each alternative at each value of its genes."""
+    return [[method_of(step) for step in one.steps(genome)] for one in slot.alternatives for genome in corners(one)]

@@ -11,7 +11,7 @@ from compression_gate.methods.chain import built
 from compression_gate.methods.ladder import Facts
 from compression_gate.records.params import Step
 from compression_gate.search.defaults import default_slots
-from compression_gate.search.space import LEFT_OUT, Units, layered_methods, space_of
+from compression_gate.search.space import LEFT_OUT, Units, space_of
 
 DECLARED = (
     {"method": "structured_pruning", "pruning_ratio": {"low": 0.1, "high": 0.8}, "optional": True},
@@ -29,21 +29,33 @@ BY_LAYER = ({"method": "weight_only_quantization", "bits": {"by_layer": [0, 8, 4
 BAD = {
     "no slot": ((), "expected at least one slot"),
     "no method": (({"bits": 8},), r"search\.space\.0.*expected the name of a method"),
-    "unknown method": (({"method": "magic"},), "expected one of structured_pruning.*got 'magic'"),
+    "unknown method": (
+        ({"method": "magic"},),
+        r"search\.space\.0\.method: expected one of structured_pruning.*got 'magic'",
+    ),
+    "unknown method by layer": (({"method": "magic", "bits": {"by_layer": [8, 4]}},), r"0\.method: .*got 'magic'"),
     "unknown option": (({"method": "low_rank", "rang": 3},), "rang"),
     "an end that the method refuses": (
         ({"method": "structured_pruning", "pruning_ratio": {"low": 0.5, "high": 1.5}},),
-        r"0\.structured_pruning: pruning_ratio: expected .* got 1\.5",
+        r"search\.space\.0\.pruning_ratio: expected .* got 1\.5",
     ),
     "a value that the method refuses": (({"method": "weight_only_quantization", "bits": [8, 9]},), "bits.* got 9"),
     "alternatives that are none": (({"any_of": {"method": "low_rank"}},), "any_of: expected a list of steps"),
+    "alternatives that are a number": (({"any_of": 5},), r"search\.space\.0\.any_of: expected a list of steps, got 5"),
+    "an option of an alternative": (
+        ({"any_of": [{"method": "low_rank", "ratio": 0.5}, {"method": "weight_only_quantization", "bits": [8, 9]}]},),
+        r"search\.space\.0\.any_of\.1\.bits: .* got 9",
+    ),
     "something beside any_of": (({"any_of": [{"method": "low_rank", "ratio": 0.5}], "bits": 4},), "got bits too"),
     "optional what": (({"method": "batchnorm_folding", "optional": "yes"},), "optional: expected true or false"),
     "layers of a method without": (
         ({"method": "distillation", "epochs": {"by_layer": [1, 2]}},),
         "distillation has no layers that it can treat one by one",
     ),
-    "layers beside ignore": (({**BY_LAYER[0], "ignore": {"value": ["out"]}},), "no ignore beside strengths by layer"),
+    "layers beside ignore": (
+        ({**BY_LAYER[0], "ignore": {"value": ["out"]}},),
+        r"0\.ignore: expected none beside strengths by layer",
+    ),
     "two problems": (({"method": "magic"}, {"bits": 8}), "expected the name of a method"),
 }
 
@@ -96,12 +108,64 @@ def test_what_is_left_out_keeps_its_genes():
     assert set(genome) == set(one.genes)
 
 
+INTEGERS = {"method": "static_quantization"}
+TRAINED = {"method": "quantization_aware_training", "epochs": 1}
+NARROW = {"method": "structured_pruning", "pruning_ratio": 0.5}
+
+
+def optional(step):
+    return {**step, "optional": True}
+
+
 def test_a_step_that_fits_nowhere_is_left_out():
-    twice = ({"method": "static_quantization"}, {"method": "quantization_aware_training", "epochs": 1})
-    one = space(twice)
+    one = space((optional(INTEGERS), optional(TRAINED)))
+    both = {"0.pick": "0.static_quantization", "1.pick": "1.quantization_aware_training"}
     for first, second in ((0.1, 0.9), (0.9, 0.1)):
-        steps = one.steps_of({"0.place": first, "1.place": second})
+        steps = one.steps_of({**both, "0.place": first, "1.place": second})
         assert len(steps) == 1
+
+
+def test_a_step_that_may_be_left_out_makes_room_for_one_that_may_not():
+    either = {"any_of": [TRAINED, NARROW], "optional": True}
+    one = space((INTEGERS, either))
+    taken = {"1.pick": "1.quantization_aware_training", "0.place": 0.9, "1.place": 0.1}
+    assert [step.method for step in one.steps_of(taken)] == ["static_quantization"]
+
+
+def test_the_written_order_is_kept():
+    one = space(({"any_of": [INTEGERS, NARROW]}, {"method": "distillation", "optional": True}), free_order=False)
+    chains = {
+        tuple(step.method for step in one.steps_of({"0.pick": first, "1.pick": second}))
+        for first in one.genes["0.pick"].values
+        for second in one.genes["1.pick"].values
+    }
+    assert chains == {("static_quantization",), ("structured_pruning",), ("structured_pruning", "distillation")}
+
+
+CONTRADICTIONS = {  # slots, whether their order is free, whether they are refused
+    "a written order that makes no sense": ((INTEGERS, NARROW), False, True),
+    "the same, each of them optional": ((optional(INTEGERS), optional(NARROW)), False, True),
+    "the same in any order": ((INTEGERS, NARROW), True, False),
+    "two that exclude each other": ((INTEGERS, TRAINED), True, True),
+    "one of them optional, so that it never could be": ((INTEGERS, optional(TRAINED)), True, True),
+    "both optional: one or the other": ((optional(INTEGERS), optional(TRAINED)), True, False),
+    "the same twice": ((TRAINED, TRAINED), False, True),
+    "some alternatives that fit": (
+        (INTEGERS, {"any_of": [TRAINED, {"method": "low_rank", "ratio": 0.5}]}),
+        True,
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("declared", "free", "refused"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_slots_that_exclude_each_other_are_refused(declared, free, refused):
+    if refused:
+        message = r"search\.space\.1: expected a step that may stand beside search\.space\.0: .* cannot come after .*: "
+        with pytest.raises(ParamsError, match=message):
+            space(declared, free_order=free)
+    else:
+        space(declared, free_order=free)
 
 
 def test_strengths_by_layer_become_a_step_for_each_strength():
@@ -124,11 +188,6 @@ def test_a_layer_without_strength_stays_as_it_is():
 def test_groups_of_layers_share_a_strength():
     one = space(({"method": "weight_only_quantization", "bits": {"by_group": [0, 8], "groups": 2}},))
     assert len(one.genes) == 2
-
-
-def test_methods_that_need_the_table_of_sensitivities_are_named():
-    assert layered_methods([*DECLARED, *BY_LAYER]) == ["weight_only_quantization"]
-    assert layered_methods(DECLARED) == []
 
 
 def test_a_written_chain_is_found_in_the_space():
@@ -175,3 +234,7 @@ def test_the_default_space_can_be_read_and_holds_the_default_chain(facts, file_f
     assert ("rate_aware_training" in methods) == (file_format == "coded")
     assert ("static_quantization" in methods) == (facts.rounded and facts.integers)
     assert all(one.steps_of(one.sample(random.Random(seed))) is not None for seed in range(50))
+
+
+def test_the_default_space_may_be_kept_in_its_written_order():
+    assert space(tuple(default_slots(FACTS["integers"], "coded", norms=True)), free_order=False)

@@ -1,0 +1,115 @@
+"""The slots of `params.yaml: search.space` as they are written, as far as nothing need be known of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from compression_gate import registry
+from compression_gate.errors import ParamsError, UnknownPluginError
+from compression_gate.methods import METHODS
+from compression_gate.registry import unknown
+from compression_gate.search.genes import ByLayer, Gene, genes_in
+
+WHERE = "search.space"
+SLOT_KEYS = {"any_of", "optional"}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A step as a slot declares it.
+
+    Args:
+        where: its key path.
+    """
+
+    where: str
+    method: str
+    options: Mapping[str, Any]
+    genes: Mapping[str, Gene | ByLayer]
+
+    @property
+    def is_layered(self) -> bool:
+        """Whether layers have strengths of their own."""
+        return any(isinstance(gene, ByLayer) for gene in self.genes.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenSlot:
+    """A slot as it is declared."""
+
+    where: str
+    steps: tuple[Written, ...]
+    optional: bool
+
+
+def all_of(parts: Iterable[Callable[[], T]]) -> list[T]:
+    """What each part comes to.
+
+    Raises:
+        ParamsError: the problems of all that cannot be read.
+    """
+    found: list[T] = []
+    problems: list[str] = []
+    for part in parts:
+        try:
+            found.append(part())
+        except ParamsError as error:
+            problems += error.problems
+    if problems:
+        raise ParamsError(problems)
+    return found
+
+
+def written_slots(declared: Sequence[Mapping[str, Any]], where: str = WHERE) -> list[WrittenSlot]:
+    """Read slots as far as nothing need be known of the model.
+
+    Raises:
+        ParamsError: see :func:`space_of`.
+    """
+    if not declared:
+        raise ParamsError(f"{where}: expected at least one slot, got none: name a step, or leave the key out")
+    return all_of(partial(written_slot, slot, f"{where}.{index}") for index, slot in enumerate(declared))
+
+
+def written_slot(declaration: Mapping[str, Any], where: str) -> WrittenSlot:
+    """Read one slot: a step with open options, or ``any_of`` several."""
+    optional = declaration.get("optional", False)
+    if not isinstance(optional, bool):
+        raise ParamsError(f"{where}.optional: expected true or false, got {optional!r}")
+    if "any_of" not in declaration:
+        alone = {key: value for key, value in declaration.items() if key != "optional"}
+        return WrittenSlot(where=where, steps=(written_step(alone, where),), optional=optional)
+    if unknown := set(declaration) - SLOT_KEYS:
+        raise ParamsError(f"{where}: expected any_of and optional, got {', '.join(sorted(map(str, unknown)))} too")
+    steps = declaration["any_of"]
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, Mapping) for step in steps):
+        raise ParamsError(f"{where}.any_of: expected a list of steps, got {steps!r}")
+    read = all_of(partial(written_step, step, f"{where}.any_of.{index}") for index, step in enumerate(steps))
+    return WrittenSlot(where=where, steps=tuple(read), optional=optional)
+
+
+def written_step(step: Mapping[str, Any], where: str) -> Written:
+    """Read one step with open options."""
+    method = step.get("method")
+    if not isinstance(method, str):
+        raise ParamsError(f"{where}: expected the name of a method under method, got {method!r}")
+    try:
+        registry.find("methods", method, METHODS)
+    except UnknownPluginError as error:
+        raise ParamsError(f"{where}.method: {unknown(method, list(METHODS))}") from error
+    options = {str(key): value for key, value in step.items() if key != "method"}
+    found = Written(where=where, method=method, options=options, genes=dict(genes_in(options, where)))
+    if len({gene.groups for gene in found.genes.values() if isinstance(gene, ByLayer)}) > 1:
+        raise ParamsError(f"{where}: expected one grouping of layers for all options of a step, got several")
+    if found.is_layered and "ignore" in options:
+        raise ParamsError(f"{where}.ignore: expected none beside strengths by layer, got {options['ignore']!r}")
+    return found
+
+
+def no_layers(method: str) -> str:
+    """What is wrong with strengths by layer of such a method."""
+    return f"{method} has no layers that it can treat one by one: give one strength"

@@ -1,0 +1,36 @@
+"""A declared space is read before anything is measured for it, and what is wrong is told with its line."""
+
+import pytest
+
+from compression_gate.errors import ParamsError
+from compression_gate.stages.search_space import layered_methods, placed
+
+BY_LAYER = {"method": "weight_only_quantization", "bits": {"by_layer": [0, 8, 4]}}
+WRONG = {
+    "no list": ({"any_of": 5}, r"search\.space\.1\.any_of: expected a list of steps, got 5"),
+    "no such method": ({"method": "nope", "bits": {"by_layer": [8]}}, r"search\.space\.1\.method: .* got 'nope'"),
+    "no layers": ({"method": "distillation", "alpha": {"by_layer": [0.1]}}, r"search\.space\.1: .* treat one by one"),
+}
+
+
+def test_methods_that_need_the_table_of_sensitivities_are_named():
+    plain = {"method": "low_rank", "ratio": 0.5}
+    assert layered_methods([plain, {"any_of": [BY_LAYER, plain]}]) == ["weight_only_quantization"]
+    assert layered_methods([plain]) == []
+
+
+@pytest.mark.parametrize(("slot", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_slot_is_told_before_the_table_is_measured(slot, message):
+    with pytest.raises(ParamsError, match=message):
+        layered_methods([BY_LAYER, slot])
+
+
+def test_a_problem_of_the_space_is_told_with_its_line(tmp_path):
+    text = "search:\n  space:\n    - method: low_rank\n      ratio: [0.5]\n    - any_of:\n        - {method: nope}\n"
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ParamsError) as caught, placed(tmp_path):
+        raise ParamsError(["search.space.0.ratio.low: expected a number", "search.space.1.any_of.0.method: got 'nope'"])
+    assert caught.value.problems == (
+        "params.yaml:4: search.space.0.ratio.low: expected a number",
+        "params.yaml:6: search.space.1.any_of.0.method: got 'nope'",
+    )
