@@ -26,7 +26,7 @@ from compression_gate.records.provenance import params_digests
 from compression_gate.runtimes.base import Session
 from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.models import Models, open_models
-from compression_gate.tasks.task import Task, open_task
+from compression_gate.tasks.task import Task, offered, open_task
 
 MOST_SLICES = 50
 
@@ -179,12 +179,16 @@ def columns_of(task: Task, params: Params, split: str) -> dict[str, np.ndarray]:
     """
     examples = task.split(split)
     columns = {}
-    for name, values in (getattr(examples.dataset, "columns", None) or {}).items():
-        array, expected = np.asarray(values), len(examples.dataset)
-        if array.shape != (expected,):
-            raise MeasurementError(
-                f"task.data: column {name!r}: expected {expected} values, one an example, got {array.shape}"
-            )
+    own = offered(examples.dataset, "columns")
+    for name, values in own.items() if hasattr(own, "items") else ():  # a list of names makes no slices
+        expected = len(examples.dataset)
+        try:
+            array = np.asarray(values)
+            got: object = array.shape
+        except ValueError as error:
+            got = error
+        if got != (expected,):
+            raise MeasurementError(f"task.data: column {name!r}: expected {expected} values, one an example, got {got}")
         # As text NaN equals itself, and values of several kinds can be sorted.
         text = np.array([str(value) for value in array.tolist()], dtype=np.str_)
         if name == PERTURBATION and params.evaluate.perturbations:

@@ -101,8 +101,11 @@ class Split:
             source = "train" if self.cut_from_train else self.name
             return [f"{source}:{index}" for index in self.indices]
         if len(own) != len(self.dataset):
-            raise TaskError(f"task.data: split {self.name!r}: expected {len(self.dataset)} ids, got {len(own)}")
-        return [str(own[int(index)]) for index in self.indices]
+            raise TaskError(
+                f"task.data: split {self.name!r}: expected {len(self.dataset)} ids, got {len(own)}: give one an example"
+            )
+        names = [str(name) for name in own]
+        return [names[index] for index in self.indices]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -422,28 +425,38 @@ def offered(dataset: Any, name: str) -> Any:
 
 
 def targets_of(dataset: Any) -> np.ndarray:
-    """Every class number ``(N,)`` of a dataset, from its ``targets`` where it has them, else by reading each item.
+    """Every class number ``(N,)`` of a dataset, from its ``targets`` where these are such, else by reading each item.
 
     Raises:
         TaskError: a target is no class number.
     """
     own = offered(dataset, "targets")
-    if own is None or len(own) != len(dataset):
-        split = Split(name="train", dataset=dataset, indices=np.arange(len(dataset)))
-        parts = (range(start, min(start + CHUNK, len(split))) for start in range(0, len(split), CHUNK))
-        own = [target for part in parts for _, target in split.items(part)]
-    if isinstance(own, (list, tuple)):
-        own = [target.item() if isinstance(target, Tensor) and target.numel() == 1 else target for target in own]
+    if own is not None and len(own) == len(dataset) and (labels := class_numbers(own)) is not None:
+        return labels
+    split = Split(name="train", dataset=dataset, indices=np.arange(len(dataset)))
+    parts = (range(start, min(start + CHUNK, len(split))) for start in range(0, len(split), CHUNK))
+    read = [target for part in parts for _, target in split.items(part)]
+    labels = class_numbers(read)
+    if labels is None:
+        index = next((index for index, target in enumerate(read) if class_numbers([target]) is None), 0)
+        raise TaskError(
+            f"task.data: split 'train', item {index}: expected a class number as target, got {read[index]!r}: "
+            "return an integer, or set task.kind"
+        )
+    return labels
+
+
+def class_numbers(targets: Any) -> np.ndarray | None:
+    """The targets as whole numbers ``(N,)``, or None where some are none."""
+    if isinstance(targets, (list, tuple)):
+        targets = [
+            target.item() if isinstance(target, Tensor) and target.numel() == 1 else target for target in targets
+        ]
     try:
-        labels = np.asarray(own)
+        labels = np.asarray(targets)
         with np.errstate(invalid="ignore"):  # NaN is refused by the comparison below
             whole = labels.astype(np.int64)
         fine = labels.ndim == 1 and labels.dtype.kind in "iufb" and bool((labels == whole).all())
     except (TypeError, ValueError, RuntimeError):
-        fine = False
-    if not fine:
-        raise TaskError(
-            f"task.data: split 'train': expected a class number as the target of every example, got {own[0]!r} "
-            "for the first: return integers from 0, or set task.kind"
-        )
-    return whole
+        return None
+    return whole if fine else None

@@ -142,6 +142,34 @@ def test_columns_of_any_kind_of_value_are_judged_as_text(suite, values, slices):
     assert [(column == part.removeprefix("part=")).sum() for part in slices] == [45, 45]
 
 
+OTHER_COLUMNS = ["['age', 'site']", "torch.arange(4)", "lambda: 3"]  # names of features, say
+
+
+@pytest.mark.parametrize("columns", OTHER_COLUMNS)
+def test_columns_that_hold_no_values_by_name_make_no_slices(suite, columns):
+    suite.replace("        self.targets = ", f"        self.columns = {columns}\n        self.targets = ")
+    record = evaluate.run(built(suite).path)
+    assert set(record.models["candidate"].slices["accuracy"]) == {f"class={label}" for label in range(3)}
+
+
+def test_columns_may_be_a_table(suite):
+    """A data frame is no mapping, and is neither true nor false."""
+    suite.append("\n\nclass Table(dict):\n    def __bool__(self):\n        raise ValueError('ambiguous')\n")
+    suite.replace("        self.targets = ", HALVES.replace("{'half'", "Table({'half'").replace("2)}", "2)})"))
+    record = evaluate.run(built(suite).path)
+    assert {"half=a", "half=b"} < set(record.models["candidate"].slices["accuracy"])
+
+
+BAD_COLUMNS = ["[1, 2]", "[[1]] * count", "[[1], [2, 3]] * (count // 2)", "3"]
+
+
+@pytest.mark.parametrize("values", BAD_COLUMNS)
+def test_a_column_without_a_value_for_each_example_is_named(suite, values):
+    suite.replace("        self.targets = ", f"        self.columns = {{'part': {values}}}\n        self.targets = ")
+    with pytest.raises(MeasurementError, match=r"task\.data: column 'part': expected 90 values, one an example, got"):
+        evaluate.run(built(suite).path)
+
+
 NAMES = ("gaussian_noise", "brightness", "shift", "dropout")
 TASK_METRICS = {"accuracy", "precision", "recall", "f1"}
 HALVES = "        self.columns = {'half': ['a', 'b'] * (count // 2)}\n        self.targets = "

@@ -164,7 +164,7 @@ def test_target_that_is_no_class_number_is_told_before_anything_is_cut(suite, ta
         f"\n\ndef item(self, index):\n    return self.images[index], {target}\n\n\nGratings.__getitem__ = item\n"
     )
     suite.replace("self.targets", "self.labels")
-    with pytest.raises(TaskError, match=r"task\.data: split 'train': expected a class number"):
+    with pytest.raises(TaskError, match=r"task\.data: split 'train', item 0: expected a class number as target, got"):
         opened(suite).split("train")
 
 
@@ -173,6 +173,24 @@ def test_target_that_is_no_class_number_is_told_before_anything_is_cut(suite, ta
 )
 def test_targets_may_have_any_integer_form(targets):
     assert targets_of(Labels(targets)).tolist() == [1, 2]
+
+
+NO_LABELS = ["['across'] * count", "torch.eye(3)[torch.arange(count) % 3]", "[1]", "{}", "[{'box': 1}] * count"]
+
+
+@pytest.mark.parametrize("targets", NO_LABELS)
+def test_targets_that_are_no_class_numbers_are_read_from_the_items(suite, targets):
+    suite.replace("self.targets", "self.labels")
+    suite.replace("        self.labels = ", f"        self.targets = {targets}\n        self.labels = ")
+    task = opened(suite)
+    assert [int(task.split("validation")[position][1]) for position in range(24)].count(0) == 8
+
+
+def test_ids_are_taken_in_their_order_whatever_index_they_have(suite):
+    """A column of a table that was cut by rows keeps the numbers of those rows as its index."""
+    suite.append("\n\nclass Column(dict):\n    def __iter__(self):\n        return iter(self.values())\n")
+    suite.append("\n\nGratings.ids = property(lambda self: Column({9 * n: f'p{n}' for n in range(len(self))}))\n")
+    assert opened(suite).split("test").ids[:2] == ["p0", "p1"]
 
 
 @pytest.mark.parametrize("name", ["targets", "ids"])
