@@ -15,6 +15,7 @@ from compression_gate.search.genes import ByLayer, Gene, genes_in
 
 WHERE = "search.space"
 SLOT_KEYS = {"any_of", "optional"}
+MODEL_KEYS = ("model", "model_args", "weights")
 T = TypeVar("T")
 
 
@@ -94,6 +95,7 @@ def written_slot(declaration: Mapping[str, Any], where: str) -> WrittenSlot:
 
 def written_step(step: Mapping[str, Any], where: str) -> Written:
     """Read one step with open options."""
+    step = step if "method" in step or "model" not in step else taught(step)
     method = step.get("method")
     if not isinstance(method, str):
         raise ParamsError(f"{where}: expected the name of a method under method, got {method!r}")
@@ -108,6 +110,12 @@ def written_step(step: Mapping[str, Any], where: str) -> Written:
     if found.is_layered and "ignore" in options:
         raise ParamsError(f"{where}.ignore: expected none beside strengths by layer, got {options['ignore']!r}")
     return found
+
+
+def taught(step: Mapping[str, Any]) -> dict[str, Any]:
+    """The distillation that a choice among models is short for: the other keys are options of it."""
+    student = {key: step[key] for key in MODEL_KEYS if key in step}
+    return {"method": "distillation", "student": student} | {key: step[key] for key in step if key not in MODEL_KEYS}
 
 
 def no_layers(method: str) -> str:

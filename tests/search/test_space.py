@@ -212,6 +212,25 @@ def test_options_inside_others_are_found_in_the_space_too():
     assert {key: step.options[key] for key in options} == options
 
 
+def test_a_choice_among_models_is_a_distillation_into_one_of_them():
+    models, widths = ["shop:Net", "shop:Slim"], {"width": [16, 32]}
+    short = {"model": models, "model_args": widths, "epochs": 4, "optional": True}
+    student = {"model": models, "model_args": widths}
+    written = {"method": "distillation", "student": student, "epochs": 4, "optional": True}
+    assert space((short, INTEGERS)).genes == space((written, INTEGERS)).genes
+    genome = {"0.pick": "0.distillation", "0.distillation.student.model": "shop:Slim"}
+    steps = space((short, INTEGERS)).steps_of({**space((short, INTEGERS)).sample(random.Random(0)), **genome})
+    assert [step.method for step in steps] == ["distillation", "static_quantization"]
+    assert steps[0].options["student"]["model"] == "shop:Slim"
+
+
+def test_a_choice_among_models_names_what_is_wrong_with_it():
+    with pytest.raises(ParamsError, match=r"search\.space\.0\.student\.model: .* got 'Slim'"):
+        space(({"model": ["shop:Net", "Slim"]},))
+    with pytest.raises(ParamsError, match=r"search\.space\.0\.epoch: .*did you mean 'epochs'"):
+        space(({"model": ["shop:Net"], "epoch": 4},))
+
+
 def test_a_chain_with_a_step_that_has_no_slot_is_not_in_the_space():
     assert space().genome_of([Step(method="batchnorm_folding")]) is None
     assert space().genome_of([Step(method="distillation"), Step(method="distillation")]) is None

@@ -243,6 +243,15 @@ def test_strengths_by_layer_come_from_the_table_of_sensitivities(trained):
     assert any("weight_only_quantization(bits 4) > weight_only_quantization" in row["steps"] for row in rows(trained))
 
 
+def test_another_model_may_be_what_is_found(trained):
+    models = {"model": [f"{trained.module}:Net"], "model_args": {"width": [8, 16]}, "epochs": 1}
+    trained.edit("search.space", [models, SPACE[1]])
+    found = search.run(trained.path, Ask(trials=2))
+    assert found.failed == 0
+    first = Recipe.read(trained.path / found.recipe).steps[0]
+    assert first.options["student"]["model_args"]["width"] in (8, 16)
+
+
 def test_a_reference_that_cannot_be_measured_ends_it_at_once(trained):
     trained.edit("compress.runtime", "torch")
     with pytest.raises(SearchError, match=r"the reference as it ships cannot be measured"):

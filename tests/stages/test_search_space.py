@@ -1,8 +1,13 @@
 """A declared space is read before anything is measured for it, and what is wrong is told with its line."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from compression_gate.errors import ParamsError
+from compression_gate.search.space import Units, space_of
 from compression_gate.stages.search_space import layered_methods, placed
 
 BY_LAYER = {"method": "weight_only_quantization", "bits": {"by_layer": [0, 8, 4]}}
@@ -34,3 +39,19 @@ def test_a_problem_of_the_space_is_told_with_its_line(tmp_path):
         "params.yaml:4: search.space.0.ratio.low: expected a number",
         "params.yaml:6: search.space.1.any_of.0.method: got 'nope'",
     )
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs/search.md").read_text(encoding="utf-8")
+SPACES = [
+    space
+    for block in re.findall(r"^```yaml\n(.*?)^```", DOCUMENT, flags=re.DOTALL | re.MULTILINE)
+    if (space := yaml.safe_load(block)["search"].get("space"))
+]
+UNITS = Units(of={"weight_only_quantization": {"conv": ("conv",), "out": ("out",)}})
+
+
+def test_every_space_in_the_document_can_be_read():
+    assert len(SPACES) == 2
+    for declared in SPACES:
+        layered_methods(declared)
+        assert space_of(declared, free_order=True, units=UNITS).genes
