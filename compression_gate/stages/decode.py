@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from compression_gate.codec.coded_graph import decode_graph
 from compression_gate.codec.coded_model import decode_model
 from compression_gate.codec.coded_tensors import decode_tensors
-from compression_gate.codec.container import Head, opened, read_head
+from compression_gate.codec.container import Head, opened, read_head, writable
 from compression_gate.modules.structure import save_model
-from compression_gate.records.base import replacing
+from compression_gate.records.base import refuse_folder, replacing
 from compression_gate.records.params import read_params
+from compression_gate.stages.coded_outputs import place_of
 from compression_gate.stages.decoding import factory_model, steps_taken
 from compression_gate.tasks.task import open_task
 
@@ -25,7 +26,9 @@ class Request:
     """What to decode.
 
     Args:
-        output: the .onnx or .safetensors file to write, or of a model the folder; named after ``file`` if None.
+        output: the .onnx or .safetensors file to write, or of a model the folder; named after ``file`` if None, where
+            there is none yet.
+        workers: threads.
     """
 
     file: Path
@@ -38,20 +41,24 @@ def run(suite: Path, request: Request) -> Path:
 
     Raises:
         CodecError: the file is damaged, hostile or of another model.
+        ParamsError: something would be written over that must not be, or that nobody named.
     """
     head = head_of(request.file)
+    ending = ".onnx" if head.graph is not None else ".safetensors" if head.directory is not None else ""
+    if ending:
+        refuse_folder(request.output)
+    output = place_of(request.output, request.file.with_suffix(ending), request.file)
     if head.graph is not None:
-        output = request.output or request.file.with_suffix(".onnx")
-        graph = decode_graph(request.file)
-        with replacing(output) as temporary:
+        graph = decode_graph(request.file, workers=request.workers)
+        with writable(output), replacing(output) as temporary:
             temporary.write_bytes(graph)
     elif head.directory is not None:
-        output = request.output or request.file.with_suffix(".safetensors")
         decode_tensors(request.file, output, workers=request.workers)
     else:
-        output = request.output or request.file.with_suffix("")
         factory = factory_of_suite(suite)
-        save_model(decode_model(factory, request.file), factory, output)
+        model = decode_model(factory, request.file, workers=request.workers)
+        with writable(output):
+            save_model(model, factory, output)
     return output
 
 

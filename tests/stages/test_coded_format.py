@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -136,6 +137,10 @@ def test_commands_encode_inspect_and_decode_a_candidate(coded, tmp_path):
     text = run(app, ["inspect", str(file), *here], catch_exceptions=False).stdout
     assert "header and structure" in text
     assert "█" in text
+    assert "candidate.cgz" in run(app, ["encode", *here], catch_exceptions=False).stdout
+    assert (coded.path / "models/candidate.cgz").read_bytes() == file.read_bytes()
+    beside = run(app, ["decode", str(coded.path / "models/candidate.cgz"), *here])
+    assert "models/candidate: is there already" in str(beside.exception)
     run(app, ["decode", str(file), *here, "-o", str(tmp_path / "again")], catch_exceptions=False)
     again, before = (
         load_file(tmp_path / "again/model.safetensors"),
@@ -158,6 +163,44 @@ def test_commands_take_a_file_of_tensors_anywhere(tmp_path, fast):
     assert stage_inspect.run(tmp_path, file).profile == ("fast" if fast else "small")
     again = load_file(decode.run(tmp_path, decode.Request(file=file, output=tmp_path / "y.safetensors")))
     assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_nothing_is_written_over_unasked(tmp_path, kind):
+    source, file = tmp_path / f"x.{kind}", tmp_path / "x.cgz"
+    if kind == "onnx":
+        weight = onnx.numpy_helper.from_array(np.ones(20, np.float32), "w")
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [weight])), source)
+    else:
+        save_file({"a": torch.ones(20)}, source)
+    before = source.read_bytes()
+    encode.run(tmp_path, encode.Request(source=source))
+    with pytest.raises(ParamsError, match=r"x\.cgz: is there already: name it with -o"):
+        encode.run(tmp_path, encode.Request(source=source))
+    encode.run(tmp_path, encode.Request(source=source, output=file))
+    with pytest.raises(ParamsError, match=rf"x\.{kind}: is there already"):
+        decode.run(tmp_path, decode.Request(file=file))
+    for request, stage in [
+        (encode.Request(source=source, output=tmp_path / "." / f"x.{kind}"), encode),
+        (decode.Request(file=file, output=file), decode),
+    ]:
+        with pytest.raises(ParamsError, match="expected another place than what is read"):
+            stage.run(tmp_path, request)
+    with pytest.raises(ParamsError, match="expected a file, got the folder"):
+        decode.run(tmp_path, decode.Request(file=file, output=tmp_path))
+    assert source.read_bytes() == before
+    (tmp_path / "artifact.json").touch()
+    file.unlink()
+    with pytest.raises(ParamsError, match=r"x\.cgz: lies among an artifact's files, which the gate judges"):
+        encode.run(tmp_path, encode.Request(source=source))
+    assert encode.run(tmp_path, encode.Request(source=source, output=file)) == file
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    save_file({"a": torch.ones(20)}, tmp_path / "x.safetensors")
+    place = tmp_path / "x.safetensors" / "x.cgz"
+    with pytest.raises(CodecError, match=r"x\.safetensors/x\.cgz: cannot be written: "):
+        encode.run(tmp_path, encode.Request(source=tmp_path / "x.safetensors", output=place))
 
 
 def test_nothing_else_is_read(tmp_path):
