@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from compression_gate.errors import ParamsError
 from compression_gate.records.base import Record, digest_of, write_text
+from compression_gate.records.document import Document
 from compression_gate.records.params import Step
 
 
@@ -56,18 +57,15 @@ class Recipe(Record):
         Raises:
             ParamsError: no such file, no YAML, or no recipe; every problem with its key path.
         """
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        if not path.exists():
             raise ParamsError(
                 f"{path}: missing: compress.recipe names it: run `compression-gate search`, or write compress.steps"
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise ParamsError(f"{path}: cannot be read as text: {error}") from error
-        except yaml.YAMLError as error:
-            raise ParamsError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
+            )
+        document = Document(path, str(path))
+        if document.problems:
+            raise ParamsError(document.problems)
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(document.values)
         except ValidationError as error:
             raise ParamsError(problems_of(path, error)) from error
 

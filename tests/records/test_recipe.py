@@ -45,14 +45,23 @@ BAD_FILES = [
     ("steps: [{x: 1}]", r"steps\.0\.method: Field required"),
     ("steps: []\nbeta: 1", "beta: Extra inputs are not permitted"),
     ("", "got None"),
+    ("steps: [{method: a, x: 1, x: 2}]", r"steps\.0\.x: is written twice"),
+    ("steps: [{method: a, x: !!set {b}}]", r"steps\.0\.x: expected .* of the kind !!set"),
+    ("steps: [{method: a, x: !!int ''}]", "a value is not of its kind"),
+    (f"steps: {'[' * 3000}", "at most 100 levels"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_FILES)
 def test_a_file_that_is_no_recipe_is_named_with_what_is_wrong(tmp_path, text, message):
     (tmp_path / "best.yaml").write_text(text)
-    with pytest.raises(ParamsError, match=rf"best\.yaml: .*{message}"):
+    with pytest.raises(ParamsError, match=rf"best\.yaml(:\d+)?: .*{message}"):
         Recipe.read(tmp_path / "best.yaml")
+
+
+def test_a_date_among_the_options_stays_as_it_is_written(tmp_path):
+    (tmp_path / "best.yaml").write_text("steps: [{method: a, day: 2020-01-31}]\nschema: 1\n")
+    assert Recipe.read(tmp_path / "best.yaml").digest == recipe_digest([Step(method="a", day="2020-01-31")])
 
 
 def test_a_missing_file_is_told_with_the_way_out(tmp_path):
