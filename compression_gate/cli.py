@@ -350,6 +350,8 @@ def search(
     json: Json = False,
 ) -> None:
     """Find a recipe: smaller and no worse, as far as the gate's own rules on validation data tell."""
+    from compression_gate.reporters.search import show
+    from compression_gate.stages import adoption
     from compression_gate.stages import search as stage_search
 
     ask = stage_search.Ask(
@@ -363,20 +365,16 @@ def search(
         address=address,
         resume=resume,
     )
+    before = adoption.digest_in_use(suite) if adopt else None
     found = stage_search.run_shown(suite, ask)
-    if json:
-        tell(found, "", as_json=True)
-    else:
-        from compression_gate.reporters.search import show
-
+    if not json:
         show(found)
-    if adopt and found.best is not None and found.recipe is not None:
-        from compression_gate.stages.adoption import adopt as put
-
-        changed = put(suite, found.recipe)
-        typer.echo(
-            f"params.yaml: compress.recipe: {found.recipe}" if changed else "params.yaml names it already", err=True
-        )
+    adopted = adopt and adoption.adopt_found(suite, found, before)
+    if adopt and found.best is not None:
+        same = "params.yaml: its steps are those that were found: nothing to adopt"
+        typer.echo(f"params.yaml: compress.recipe: {found.recipe}" if adopted else same, err=True)
+    if json:
+        typer.echo(json_module.dumps(found.model_dump(mode="json", by_alias=True) | {"adopted": adopted}, indent=2))
     raise typer.Exit(stage_search.code_of(found))
 
 
