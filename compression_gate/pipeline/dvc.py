@@ -124,12 +124,13 @@ def configuration(suite: Path) -> configparser.RawConfigParser:
     """
     config = configparser.RawConfigParser()
     root = dvc_root(suite)
-    for name in ("config", "config.local") if root else ():
-        assert root is not None  # there would be no names otherwise
+    paths = [root / ".dvc" / name for name in ("config", "config.local")] if root else []
+    for path in paths:
         try:
-            config.read(root / ".dvc" / name, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError) as error:
-            raise ParamsError(f"{root / '.dvc' / name}: cannot be read: {error}") from error
+            if path.exists():
+                config.read_string(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, configparser.Error, UnicodeDecodeError) as error:
+            raise ParamsError(f"{path}: cannot be read: {error}") from error
     return config
 
 

@@ -113,7 +113,7 @@ def source_digests(suite: Path, params: Params) -> dict[str, str]:
     """SHA-256 of every source file of the suite.
 
     Raises:
-        ParamsError: one that the params name is not there.
+        ParamsError: one that the params name is not there, or one in a folder has a name that is no text.
     """
     sources = all_sources(params, suite)
     if absent := [path for path in sources if not (suite / path).exists()]:
@@ -121,8 +121,13 @@ def source_digests(suite: Path, params: Params) -> dict[str, str]:
             f"params.yaml: task: {path}: no such file: mend task.files, task.weights or the weights that a step names"
             for path in absent
         )
-    files = [file for path in sources for file in expanded(suite / path)]
-    return {Path(os.path.relpath(file, suite)).as_posix(): digest_of_file(file) for file in files}
+    files = {Path(os.path.relpath(file, suite)).as_posix(): file for path in sources for file in expanded(suite / path)}
+    if odd := [name for name in files if name.encode(errors="ignore").decode() != name]:
+        raise ParamsError(
+            f"params.yaml: task.files: {os.fsencode(name)!r}: expected a name in UTF-8, as DVC needs it too: rename it"
+            for name in odd
+        )
+    return {name: digest_of_file(file) for name, file in files.items()}
 
 
 def expanded(path: Path) -> list[Path]:

@@ -79,7 +79,10 @@ def started(since: str | None, head: str, root: Path) -> str | None:
             f"--since: expected a commit that this clone has, got {since!r}: git fetch --unshallow, or name another"
         )
     if not git.is_ancestor(begin, head, root):
-        raise ParamsError(f"--since: expected a commit before {head[:12]}, got {since!r} ({begin[:12]}): name another")
+        mend = "git fetch --unshallow, or " if lineage.shallow_commits(root) else ""
+        raise ParamsError(
+            f"--since: expected a commit before {head[:12]}, got {since!r} ({begin[:12]}): {mend}name another"
+        )
     return begin
 
 

@@ -1,6 +1,7 @@
 """Calls to DVC: set-up where there is none, and what counts as a remote and as missing."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -31,9 +32,11 @@ def test_local_configuration_counts(tmp_path):
     assert dvc.has_remote(tmp_path)
 
 
-def test_damaged_configuration_is_named(tmp_path):
+@pytest.mark.parametrize("damage", [Path.mkdir, lambda path: path.write_text("remote = store\n")])
+def test_configuration_that_cannot_be_read_is_named(tmp_path, damage):
+    """Without it there would seem to be no remote."""
     (tmp_path / ".dvc").mkdir()
-    (tmp_path / ".dvc" / "config").write_text("remote = store\n")
+    damage(tmp_path / ".dvc" / "config")
     with pytest.raises(ParamsError, match=r"\.dvc/config: cannot be read"):
         dvc.has_remote(tmp_path)
 

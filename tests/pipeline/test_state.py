@@ -95,6 +95,16 @@ def test_folder_among_the_files_is_hashed_file_by_file(suite):
     assert "assets/deep/a.txt" in source_digests(suite.path, read_params(suite.path))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_file_whose_name_is_no_text_is_refused(suite):
+    """DVC could hash no folder with it."""
+    (suite.path / "assets").mkdir()
+    (suite.path / "assets" / os.fsdecode(b"caf\xe9.txt")).write_text("")
+    suite.edit("task.files", ["assets"])
+    with pytest.raises(ParamsError, match=r"assets/caf\\xe9\.txt': expected a name in UTF-8"):
+        source_digests(suite.path, read_params(suite.path))
+
+
 def test_files_that_are_not_there_are_told_together(suite):
     suite.edit("task.files", ["none.txt"])
     suite.edit("task.weights", "none.pt")

@@ -148,6 +148,14 @@ def test_review_that_a_shallow_clone_cuts_short_says_so(shop: Shop, history, dep
     assert ("git fetch --unshallow" in text) is cut
 
 
+def test_since_behind_the_end_of_a_shallow_clone_is_told_with_the_line_that_mends_it(shop: Shop, history) -> None:
+    """Its commit is there, and the way to it is not."""
+    part = clone(shop, 2)
+    part.git("fetch", "-q", "--depth", "1", "origin", history[1])
+    with pytest.raises(ParamsError, match=r"--since: expected a commit before .*: git fetch --unshallow, or name"):
+        review.run(part.suite, since=history[1])
+
+
 def test_range_that_is_whole_is_not_cut_short_by_a_clone_that_is_not(shop: Shop, history: list[str]) -> None:
     last = ran(shop, "again", 0.9, 1.0, release="1.1")
     assert review.run(clone(shop, 2).suite, since=last)[0].notices == ()
