@@ -16,7 +16,7 @@ from compression_gate.codec.container import Entry, Head, read_segment
 from compression_gate.codec.fast_stream import FastStream
 from compression_gate.codec.number_types import Numbers
 from compression_gate.codec.streams import MixedStream, Stream
-from compression_gate.codec.tensors import code_tensor, code_with_form
+from compression_gate.codec.tensors import code_with_form
 from compression_gate.errors import CodecError
 from compression_gate.progress import tracked
 
@@ -73,8 +73,7 @@ def parts_of(entries: Sequence[Entry]) -> list[Part]:
 def coded_part(part: Part, patterns: np.ndarray, *, fast: bool) -> bytes:
     """The segment of a piece, whose patterns these are."""
     stream: FastStream | MixedStream = FastStream() if fast else MixedStream()
-    kind = part.entry.type
-    code_tensor(stream, kind, part.shape, Numbers(kind, patterns.reshape(part.shape)))
+    named(part.entry, stream, part.shape, Numbers(part.entry.type, patterns.reshape(part.shape)))
     return stream.finish()
 
 
@@ -122,7 +121,7 @@ def code_small(stream: Stream, entries: Sequence[Entry], numbers: Iterable[Numbe
     """Write the small tensors, of the numbers of all."""
     for entry, tensor in zip(entries, numbers, strict=True):
         if not entry.large:
-            code_tensor(stream, entry.type, entry.shape, tensor)
+            named(entry, stream, entry.shape, tensor)
 
 
 def small_tensors(stream: MixedStream, entries: Sequence[Entry]) -> Iterator[Stored]:
@@ -187,9 +186,9 @@ def large_tensors(
         yield Stored(entry, length, tuple(forms), Numbers(entry.type, patterns.reshape(entry.shape)))
 
 
-def named(entry: Entry, stream: Stream, shape: tuple[int, ...]) -> tuple[Numbers, str]:
-    """Read a tensor or a piece of one, and its form; errors say which."""
+def named(entry: Entry, stream: Stream, shape: tuple[int, ...], numbers: Numbers | None = None) -> tuple[Numbers, str]:
+    """Write or read a tensor or a piece of one, and return it with its form; errors say which."""
     try:
-        return code_with_form(stream, entry.type, shape, None)
+        return code_with_form(stream, entry.type, shape, numbers)
     except CodecError as error:
-        raise CodecError(f"{entry.name}: {error}: the file is damaged") from error
+        raise CodecError(f"{entry.name}: {error}{'' if stream.encoding else ': the file is damaged'}") from error

@@ -237,6 +237,14 @@ def test_nothing_is_written_where_a_disk_has_no_room_for_all_of_it(tmp_path, mon
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.cgz", "x.safetensors"]
 
 
+@pytest.mark.parametrize("count", [20, 1 << 16])
+def test_a_truth_that_is_none_is_named(tmp_path, count):
+    data = with_tensors(bytes(range(16)) * (count // 16) + bytes(count % 16), flags=("BOOL", [count], [0, count]))
+    (tmp_path / "x.safetensors").write_bytes(data)
+    with pytest.raises(CodecError, match=r"^flags: integers: expected symbols of 0 to 1, got 0 to 15$"):
+        encode_tensors(tmp_path / "x.safetensors", tmp_path / "x.cgz")
+
+
 def test_a_damaged_piece_is_found_and_nothing_is_written(source, tmp_path):
     encode_tensors(source, tmp_path / "a.cgz")
     data = bytearray((tmp_path / "a.cgz").read_bytes())
