@@ -186,9 +186,9 @@ def whole_lines(lines: Iterable[str]) -> Iterator[TimingDecision]:
 
 
 def keep(decision: TimingDecision, path: Path | None) -> None:
-    """Add a decision to those that are kept, at once: a run may be killed at any moment."""
+    """Add a decision to those that are kept, at once: a run may be killed at any moment, within a line too."""
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(f"{digest_of(timing_environment(1))} {decision.model_dump_json()}\n")
+        file.write(f"\n{digest_of(timing_environment(1))} {decision.model_dump_json()}\n")
