@@ -165,6 +165,9 @@ def decode_graph(source: Path | str | bytes | BinaryIO, *, workers: int = 1) -> 
             model.ParseFromString(head.graph)
         except DecodeError as error:
             raise CodecError(f"{name}: graph: expected an ONNX graph: {error}") from error
+        for tensor in tensors_in(model):
+            if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
+                raise CodecError(f"{name}: graph: expected the numbers of {tensor.name!r} inside, got a name of a file")
         waiting = named_tensors(model, name)
         pool = MixedStream.reading(head.pool)
         large = large_tensors(file, name, head, head.directory, workers=workers)
@@ -175,9 +178,6 @@ def decode_graph(source: Path | str | bytes | BinaryIO, *, workers: int = 1) -> 
                 raise CodecError(f"{name}: graph: expected a tensor {entry.name!r} as the directory names it")
             patterns = stored.numbers.patterns.reshape(-1)
             tensor.raw_data = (gathered(patterns, held) if held.bits < 8 else patterns).tobytes()
-        for tensor in tensors_in(model):
-            if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
-                raise CodecError(f"{name}: graph: expected the numbers of {tensor.name!r} inside, got a name of a file")
         for tensor in waiting.values():
             check_whole(tensor, name)
         return model.SerializeToString(deterministic=True)
