@@ -96,5 +96,11 @@ class Clipping:
         if registry.load("methods", picked.method, METHODS).effect == "changed_weights":
             return 1.0
         gene = picked.genes.get("bits")
-        bits = picked.options.get("bits") if gene is None else min(getattr(gene, "values", (None,)))
+        settled = (one.name for one in self.walk.stops[:index] if one.owner is picked and one.gene is gene)
+        if gene is None:
+            bits = picked.options.get("bits")
+        elif (name := next(settled, None)) is not None:
+            bits = genome[name]
+        else:
+            bits = min(getattr(gene, "values", (None,)))
         return bits / FULL_BITS if isinstance(bits, int) else None

@@ -5,14 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from small_space import BYTES, FAILED, known, space, start
+from small_space import BYTES, FAILED, LAYERS, known, space, start
 
 from compression_gate.search.base import Setup
+from compression_gate.search.clipping import Clipping
 from compression_gate.search.descriptors import place_of, walk_of
 from compression_gate.search.genes import Choice, Number
 from compression_gate.search.objective import Score
 from compression_gate.search.policy import Policy
 from compression_gate.search.reinforcement import Reinforcement
+from compression_gate.search.space import Units, space_of
 
 GENES = [
     Choice(values=("a", "b", "c")),
@@ -136,6 +138,24 @@ def test_bits_of_another_step_count_towards_the_budget():
     kept = start(space()) | {"0.pick": "0.structured_pruning", "3.pick": "3.static_quantization"}
     found = [policy.propose(kept, keeps=lambda stop: stop.kind != "strength") for _ in range(20)]
     assert min(policy.clipping.saved(one, policy.walk.used(one)).sum() for one in found) < 0.5
+
+
+@pytest.mark.parametrize("bits", [8, 2])
+def test_bits_that_are_settled_are_what_pruning_has_to_make_up_for(bits):
+    """Not the fewest that might have been chosen."""
+    slots = (
+        {"method": "weight_only_quantization", "bits": [8, 2]},
+        {"method": "structured_pruning", "pruning_ratio": {"by_layer": {"low": 0.0, "high": 0.9}}},
+    )
+    declared = space_of(slots, free_order=False, units=Units(of={"structured_pruning": LAYERS}))
+    allowed = 0.15 * sum(BYTES.values())
+    clipping = Clipping(walk=walk_of(declared, known()), known=known(most_bytes=allowed))
+    genome = {name: gene.at(0.5) for name, gene in declared.genes.items()} | {"0.weight_only_quantization.bits": bits}
+    for index, stop in enumerate(clipping.walk.stops):
+        if stop.curve is not None:
+            genome[stop.name] = clipping.clipped(index, genome, 0.0)
+    kept = 1 - sum(clipping.share_saved(stop, genome) for stop in clipping.walk.stops if stop.curve is not None)
+    assert bits / 32 * kept <= 0.15 + 1e-6
 
 
 def test_the_more_bits_the_less_is_saved():
