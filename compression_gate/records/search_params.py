@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from compression_gate.records.section import Section
 
 Objective = Literal["quality", "loss", "size_bytes", "latency", "macs"]
+COSTS: tuple[Objective, ...] = ("size_bytes", "latency", "macs")
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class SearchBudget(Section):
@@ -36,14 +39,26 @@ class ProxyParams(Section):
     """Cheap trials first: chains that train see part of the training data, and only the better ones all of it.
 
     Args:
-        train_share: of the training examples that a cheap trial sees.
-        keep: share of a batch that is carried out in full.
-        least_correlation: with a rank correlation proven to be less than promising, the proxy is switched off.
+        train_share: of the training examples that a cheap trial sees; several, rising: one after the other.
+        keep: share of a batch that goes on from each to the next, and from the last to a trial in full.
+        least_correlation: with a smaller rank correlation the proxy is switched off.
     """
 
-    train_share: float = Field(0.25, gt=0, lt=1)
+    train_share: Share | tuple[Share, ...] = 0.25
     keep: float = Field(0.5, gt=0, lt=1)
     least_correlation: float = Field(0.3, ge=-1, le=1)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the training examples, rung by rung."""
+        return self.train_share if isinstance(self.train_share, tuple) else (self.train_share,)
+
+    @model_validator(mode="after")
+    def shares_rise(self) -> ProxyParams:
+        """A rung that sees no more than the one before tells nothing new."""
+        if not self.shares or any(after <= before for before, after in pairwise(self.shares)):
+            raise ValueError(f"train_share: expected a share, or several that rise, got {list(self.shares)}")
+        return self
 
 
 class FitnessParams(Section):
@@ -103,9 +118,16 @@ class SearchParams(Section):
     @model_validator(mode="after")
     def cheap_is_cheaper(self) -> SearchParams:
         """A proxy that sees as much as the trial itself saves nothing."""
-        if self.proxy is not None and self.proxy.train_share >= self.train_share:
+        if self.proxy is not None and (most := self.proxy.shares[-1]) >= self.train_share:
+            raise ValueError(f"proxy.train_share: expected less than train_share, {self.train_share:g}, got {most:g}")
+        return self
+
+    @model_validator(mode="after")
+    def cost_is_counted(self) -> SearchParams:
+        """A limit on the cost is one on those among the objectives."""
+        if self.fitness.max_cost is not None and not set(COSTS) & set(self.objectives):
             raise ValueError(
-                f"proxy.train_share: expected less than train_share, {self.train_share:g}, "
-                f"got {self.proxy.train_share:g}"
+                f"fitness.max_cost: expected a cost among the objectives, one of {', '.join(COSTS)}, "
+                f"got {', '.join(self.objectives)}"
             )
         return self

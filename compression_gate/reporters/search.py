@@ -226,12 +226,13 @@ def proxy_line(record: SearchRecord) -> str:
     """What cheap trials were worth."""
     assert record.proxy is not None
     seen = record.proxy
-    if seen.correlation is None:
+    off = "" if seen.used else ": they do not predict, and were switched off"
+    if seen.correlation is not None:
+        told = f"rank correlation {seen.correlation:.2f} ({seen.low:.2f} to {seen.high:.2f}, 80 %) with full ones"
+        return f"cheap trials: {told}, {seen.pairs} pairs{off}"
+    if seen.used:
         return f"cheap trials: {seen.pairs} pairs with full ones, too few to tell whether they predict"
-    told = f"rank correlation {seen.correlation:.2f} ({seen.low:.2f} to {seen.high:.2f}, 80 %) with full ones"
-    return f"cheap trials: {told}, {seen.pairs} pairs" + (
-        "" if seen.used else ": they do not predict, and were switched off"
-    )
+    return f"cheap trials: {seen.pairs} pairs with full ones, one side of which is always the same{off}"
 
 
 def what_next(record: SearchRecord) -> list[str]:

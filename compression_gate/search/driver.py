@@ -9,6 +9,7 @@ asking, so that the answers' order, and with it the number of workers, has no pa
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +40,7 @@ class Candidate:
     Args:
         refusal: why the chain cannot even be built.
         share: of the training examples with which it is to be carried out next.
-        cheap: what came of it with fewer; None where it was carried out in full at once.
+        cheap: what came of it with the fewest; None where it was carried out in full at once.
     """
 
     number: int
@@ -60,6 +61,7 @@ class Found:
         front: feasible candidates that nothing feasible dominates, each with its values.
         course: how the best became what it is.
         best: the feasible candidate to be written down; nearest: the one that breaks its limits least.
+        smallest: bytes of the smallest feasible candidate.
         closest: of each check, how far outside its limit the trial was that came closest to it; 0 where one was within.
         proxy: how well cheap trials told the quality of full ones; None before that was measured.
     """
@@ -72,6 +74,7 @@ class Found:
     course: list[Improvement] = field(default_factory=list)
     best: Trial | None = None
     nearest: Trial | None = None
+    smallest: float = math.inf
     closest: dict[str, float] = field(default_factory=dict)
     proxy: Correlation | None = None
     proxy_on: bool = False
@@ -96,6 +99,7 @@ class Driver:
     ) -> None:
         self.space, self.searcher, self.goal, self.params = space, searcher, goal, params
         self.journal, self.on_told = journal, on_told
+        self.untimed = dataclasses.replace(goal, timed=False)  # for trials with fewer training data
         self.full = params.train_share
         self.found = Found(proxy_on=params.proxy is not None)
         self.asked = 0
@@ -139,9 +143,9 @@ class Driver:
 
     @property
     def small_enough(self) -> bool:
-        """Whether the best feasible candidate has the size that was wanted."""
-        wanted, best = self.params.budget.size_bytes, self.found.best
-        return wanted is not None and best is not None and best.answer.figures["size_bytes"] <= wanted
+        """Whether a feasible candidate has the size that was wanted."""
+        wanted = self.params.budget.size_bytes
+        return wanted is not None and self.found.smallest <= wanted
 
     def wants(self, free: int) -> bool:
         """Whether another proposal is to be asked for now; ``free``: how many trials more could run."""
@@ -223,7 +227,7 @@ class Driver:
         except ParamsError as error:
             one.refusal = str(error)
         if self.found.proxy_on and self.params.proxy is not None and any(trains(method_of(step)) for step in one.steps):
-            one.share = self.params.proxy.train_share
+            one.share = self.params.proxy.shares[0]
         self.known_in_a_row = 0 if self.is_new(one) else self.known_in_a_row + 1
         self.batch.append(one)
         self.settle()
@@ -272,22 +276,29 @@ class Driver:
         if one.refusal is not None:
             refused = Answer(reason=f"refused: {one.refusal}")
             return Answered(number=one.number, share=one.share, answer=refused, at_s=self.found.seconds)
-        return self.journal.answered_at(self.places[one.digest, one.share])
+        answered = self.journal.answered_at(self.places[one.digest, one.share])
+        return answered.model_copy(update={"answer": self.goal_for(one).judged(answered.answer)})
+
+    def goal_for(self, one: Candidate) -> Goal:
+        """What a candidate is held against, at the share of the training data that it has come to."""
+        return self.goal if one.share >= self.full else self.untimed
 
     def screen(self) -> None:
-        """Choose those of a batch that are worth all of the training data; the first batch is, whatever it scored."""
+        """Choose those of a batch that are worth more of the training data; all are, until the proxy was measured."""
         assert self.params.proxy is not None  # nothing else makes a share
-        cheap = [one for one in self.batch if one.share < self.full]
-        for one in cheap:
-            one.cheap = self.answered_of(one).answer
-        scores = [self.goal.score(one.cheap) for one in cheap if one.cheap is not None]
-        kept = len(cheap) if not self.pairs else max(1, round(self.params.proxy.keep * len(cheap)))
+        cheap = [one for one in self.batch if one.share < self.full and not one.dropped]
+        answers = [self.answered_of(one).answer for one in cheap]
+        scores = [self.untimed.score(answer) for answer in answers]
+        measured = self.found.proxy is not None and self.found.proxy.value is not None
+        kept = max(1, round(self.params.proxy.keep * len(cheap))) if measured else len(cheap)
+        shares = (*self.params.proxy.shares, self.full)
         for place, index in enumerate(order_of(scores)):
             explored = self.coins.random() < 1 / EXPLORED
             one = cheap[index]
+            one.cheap = one.cheap or answers[index]
             one.dropped = not scores[index].complete or not (place < kept or explored)
             if not one.dropped:
-                one.share = self.full
+                one.share = shares[shares.index(one.share) + 1] if place < kept else self.full
 
     def watch_proxy(self, batch: list[Candidate]) -> None:
         """Hold what cheap trials lost against what full ones do; switch the proxy off where it does not predict."""
@@ -302,12 +313,11 @@ class Driver:
                 lost = [self.goal.quality_lost(answer.figures) for answer in (one.cheap, full)]
                 self.pairs.append((lost[0], lost[1]))
         self.found.proxy = correlation_of([cheap for cheap, _ in self.pairs], [full for _, full in self.pairs])
-        value = self.found.proxy.value
-        self.found.proxy_on = value is None or value >= proxy.least_correlation
+        self.found.proxy_on = self.found.proxy.may_predict(proxy.least_correlation)
 
     def tell(self, one: Candidate) -> None:
         """Tell the searcher of a candidate, and note what it is worth."""
-        self.searcher.tell(one.proposal, self.goal.score(self.answered_of(one).answer))
+        self.searcher.tell(one.proposal, self.goal_for(one).score(self.answered_of(one).answer))
         self.note(one)
 
     def count_open(self) -> None:
@@ -322,7 +332,7 @@ class Driver:
     def note(self, one: Candidate) -> None:
         """Note what a candidate is worth."""
         answered = self.answered_of(one)
-        score = self.goal.score(answered.answer)
+        score = self.goal_for(one).score(answered.answer)
         trial = Trial(
             number=one.number,
             genome=one.proposal.genome,
@@ -347,11 +357,12 @@ class Driver:
             return
         for one in trial.answer.checks:
             found.closest[one.check] = min(one.in_the_way, found.closest.get(one.check, math.inf))
-        if not trial.feasible or score.violation > 0:
+        if not trial.feasible:
             if found.nearest is None or score.violation < self.goal.score(found.nearest.answer).violation:
                 found.nearest = trial
             return
         found.feasible += 1
+        found.smallest = min(found.smallest, trial.answer.figures["size_bytes"])
         values = tuple(self.goal.value(name, trial.answer.figures) for name in self.goal.objectives)
         if not any(dominates(other, values) or other == values for other, _ in found.front):
             found.front = [row for row in found.front if not dominates(values, row[0])] + [(values, trial)]

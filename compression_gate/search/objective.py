@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from compression_gate.records.rules import direction_by
-from compression_gate.records.search_params import FitnessParams, Objective, SearchParams
-from compression_gate.records.trial import Answer
+from compression_gate.records.search_params import COSTS, FitnessParams, Objective, SearchParams
+from compression_gate.records.trial import Answer, Distance
 
-COSTS: tuple[Objective, ...] = ("size_bytes", "latency", "macs")
 LATENCY = "latency_ratio"
+MAX_COST = "fitness.max_cost"  # as a check beside the gate's rules
 TOLD_APART = 2  # decimals: a few seconds of pairs do not tell less than a percent apart
 
 
@@ -49,6 +49,7 @@ class Goal:
         better: 1 where more of it is better, -1 where less is.
         reference: figures of the reference's own file on the same examples.
         prefer: by which of the feasible candidates one is chosen; its figure is needed like an objective's.
+        timed: whether trials are; those with fewer training data are not, and count as no faster than the reference.
     """
 
     objectives: tuple[Objective, ...]
@@ -58,6 +59,7 @@ class Goal:
     prefer: Objective = "size_bytes"
     kind: str = "pareto"
     constants: FitnessParams = field(default_factory=FitnessParams)
+    timed: bool = True
 
     @classmethod
     def of(cls, params: SearchParams, metric: str, reference: Mapping[str, float], forms: Iterable[str] = ()) -> Goal:
@@ -81,6 +83,22 @@ class Goal:
         """What each value of a score is."""
         return self.objectives if self.kind == "pareto" else (self.kind,)
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The figures that a trial must have, and the reference too."""
+        names = dict.fromkeys(self.figure_of(one) for one in ("quality", *self.objectives, self.prefer))
+        return tuple(name for name in names if self.timed or name != LATENCY)
+
+    def figure_of(self, objective: Objective) -> str:
+        """The figure that an objective is made of."""
+        return {"quality": self.metric, "latency": LATENCY}.get(objective, objective)
+
+    @property
+    def divisors(self) -> tuple[str, ...]:
+        """Those of the reference's figures that others are held against as shares."""
+        asked = (*self.objectives, self.prefer)
+        return tuple(name for name in COSTS if name in asked and name != "latency")
+
     def value(self, objective: Objective, figures: Mapping[str, float]) -> float:
         """One objective of a trial, to be made small: a loss of quality, or a share of the reference's cost."""
         if objective == "quality":
@@ -88,7 +106,7 @@ class Goal:
         if objective == "loss":
             return figures["loss"]
         if objective == "latency":
-            return round(figures[LATENCY], TOLD_APART)
+            return round(figures[LATENCY], TOLD_APART) if self.timed else 1.0
         return figures[objective] / self.reference[objective]
 
     def quality_lost(self, figures: Mapping[str, float]) -> float:
@@ -99,24 +117,30 @@ class Goal:
         """What feasible candidates are chosen by, to be made small: the cost that is preferred, then quality lost."""
         return self.value(self.prefer, figures), self.quality_lost(figures)
 
+    def judged(self, answer: Answer) -> Answer:
+        """The answer as the search sees it: failed where a needed figure lacks, the limit on cost a check."""
+        if not answer.complete or any(one.rule == MAX_COST for one in answer.checks):
+            return answer
+        if lacking := [name for name in self.needed if name not in answer.figures]:
+            reason = "; ".join((f"not measured: {', '.join(lacking)}", *answer.remarks))
+            return answer.model_copy(update={"reason": reason, "verdict": "error"})
+        most = self.constants.max_cost
+        if most is None or (not self.timed and "latency" in self.objectives):
+            return answer
+        distance = max(0.0, self.cost([self.value(one, answer.figures) for one in self.objectives]) / most - 1)
+        check = Distance(rule=MAX_COST, status="fail" if distance else "pass", distance=distance, blocking=distance > 0)
+        verdict = "fail" if distance and answer.verdict in ("pass", "undecided") else answer.verdict
+        return answer.model_copy(update={"checks": (*answer.checks, check), "verdict": verdict})
+
     def score(self, answer: Answer) -> Score:
         """What a searcher is told; a trial that lacks a figure that is minimised or chosen by is one that failed."""
+        answer = self.judged(answer)
         if not answer.complete:
             return Score(values=(), violation=math.inf)
-        try:
-            values = tuple(self.value(one, answer.figures) for one in self.objectives)
-            self.preferred(answer.figures)
-        except KeyError:
-            return Score(values=(), violation=math.inf)
-        excess = self.excess(values)
+        values = tuple(self.value(one, answer.figures) for one in self.objectives)
         if self.kind != "pareto":
             values = (-self.scalar(values),)
-        return Score(values=values, violation=answer.violation + excess)
-
-    def excess(self, values: Sequence[float]) -> float:
-        """By how much the cost is over its hard constraint, as a share of it."""
-        most = self.constants.max_cost
-        return 0.0 if most is None else max(0.0, self.cost(values) / most - 1)
+        return Score(values=values, violation=answer.violation)
 
     def cost(self, values: Sequence[float]) -> float:
         """C: the mean of the costs among the objectives, each a share of the reference's."""

@@ -1,7 +1,8 @@
 """Whether cheap trials tell anything of the full ones: rank correlation, and which of a batch are worth the rest.
 
-A searcher that trusts a proxy which does not predict does worse than chance, so the proxy is measured while it is used:
-the first batch is carried out both ways, and of every later one some that the proxy would drop are carried out too.
+A searcher that trusts a proxy which does not predict does worse than chance, so the proxy is measured before and while
+it is used: batches are carried out both ways until there are pairs enough, and of every later one some that the proxy
+would drop are carried out too.
 
 Source: halving by a cheaper measure, K. Jamieson, A. Talwalkar, Non-stochastic Best Arm Identification and
 Hyperparameter Optimization, 2016, §3; the interval of a rank correlation, D. Bonett, T. Wright, Sample Size
@@ -37,6 +38,10 @@ class Correlation:
     value: float | None = None
     low: float = -1.0
     high: float = 1.0
+
+    def may_predict(self, least: float) -> bool:
+        """Whether it is at least so much, as far as anybody knows; what is always the same predicts nothing."""
+        return self.pairs < FEWEST_PAIRS or (self.value is not None and self.value >= least)
 
 
 def correlation_of(cheap: Sequence[float], full: Sequence[float]) -> Correlation:

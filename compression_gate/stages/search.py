@@ -7,7 +7,7 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +31,18 @@ from compression_gate.search.descriptors import Knowledge
 from compression_gate.search.driver import Driver
 from compression_gate.search.executors import EXECUTORS
 from compression_gate.search.executors.base import Place
+from compression_gate.search.executors.room import CACHE_BYTES, ROOM_S, STEPS, make_room
 from compression_gate.search.journal import Header, Journal, Reference, begin, resume
-from compression_gate.search.objective import Goal
+from compression_gate.search.objective import LATENCY, Goal
 from compression_gate.search.space import Space
 from compression_gate.stages.search_outputs import Table, written
 from compression_gate.stages.search_space import opened_space, reference_of
-from compression_gate.stages.trial import REFERENCE, REFERENCES, SOURCES, STEPS
+from compression_gate.stages.trial import REFERENCE, REFERENCES, SOURCES, SPLIT
 
 log = logging.getLogger("compression_gate")
 FOLDER = Path(".compression_gate/search")
 JOURNAL = "journal.jsonl"
 DATA_RECORD = Path("reports/data.json")
-CACHE_BYTES = 2_000_000_000  # of finished steps; the oldest make room
-ROOM_S = 60.0  # between looks at it: one takes a second where thousands of steps are kept
 WAIT_S = 1.0
 OVERRIDES = ("name", "searcher", "seed", "executor", "workers", "address")
 
@@ -254,17 +253,45 @@ def measured_reference(events: Iterator[tuple[int, Any]], journal: Journal, exec
 
 
 def goal_of(params: Params, reference: Answer) -> Goal:
-    """What the search goes by."""
+    """What the search goes by.
+
+    Raises:
+        SearchError: the reference lacks a figure that candidates would be held against, or has nothing for it.
+    """
     metric = metric_of(params, reference)
     forms = [rule.form for rule in params.gate.rules.values() if rule.metric == metric]
-    return Goal.of(params.search, metric, reference.figures, forms)
+    goal = Goal.of(params.search, metric, reference.figures, forms)
+    lacking = [name for name in goal.needed if name not in reference.figures]
+    lacking += [f"{name} but 0" for name in goal.divisors if reference.figures.get(name) == 0]
+    if lacking:
+        raise SearchError(
+            f"{FILE_NAME}: search.objectives, search.prefer: expected figures that the reference has on the "
+            f"{SPLIT} split, got {told_lack(lacking, reference)}: choose others"
+        )
+    return goal
 
 
 def metric_of(params: Params, reference: Answer) -> str:
-    """What quality is: of the first rule on one, else the first that the task's kind has."""
+    """What quality is: of the first rule on one, else the first that the task's kind or its scorer has.
+
+    Raises:
+        SearchError: the reference has none of them.
+    """
     ruled = [rule.metric for rule in params.gate.rules.values() if kind_of(rule.metric) in QUALITY]
-    known = [name for name in (*ruled, *params.metrics, *reference.figures) if name in reference.figures]
+    scored = [name for name in reference.figures if kind_of(name) in QUALITY and name not in ("loss", LATENCY)]
+    asked = list(dict.fromkeys((*ruled, *params.metrics, *scored)))
+    known = [name for name in asked if name in reference.figures]
+    if not known:
+        raise SearchError(
+            f"search: expected a quality of the reference on the {SPLIT} split, got "
+            f"{told_lack(asked, reference)}: see what train and evaluate say of it"
+        )
     return known[0]
+
+
+def told_lack(names: Sequence[str], reference: Answer) -> str:
+    """The figures that the reference lacks, in words, and what its trial remarked."""
+    return "; ".join((f"no {', '.join(names) or 'score'}", *reference.remarks))
 
 
 def setup_of(space: Space, known: Knowledge | None, goal: Goal, params: Params) -> Setup:
@@ -328,19 +355,3 @@ def drive(
             looked = time.monotonic()
         on_change(driver, limit_s - (time.monotonic() - start))
     return ended
-
-
-def make_room(folder: Path, most: int) -> None:
-    """Remove the steps that were finished longest ago, until the rest is small enough."""
-    if not folder.is_dir():
-        return
-    parts = sorted(
-        (one for one in folder.iterdir() if not one.name.startswith(".")), key=lambda one: one.stat().st_mtime
-    )
-    sizes = {one: sum(file.stat().st_size for file in one.rglob("*") if file.is_file()) for one in parts}
-    total = sum(sizes.values())
-    for one in parts:
-        if total <= most:
-            return
-        shutil.rmtree(one, ignore_errors=True)
-        total -= sizes[one]

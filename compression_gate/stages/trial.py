@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +45,7 @@ from compression_gate.records.rules import Rule
 from compression_gate.records.trial import Answer, Distance
 from compression_gate.records.verdict import Check
 from compression_gate.search.base import Request
+from compression_gate.search.executors.room import STEPS
 from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.benchmark import exact_figures, inverted, limits_on
 from compression_gate.stages.evaluate import Measured, measure, record
@@ -55,7 +56,7 @@ from compression_gate.tasks.task import Task
 
 log = logging.getLogger("compression_gate")
 SPLIT = "validation"
-REFERENCE, REFERENCES, STEPS = "reference", "references", "steps"
+REFERENCE, REFERENCES = "reference", "references"
 SOURCES = "sources.json"
 
 
@@ -183,15 +184,16 @@ def tried(request: Request, laboratory: Laboratory, start: float) -> Answer:
             alpha=1 - params.gate.confidence,
         )
         decision = decide(judge(facts), params.search.policy, params.gate.policies)
+    figures = figures_of(measured, bench.task, artifact, models.artifacts["reference"], pairs)
     return Answer(
-        figures=figures_of(measured, bench.task, artifact, models.artifacts["reference"], pairs),
+        figures={name: value for name, value in figures.items() if np.isfinite(value)},
         checks=tuple(
             distance_of(check, blocking=check in decision.blocking or is_outside(check)) for check in decision.checks
         ),
         verdict=decision.status,
         seconds=time.monotonic() - start,
         reused_steps=done.reused,
-        remarks=remarks_of(done.records),
+        remarks=remarks_of(done.records, figures),
     )
 
 
@@ -280,7 +282,7 @@ def median_ms(pair: PairedSamples, side: int) -> Measurement:
 def figures_of(
     measured: Measured, task: Task, artifact: Artifact, reference: Artifact, pairs: dict[str, PairedSamples]
 ) -> dict[str, float]:
-    """The figures that objectives are made of."""
+    """The figures that objectives are made of, whatever they are."""
     answers = measured.answers["candidate"]
     quality = metrics_of(measured.outcomes["candidate"], answers, measured.kind)
     figures = {name: value.value for name, value in quality.items()}
@@ -289,7 +291,7 @@ def figures_of(
         figures["loss"] = loss_of(answers, task)
     if "reference" in pairs:
         figures["latency_ratio"] = pairs["reference"].timing.ratio
-    return {name: float(value) for name, value in figures.items() if value is not None and np.isfinite(value)}
+    return {name: float(value) for name, value in figures.items() if value is not None}
 
 
 @torch.no_grad()
@@ -326,9 +328,10 @@ def beyond(check: Check) -> float | None:
     return max(0.0, -headroom) / max(abs(check.allowed), 1e-9)
 
 
-def remarks_of(records: Iterable[StepRecord]) -> tuple[str, ...]:
-    """Steps that had no effect."""
-    return tuple(f"{one.method}: no effect" for one in records if not one.effective)
+def remarks_of(records: Iterable[StepRecord], figures: Mapping[str, float]) -> tuple[str, ...]:
+    """Steps that had no effect, and figures that are none."""
+    idle = (f"{one.method}: no effect" for one in records if not one.effective)
+    return (*idle, *(f"{name} is {value}" for name, value in figures.items() if not np.isfinite(value)))
 
 
 def serve(laboratory: Laboratory, requests: Iterable[str], answers: TextIO) -> None:

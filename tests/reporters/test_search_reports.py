@@ -173,7 +173,8 @@ def test_a_search_that_measured_nothing_says_where_to_look():
 
 
 PROXIES = {
-    "too few": (ProxyRecord(pairs=3), "3 pairs with full ones, too few to tell"),
+    "too few": (ProxyRecord(pairs=3, used=True), "3 pairs with full ones, too few to tell"),
+    "always the same": (ProxyRecord(pairs=24), "always the same: they do not predict, and were switched off"),
     "predicts": (
         ProxyRecord(pairs=20, correlation=0.8, low=0.7, high=0.9, used=True),
         "rank correlation 0.80 (0.70 to 0.90",

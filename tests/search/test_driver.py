@@ -310,7 +310,78 @@ def test_a_size_that_is_reached_ends_the_search(path):
     assert one.found.told < 500
 
 
+def test_a_feasible_candidate_as_small_ends_the_search_though_a_larger_one_is_preferred(path):
+    """One that is proven within its limits is the best whatever its size."""
+
+    def small_ones_unproven(steps, share):
+        answer = landscape(steps)
+        if answer.verdict != "pass" or answer.figures["size_bytes"] > 600:
+            return answer
+        checks = tuple(check.model_copy(update={"status": "undecided"}) for check in answer.checks)
+        return answer.model_copy(update={"checks": checks})
+
+    one = run(driver(path, budget={"trials": 60, "size_bytes": 500}), answer_of=small_ones_unproven)
+    assert one.end == "500 bytes reached"
+    assert one.found.smallest <= 500
+
+
+def test_a_cost_beyond_its_limit_is_a_check_like_others(path):
+    found = run(driver(path, fitness={"max_cost": 0.05}), answer_of=lambda steps, share: landscape([])).found
+    assert (found.best, found.nearest.feasible) == (None, False)
+    assert found.nearest.answer.violation == pytest.approx(1 / 0.05 - 1)
+    assert found.closest == {"accuracy": 0.0, "fitness.max_cost": pytest.approx(19)}
+
+
+def test_a_trial_without_a_figure_says_which(path):
+    told = []
+    run(driver(path, told=told, objectives=["quality", "loss"]))
+    assert {trial.answer.reason for trial in told} == {"not measured: loss"}
+
+
 PROXY = {"proxy": {"train_share": 0.25, "keep": 0.5}, "population": 16, "budget": {"trials": 96}}
+
+
+def timed(steps, share):
+    """As the landscape; only trials in full are timed."""
+    answer = landscape(steps, share)
+    times = {"latency_ratio": 0.5 + answer.figures["size_bytes"] / 2000} if share == 1 else {}
+    return answer.model_copy(update={"figures": answer.figures | times})
+
+
+@pytest.mark.parametrize("changes", [{}, {"prefer": "latency"}, {"fitness": {"max_cost": 0.9}}], ids=str)
+def test_a_proxy_saves_full_trials_where_times_count_too(path, changes):
+    told = []
+    objectives = ["quality", "size_bytes", "latency"]
+    one = run(driver(path, searcher=Genetic, told=told, objectives=objectives, **PROXY, **changes), answer_of=timed)
+    trained = [trial for trial in told if "distillation" in str(trial.steps)]
+    assert one.found.failed == 0
+    assert 0.3 * len(trained) < sum(trial.share == 1 for trial in trained) < 0.9 * len(trained)
+    assert one.found.proxy.value > 0.8
+
+
+def test_no_trial_is_dropped_before_the_proxy_was_measured(path):
+    told = []
+    run(driver(path, told=told, **PROXY | {"population": 4, "budget": {"trials": 12}}))
+    assert all(trial.share == 1 for trial in told)
+
+
+def test_a_proxy_that_always_says_the_same_is_switched_off(path):
+    def same(steps, share):
+        answer = landscape(steps, share)
+        return answer if share == 1 else answer.model_copy(update={"figures": answer.figures | {"accuracy": 0.1}})
+
+    found = run(driver(path, **PROXY), answer_of=same).found
+    assert (found.proxy.value, found.proxy_on) == (None, False)
+    assert found.proxy.pairs >= 8
+
+
+def test_each_rung_of_a_proxy_keeps_the_better_ones_of_the_one_before(path):
+    told = []
+    rungs = PROXY | {"proxy": {"train_share": [0.1, 0.3]}, "budget": {"trials": 320}}
+    one = run(driver(path, told=told, **rungs))
+    assert one.found.proxy_on
+    counts = {share: sum(trial.share == share for trial in told) for share in (0.1, 0.3)}
+    assert counts[0.1] > counts[0.3] > 0
 
 
 def test_a_proxy_that_predicts_saves_full_trials(path):

@@ -83,7 +83,15 @@ def test_fitness_is_the_formula():
 def test_the_largest_cost_is_a_hard_constraint():
     one = goal(constants=FitnessParams(max_cost=0.14))
     assert one.score(answer()).violation == pytest.approx((0.1 + 0.46) / 2 / 0.14 - 1)
+    assert one.judged(one.judged(answer())) == one.judged(answer())
+    assert one.judged(answer()).verdict == "fail"
     assert goal(constants=FitnessParams(max_cost=0.3)).score(answer()).violation == 0
+
+
+def test_a_figure_that_is_none_is_the_reason_that_a_trial_failed():
+    figures = {name: value for name, value in FIGURES.items() if name != "accuracy"}
+    bad = answer(figures=figures).model_copy(update={"remarks": ("accuracy is nan",)})
+    assert goal().judged(bad).reason == "not measured: accuracy; accuracy is nan"
 
 
 @given(st.floats(-1e6, 1e6))

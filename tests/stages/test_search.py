@@ -258,6 +258,28 @@ def test_a_reference_that_cannot_be_measured_ends_it_at_once(trained):
         search.run(trained.path, Ask())
 
 
+LACKS = {  # figures of the reference, the search section, what is said
+    "no loss": (
+        {"accuracy": 0.9, "size_bytes": 10.0},
+        {"objectives": ["loss"]},
+        "got no loss; accuracy is nan: choose others",
+    ),
+    "nothing to count": ({"accuracy": 0.9, "macs": 0.0}, {"objectives": ["macs"]}, "got no size_bytes, macs but 0"),
+    "no quality": (
+        {"size_bytes": 10.0, "loss": 0.1, "latency_ratio": 1.0},
+        {},
+        "expected a quality .* got no accuracy",
+    ),
+}
+
+
+@pytest.mark.parametrize(("figures", "section", "message"), LACKS.values(), ids=LACKS)
+def test_what_the_reference_lacks_is_named(trained, figures, section, message):
+    trained.edit("search", section)
+    with pytest.raises(SearchError, match=message):
+        search.goal_of(read_params(trained.path), trial.Answer(figures=figures, remarks=("accuracy is nan",)))
+
+
 def test_without_a_reference_the_way_to_one_is_told(trained):
     shutil.rmtree(trained.path / "models")
     with pytest.raises(Exception, match="a search starts from a trained reference"):
@@ -286,6 +308,11 @@ SECTION = {
     "a proxy as dear as the trial": (
         {"proxy": {"train_share": 0.5}, "train_share": 0.5},
         "expected less than train_share",
+    ),
+    "a proxy whose rungs fall": ({"proxy": {"train_share": [0.5, 0.2]}}, "expected a share, or several that rise"),
+    "a largest cost of nothing": (
+        {"fitness": {"max_cost": 0.5}, "objectives": ["quality"]},
+        "expected a cost among the objectives",
     ),
     "an unknown key": ({"searchers": "genetic"}, "search.searchers"),
 }
@@ -376,6 +403,13 @@ def test_a_chain_that_fails_is_an_answer(laboratory):
     assert "dynamic_quantization" in answer.reason
     again = trial.carry_out(steps({"method": "batchnorm_folding"}), laboratory)
     assert again.complete
+
+
+def test_a_figure_that_is_not_a_number_is_recorded_as_such(laboratory, monkeypatch):
+    monkeypatch.setattr(trial, "loss_of", lambda answers, task: float("nan"))
+    answer = trial.carry_out(steps({"method": "batchnorm_folding"}), laboratory)
+    assert "loss" not in answer.figures
+    assert "loss is nan" in answer.remarks
 
 
 def test_code_that_changed_since_the_search_began_is_told(laboratory, trained):
