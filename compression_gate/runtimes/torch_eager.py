@@ -21,21 +21,34 @@ FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 class TorchSession:
-    """A loaded program; one thread count for the whole process, as torch has it."""
+    """A loaded program; one thread count for the whole process, as torch has it.
 
-    def __init__(self, module: Any, names: list[str]) -> None:
-        self.module = module
-        self.names = names
+    Args:
+        expected: shape and type of each input, by name, as messages tell them.
+    """
+
+    def __init__(self, module: Any, expected: dict[str, str], path: Path) -> None:
+        self.module, self.expected, self.path = module, expected, path
 
     def __call__(self, inputs: Arrays) -> np.ndarray:
         """Return the output ``(N, …)`` as float32."""
-        if missing := [name for name in self.names if name not in inputs]:
+        if inputs.keys() != self.expected.keys():
+            raise ExportError(self.mismatch(inputs))
+        try:
+            with torch.inference_mode():
+                given = (torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self.expected)
+                output = self.module(*given)
+        except Exception as error:  # a guard fails with an AssertionError, operators with several others
             raise ExportError(
-                f"model.pt2: expected inputs {', '.join(self.names)}, got none named {', '.join(missing)}"
-            )
-        with torch.inference_mode():
-            output = self.module(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in self.names))
+                f"{self.mismatch(inputs)}: {error}: axes beside the batch are free where task.dynamic names them"
+            ) from error
         return np.asarray(output.float().numpy())
+
+    def mismatch(self, inputs: Arrays) -> str:
+        """What the file takes, and what it was given."""
+        expected = ", ".join(f"{name} {form}" for name, form in self.expected.items())
+        got = ", ".join(f"{name} {list(value.shape)} {value.dtype}" for name, value in inputs.items())
+        return f"{self.path}: expected inputs {expected}, got {got}"
 
 
 class TorchEager:
@@ -99,7 +112,15 @@ def read(path: Path) -> TorchSession:
             program = torch.export.load(path, extra_files=extra)
     except Exception as error:  # a damaged file may fail in any way
         raise ExportError(f"{path}: cannot be loaded by torch: {error}: export it again") from error
-    return TorchSession(program.module(), extra["inputs.txt"].split("\n"))
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    forms = [shape_of(values[name]) for name in program.graph_signature.user_inputs]
+    return TorchSession(program.module(), dict(zip(extra["inputs.txt"].split("\n"), forms, strict=True)), path)
+
+
+def shape_of(value: torch.Tensor) -> str:
+    """Shape and type of a traced input; free axes are question marks."""
+    axes = ", ".join(str(axis) if isinstance(axis, int) else "?" for axis in value.shape)
+    return f"[{axes}] {str(value.dtype).removeprefix('torch.')}"
 
 
 def repack(path: Path) -> None:

@@ -126,6 +126,39 @@ def test_a_model_that_cannot_be_traced_is_named(runtime, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Sum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, output, linear):
+        return self.layer(output).relu() + linear
+
+
+@torch.no_grad()
+def test_inputs_may_have_the_names_of_what_exporters_make(runtime, tmp_path):
+    model, inputs = Sum().eval(), {"output": torch.randn(2, 4), "linear": torch.randn(2, 3)}
+    runtime.export(model, inputs, tmp_path / runtime.file_name, {})
+    output = answered(runtime.load(tmp_path / runtime.file_name, 1), inputs)
+    assert np.allclose(output, model(**inputs), atol=1e-5)
+
+
+WRONG = [  # what is given, and what the message says of it
+    ({"input_0": (2, 5)}, r"got input_0 \[2, 5\] float32"),
+    ({"input_0": (2, 5), "input_1": (2, 7)}, r"got input_0 \[2, 5\] float32, input_1 \[2, 7\] float32"),
+    ({"input_0": (2, 5), "input_1": (2, 3), "third": (2, 3)}, "got .*third"),
+]
+
+
+@pytest.mark.parametrize(("shapes", "message"), WRONG)
+def test_inputs_of_another_name_or_shape_are_named(runtime, tmp_path, shapes, message):
+    path = tmp_path / runtime.file_name
+    runtime.export(models.Two().eval(), models.CASES["two"][1](2), path, {})
+    given = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    with pytest.raises(ExportError, match=rf"{path}: expected inputs input_0 \[.*5\].* input_1 \[.*3\].*{message}"):
+        runtime.load(path, 1)(given)
+
+
 def test_a_damaged_file_is_named(runtime, tmp_path):
     path = tmp_path / runtime.file_name
     path.write_bytes(b"nothing of the kind")
