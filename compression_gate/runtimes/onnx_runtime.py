@@ -53,6 +53,7 @@ class OnnxRuntime:
             ExportError: there is no ONNX form of it, or this onnxruntime knows no integers of so few bits.
         """
         import torch
+        from onnx_ir.passes.common import NameFixPass
 
         from compression_gate.modules.opened import layer_by_layer
         from compression_gate.runtimes.graph_builder import INTEGER_TYPES, opset_for
@@ -82,6 +83,7 @@ class OnnxRuntime:
             assert program is not None  # only the old exporter returns nothing
             graph_model = program.model
             lowered(graph_model, layers)
+            NameFixPass()(graph_model)  # inputs keep the task's names, and what they are taken from gets others
         except ExportError:
             raise
         except Exception as error:  # tracing a user's model may raise anything
