@@ -168,7 +168,7 @@ def test_a_node_that_sees_no_folder_is_sent_what_trials_read(cluster, tmp_path):
         assert "secret.txt" not in files
     finally:
         executor.close()
-    assert not folder_of(executor.key).exists()
+    assert eventually(lambda: not folder_of(executor.key).exists())
     assert not list(folder_of("x").parent.glob(f".{PREFIX}{executor.key}*"))
 
 

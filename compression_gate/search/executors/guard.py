@@ -41,6 +41,31 @@ def end_all(token: str) -> None:
         psutil.wait_procs(left, timeout=1)
 
 
+def held(folder: Path) -> bool:
+    """Hold a folder for as long as this process lives, as others may too; False where it is gone."""
+    import fcntl  # where there is no such thing, nobody asks
+
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
+def remove_unheld(folder: Path) -> None:
+    """Remove a folder, unless somebody holds it, who removes it then."""
+    import fcntl
+
+    with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
 def posted(token: str, folder: Path) -> IO[bytes]:
     """Post a guard, and return what it watches: the pipe must stay open as long as there is somebody to end workers."""
     process = subprocess.Popen(
@@ -65,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
     while sys.stdin.buffer.read(1):
         pass
     end_all(token)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_unheld(Path(folder))
 
 
 if __name__ == "__main__":

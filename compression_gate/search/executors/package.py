@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import shutil
 import tarfile
 import tempfile
 from pathlib import Path
 
-from compression_gate.records.base import replacing_folder
 from compression_gate.search.executors.base import Place
+from compression_gate.search.executors.guard import held
 from compression_gate.tasks.sources import repository_root
 
 PREFIX = "compression-gate-search-"
@@ -41,11 +40,11 @@ def folder_of(key: str) -> Path:
 
 
 def unpacked(archive: bytes, key: str, place: Place) -> Place:
-    """Unpack an archive, unless another did, and return the place as it is here."""
+    """Unpack an archive, unless another did, hold it while this process lives, and return the place as it is here."""
     folder, root = folder_of(key), root_of(place)
-    if not folder.is_dir():
-        with replacing_folder(folder) as fresh, tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as files:
-            files.extractall(fresh, filter="data")
+    unpack(archive, folder)
+    while not held(folder):  # the last who held it went meanwhile, and took it along
+        unpack(archive, folder)
     return dataclasses.replace(
         place,
         suite=folder / place.suite.resolve().relative_to(root),
@@ -53,6 +52,16 @@ def unpacked(archive: bytes, key: str, place: Place) -> Place:
     )
 
 
-def removed(key: str) -> None:
-    """Remove a package from this machine."""
-    shutil.rmtree(folder_of(key), ignore_errors=True)
+def unpack(archive: bytes, folder: Path) -> None:
+    """Unpack an archive into a folder, whole; who comes second finds it there."""
+    if folder.is_dir():
+        return
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+        fresh = Path(beside) / folder.name
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as files:
+            files.extractall(fresh, filter="data")
+        try:
+            fresh.rename(folder)
+        except OSError:  # it is there, and not empty
+            if not folder.is_dir():
+                raise

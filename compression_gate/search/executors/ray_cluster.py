@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 import psutil
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from compression_gate import __version__
 from compression_gate.errors import SearchError
@@ -30,7 +29,7 @@ from compression_gate.records.base import write_text
 from compression_gate.records.trial import Answer, Request
 from compression_gate.search.executors.base import Place
 from compression_gate.search.executors.local import FIRST_GUESS_BYTES, SPARE_SHARE, WORKER, usable_bytes
-from compression_gate.search.executors.package import packed, removed
+from compression_gate.search.executors.package import packed
 from compression_gate.search.executors.station import MARK, Station
 
 log = logging.getLogger("compression_gate")
@@ -38,7 +37,6 @@ RETRIES = 3
 FAILED_STARTS = 3  # one after the other: the next would fail too
 GRACE_S = 60.0  # beyond a trial's time limit, which its own node watches over
 COUNT_S = 2.0  # for how long the number of the cluster's processors is believed
-CLOSE_S = 10.0
 REACH_S = 10.0
 
 
@@ -209,25 +207,12 @@ class RayExecutor:
             ray.kill(post.actor)
 
     def close(self) -> None:
-        """End all actors, remove what was sent, and leave the cluster; one that was started here ends."""
+        """End all actors, each of which takes what was sent along, and leave the cluster; one that began here ends."""
         self.waiting.clear()
         for post in list(self.posts):
             self.dismiss(post)
-        if self.archive is not None:
-            self.tidy()
         (self.place.folder / MARK).unlink(missing_ok=True)
         ray.shutdown()
-
-    def tidy(self) -> None:
-        """Remove what was sent from every node that is still there."""
-        remove = ray.remote(num_cpus=0)(removed)
-        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-        ray.wait(
-            [remove.options(scheduling_strategy=place).remote(self.key) for place in places],
-            num_returns=len(places),
-            timeout=CLOSE_S,
-        )
 
 
 def connect(place: Place) -> None:
