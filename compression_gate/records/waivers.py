@@ -15,6 +15,7 @@ from compression_gate.errors import ParamsError
 from compression_gate.records.base import Record
 from compression_gate.records.document import Document
 from compression_gate.records.params import Params
+from compression_gate.records.release_name import NAME, bare
 from compression_gate.records.rules import Limit, LimitField, Rule, parse_limit, rule_problems
 from compression_gate.registry import nearest, unknown
 
@@ -50,14 +51,13 @@ EXPECTED = {
     "ceiling": "a finite number, or a share like '5%'",
     "reason": "a sentence",
     "owner": "a name",
-    "expires": "a date like 2026-12-31, or the name of a release like 'v1.2'",
+    "expires": "a date like 2026-12-31, or the name of a release like '1.2.0'",
     "release": "true or false",
     "since": "a date like 2026-01-31",
 }
 REQUIRED = tuple(name for name, field in Waiver.model_fields.items() if field.is_required())
-# What was meant as a date and is none must not become a release that never comes; nor must "never" or "next week".
+# What was meant as a date and is none must not become a release that never comes.
 LIKE_A_DATE = re.compile(r"\d{1,4}[-/]\d{1,2}[-/]\d{1,4}([T ].*)?|\d{1,2}\.\d{1,2}\.\d{4}")
-RELEASE_NAME = re.compile(r"\S*\d\S*")
 
 Problem = tuple[str, str]  # a key of a waiver ("" for the waiver itself), and what is wrong with it
 
@@ -207,9 +207,10 @@ def expiry_fault(expires: str, today: date, releases: Collection[str]) -> str | 
     """Say that a waiver has ended, or that it names no end."""
     if (day := day_of(expires)) is not None:
         return f"expired on {day}: renew or remove it" if today > day else None
-    if LIKE_A_DATE.fullmatch(expires) or not RELEASE_NAME.fullmatch(expires):
+    if LIKE_A_DATE.fullmatch(expires) or not NAME.fullmatch(expires):
         return f"expected {EXPECTED['expires']}, got {expires!r}"
-    return f"expired with release {expires}: renew or remove it" if expires in releases else None
+    ended = next((name for name in releases if bare(name) == bare(expires)), None)
+    return f"expired with release {ended}: renew or remove it" if ended else None
 
 
 def repeated(entries: list[Any], params: Params) -> Iterator[tuple[int, str]]:

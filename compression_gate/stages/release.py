@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from compression_gate.records.artifact import FILE_NAME, Artifact
 from compression_gate.records.base import refuse_folder
 from compression_gate.records.metrics import CompressionRecord, DataRecord
 from compression_gate.records.recipe import Recipe
+from compression_gate.records.release_name import EXPECTED, NAME
 from compression_gate.records.verdict import Verdict
 from compression_gate.release import bundle
 from compression_gate.release.card import card_of
@@ -23,8 +23,6 @@ from compression_gate.stages.report import optional, read_findings, with_samples
 
 POLICY = "release"
 CANDIDATE = Path("models/candidate")
-# As waivers name a release; without a digit "never" would be one.
-NAME = re.compile(r"(?=.*\d)[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
 def run(suite: Path, name: str, output: Path | None = None) -> tuple[Path, Manifest]:
@@ -40,9 +38,7 @@ def run(suite: Path, name: str, output: Path | None = None) -> tuple[Path, Manif
         ReleaseError: the verdict does not pass, or does not speak of these files; ends with the verdict's code.
     """
     if not NAME.fullmatch(name):
-        raise ParamsError(
-            f"release: expected a name of letters, digits and . _ + -, with a digit in it (1.4.0), got {name!r}"
-        )
+        raise ParamsError(f"release: expected {EXPECTED}, got {name!r}")
     refuse_folder(output)
     outcome = check(suite, POLICY)
     verdict = passing(outcome)
