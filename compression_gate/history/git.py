@@ -16,6 +16,7 @@ PATIENCE_S = 20.0  # what a remote may take to answer; a local question is answe
 FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 # Settings of the user's that would start other programs, or take time.
 QUIETLY = ("-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "core.fsmonitor=false")
+PATIENTLY = ("-c", "core.filesRefLockTimeout=3000")  # [ms]; who still holds a ref's lock then has left it behind
 LINES = 5  # of what git complains of; more are a remote's own prose
 IDENTITY = {"NAME": "compression-gate", "EMAIL": "compression-gate@localhost"}
 
@@ -45,9 +46,9 @@ def call(
         extra: additions to the environment.
 
     Raises:
-        HistoryError: there is no git program, or it took too long.
+        HistoryError: there is no git program, it cannot be called, or it took too long.
     """
-    command = ["git", *QUIETLY, *arguments]
+    command = ["git", *QUIETLY, *PATIENTLY, *arguments]
     pipe = subprocess.PIPE
     try:
         process = subprocess.Popen(
@@ -62,6 +63,8 @@ def call(
         )
     except FileNotFoundError as error:
         raise HistoryError(f"{folder}: expected the program git, got none on PATH: install it") from error
+    except OSError as error:
+        raise HistoryError(f"git {arguments[0]}: cannot be called in {folder}: {error}") from error
     with process:
         try:
             said, complained = process.communicate(text.encode(), timeout=patience_s)
@@ -110,12 +113,13 @@ def complaint(done: subprocess.CompletedProcess[bytes]) -> str:
 
 
 def blobs(objects: Sequence[str], folder: Path) -> dict[str, bytes]:
-    """The contents of blobs, in one call.
+    """The contents of blobs, in one call; a partial clone may have to ask its remote for them.
 
     Raises:
         HistoryError: git cannot read its objects.
     """
-    done = call(["cat-file", "--batch"], folder, text="".join(f"{name}\n" for name in objects))
+    names = "".join(f"{name}\n" for name in objects)
+    done = call(["cat-file", "--batch"], folder, text=names, patience_s=3 * PATIENCE_S)
     if done.returncode != 0:
         raise HistoryError(f"git cat-file: {complaint(done)}")
     found: dict[str, bytes] = {}
@@ -133,12 +137,15 @@ def resolved(name: str, folder: Path) -> str | None:
     """The object that a ref or revision names, None where there is no such thing.
 
     Raises:
-        HistoryError: git cannot read this repository.
+        HistoryError: git cannot read this repository, or the ref is there and damaged.
     """
     done = call(["rev-parse", "--verify", "--quiet", "--end-of-options", name], folder)
     if done.returncode not in (0, 1):
         raise HistoryError(f"git rev-parse {name}: {complaint(done)}")
     words = done.stdout.decode().split()
+    if not words and f"broken ref {name}" in complaint(call(["for-each-ref", "--", name], folder)):
+        path = output(["rev-parse", "--git-path", name], folder).strip()
+        raise HistoryError(f"{name}: expected a commit, got a broken ref: rm {path}; git fetch REMOTE {name}:{name}")
     return words[-1] if words else None
 
 

@@ -7,7 +7,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +21,9 @@ REF = "refs/compression-gate/runs"
 ROOT = "_root"  # the folder of a suite that is the repository's root
 TRIES, PAUSE_S = 8, 0.1  # after eight lost races in a row something else is wrong; pauses double from the first on
 RECORD_NAME = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\.json")
-# How git words that somebody else was faster: seen here, or by the remote's own lock.
-LOST_RACE = ("[rejected]", "cannot lock ref", "failed to update ref", "incorrect old value")
+# How git words that somebody else was faster: seen here, or by the remote.
+LOST_RACE = ("[rejected]", "but expected", "reference already exists", "incorrect old value")
+LOCK_LEFT = "File exists"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,7 @@ def append(record: RunRecord, repository: Path) -> None:
         HistoryError: git cannot write here.
     """
     path = f"{folder_of(record.suite)}/{record.commit}.json"
-    blob = git.output(["hash-object", "-w", "--stdin"], repository, text=record.as_text()).strip()
+    blob = written(record.as_text().encode(), repository)
     message = f"{record.suite}: {record.status} at {record.commit}" + (f" ({record.release})" if record.release else "")
     for attempt in range(TRIES):
         tip = git.resolved(REF, repository)
@@ -155,12 +156,11 @@ def fetch(remote: str, repository: Path) -> None:
         HistoryError: the remote cannot be reached, or does not give its history.
     """
     there = remote_tip(remote, repository)
-    here = git.resolved(REF, repository)
-    if there is None or there == here:
+    if there is None or there == git.resolved(REF, repository):
         return
-    if here is None or git.commit_of(there, repository) is None:
-        quiet = ["--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap="]
-        git.output(["fetch", *quiet, remote, REF], repository, patience_s=git.PATIENCE_S)
+    # A partial clone would leave the records there, to be asked for one at a time.
+    flags = ["--quiet", "--no-filter", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap="]
+    git.output(["fetch", *flags, remote, REF], repository, patience_s=git.PATIENCE_S)
     join(there, repository)
 
 
@@ -174,8 +174,13 @@ def remote_tip(remote: str, repository: Path) -> str | None:
     return next((line.split()[0] for line in answer.splitlines() if line.endswith(f"\t{REF}")), None)
 
 
-def push(remote: str, repository: Path) -> None:
+def push(remote: str, repository: Path, agree: Callable[[], object] = bool) -> None:
     """Give the records here to the remote, never by force: whoever loses a race goes on top of the winner.
+
+    Args:
+        remote: its name.
+        repository: whose records.
+        agree: called after a lost race; raises where the winner's records leave no place for those here.
 
     Raises:
         HistoryError: the remote cannot be reached, refuses, or is always faster.
@@ -186,12 +191,15 @@ def push(remote: str, repository: Path) -> None:
         if done.returncode == 0:
             return
         said = done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
-        if not any(words in said for words in LOST_RACE):
+        if not any(words in said for words in (*LOST_RACE, LOCK_LEFT)):  # a busy remote does not wait for its lock
             raise HistoryError(
                 f"{remote}: {REF} was not accepted: {git.complaint(done)}: give this job the right to push it"
             )
         pause(attempt)
         fetch(remote, repository)
+        agree()
+    if LOCK_LEFT in said:
+        raise HistoryError(f"{remote}: {REF} was not accepted: {git.complaint(done)}: remove that .lock there")
     raise HistoryError(f"{remote}: {REF}: others pushed {TRIES} times meanwhile: try again")
 
 
@@ -217,12 +225,41 @@ def join(there: str, repository: Path) -> None:
 
 
 def united(here: str, there: str, repository: Path) -> dict[str, str]:
-    """Path -> blob of both commits; of two records of one run the one recorded later."""
+    """Path -> blob of both commits; of two records of one run the one that succeeds the other."""
     own, foreign = entries(here, repository), entries(there, repository)
     differing = [path for path in own.keys() & foreign.keys() if own[path] != foreign[path]]
     contents = git.blobs([side[path] for path in differing for side in (own, foreign)], repository)
-    later = {path: max((foreign[path], own[path]), key=lambda blob: recorded_at(contents[blob])) for path in differing}
-    return foreign | own | later
+    one = {path: successor(contents[own[path]], contents[foreign[path]]) for path in differing}
+    return foreign | own | {path: written(content, repository) for path, content in one.items()}
+
+
+def written(content: bytes, repository: Path) -> str:
+    """Keep a record's text among git's objects, and return its name."""
+    return git.output(["hash-object", "-w", "--stdin"], repository, text=content.decode(errors="replace")).strip()
+
+
+def successor(own: bytes, foreign: bytes) -> bytes:
+    """Of two records of one commit the one recorded later, with what the earlier one says for good."""
+    before, later = sorted((own, foreign), key=recorded_at)
+    try:
+        kept = succeeding(RunRecord.model_validate_json(before), RunRecord.model_validate_json(later))
+    except ValidationError:  # damaged, or of another version
+        return later
+    return kept.as_text().encode()
+
+
+def succeeding(before: RunRecord, record: RunRecord) -> RunRecord:
+    """The record of a commit that was recorded before: what was released or accepted stays so.
+
+    It is the record before where that one was, and the new one has other bytes or can be no baseline.
+    """
+    same = before.candidate_digest == record.candidate_digest
+    if not same:
+        return before if before.release else record
+    if (before.release or before.accepted) and not record.is_baseline:
+        return before
+    marks = {"release": record.release or before.release, "accepted": record.accepted or before.accepted}
+    return record.model_copy(update=marks)
 
 
 def recorded_at(content: bytes) -> str:
@@ -252,10 +289,16 @@ def committed(files: Mapping[str, str], parents: list[str], message: str, reposi
 
 
 def moved(new: str, old: str | None, repository: Path) -> bool:
-    """Move the ref from ``old`` (None: from nothing) to ``new``; False where it is elsewhere by now."""
+    """Move the ref from ``old`` (None: from nothing) to ``new``; False where it is elsewhere by now.
+
+    Raises:
+        HistoryError: git cannot move it.
+    """
     done = git.call(["update-ref", "-m", "compression-gate", REF, new, old or ""], repository)
-    if done.returncode != 0 and "cannot lock ref" not in done.stderr.decode(errors="replace"):
-        raise HistoryError(f"git update-ref {REF}: {git.complaint(done)}")
+    said = git.complaint(done)
+    if done.returncode != 0 and not any(words in said for words in LOST_RACE):
+        do = ": remove that .lock, unless a git is at work here" if LOCK_LEFT in said else ""
+        raise HistoryError(f"git update-ref {REF}: {said}{do}")
     return done.returncode == 0
 
 

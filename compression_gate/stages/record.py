@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import yaml
@@ -23,12 +24,14 @@ from compression_gate.pipeline.retrieval import CANDIDATE, md5_of_file, md5_of_f
 from compression_gate.records.history import RunRecord
 from compression_gate.records.metrics import DataRecord
 from compression_gate.records.params import FILE_NAME as PARAMS_FILE
+from compression_gate.records.release_name import EXPECTED, NAME, bare
 from compression_gate.records.verdict import Check
 from compression_gate.records.waivers import FILE_NAME as WAIVERS_FILE
 from compression_gate.stages.check import Outcome, check
 
 log = logging.getLogger("compression_gate")
 LOCK, METRICS, DATA = Path("dvc.lock"), Path("reports/metrics.json"), Path("reports/data.json")
+POINTER = ".dvc"
 LOST = ("no_baseline", "not_comparable", "data_unreachable")
 EDITED = (PARAMS_FILE, FILE_NAME, WAIVERS_FILE)
 # What a run writes itself. A repository that tracks some of it is not dirty for that.
@@ -48,15 +51,17 @@ def run(suite: Path, *, push: bool, remote: str | None, release: str | None, acc
 
     Raises:
         ParamsError: no git, files or changes that are not committed, no remote to push to, or a release that may
-            not be.
+            not be, now or as soon as others have pushed theirs.
         StaleError: the verdict does not speak of the files on disk.
         MetricsError: there is no verdict, or a record beside it is missing or damaged.
         HistoryError: the record cannot be written, the artifact or the record cannot be pushed.
     """
+    if release is not None and not NAME.fullmatch(release):
+        raise ParamsError(f"--release: expected {EXPECTED}, got {release!r}")
     root = git_root(suite)
     if root is None:
         raise ParamsError(f"{suite}: expected a git checkout, whose commit a run is recorded under, got none: git init")
-    outcome = check(suite, "release" if release else DEFAULT_POLICY)
+    outcome = check(suite, "release" if release is not None else DEFAULT_POLICY)
     if outcome.verdict is None:
         raise MetricsError("\n".join(outcome.problems))
     if outcome.problems:
@@ -73,8 +78,23 @@ def run(suite: Path, *, push: bool, remote: str | None, release: str | None, acc
         push_artifact(suite)
     store.append(record, root)
     if target is not None:
-        store.push(target, root)
+        published(record, target, root)
     return record
+
+
+def published(record: RunRecord, remote: str, root: Path) -> None:
+    """Push the record; one whose release another clone has given to another commit meanwhile is kept without it.
+
+    Raises:
+        ParamsError: the release's name is that of another commit by now.
+        StaleError: this commit was released with another candidate by now.
+        HistoryError: the remote cannot be reached, refuses, or is always faster.
+    """
+    try:
+        store.push(remote, root, lambda: agreed(record, store.read(record.suite, root)))
+    except ParamsError:
+        store.append(record.model_copy(update={"release": None}), root)
+        raise
 
 
 def clean_commit(suite: Path, root: Path, outcome: Outcome) -> str:
@@ -88,52 +108,123 @@ def clean_commit(suite: Path, root: Path, outcome: Outcome) -> str:
         raise ParamsError(f"{root}: expected a commit to record the run under, got none: git commit")
     sources = outcome.verdict.sources if outcome.verdict else {}
     top = root.resolve()
-    paths = {suite.resolve(), *((suite / name).resolve() for name in sources)}
-    inside = sorted(path.relative_to(top).as_posix() for path in paths if path.is_relative_to(top))
-    answer = git.output(["status", "--porcelain", "--untracked-files=no", "--no-renames", "-z", "--", *inside], root)
-    changed = [line[3:] for line in answer.split("\0") if line]
-    own = {(folder / name).as_posix() for folder in suites_of(suite, changed, top) for name in WRITTEN}
-    own |= {(folder / name).as_posix() for folder in homes(suite, top) for name in DVC_FILES}
-    if dirty := [path for path in changed if not any(path == name or path.startswith(f"{name}/") for name in own)]:
+    # Not resolved: DVC may have put a link into its cache there.
+    files = {Path(os.path.normpath(suite.resolve() / name)) for name in (*EDITED, *sources) if (suite / name).exists()}
+    outs = dvc_outs({folder for file in files for folder in file.parents if folder.is_relative_to(top)})
+    keepers = {keeper_of(file, outs) for file in files}
+    kept = {path for path in keepers if path.is_relative_to(top) and path.name != LOCK.name}
+    if dirty := changes(suite, {*files, *kept}, top):
         raise ParamsError(
             f"{root}: expected the files of commit {commit[:12]}, got changes in {', '.join(dirty)}: commit them, run "
             "again, then record"
         )
-    if absent := untracked([*EDITED, *sources], suite, top):
+    if absent := untracked(kept, top):
         raise ParamsError(
             f"{root}: expected the commit {commit[:12]} to hold what the run was made of, got none of "
             f"{', '.join(absent)}: git add and commit them (what is large: dvc add), then record"
         )
+    if other := modified([path for path in kept if path.suffix == POINTER], suite):
+        raise ParamsError(
+            f"{root}: expected the data that commit {commit[:12]} names, got others in {', '.join(other)}: dvc add "
+            "them, commit, run again, then record"
+        )
     return commit
 
 
-def untracked(names: Iterable[str], suite: Path, top: Path) -> list[str]:
-    """Those of a suite's files that neither git holds nor DVC, as seen from the repository's root."""
+def changes(suite: Path, files: Collection[Path], top: Path) -> list[str]:
+    """What differs from the commit in a suite and in files outside it, and was not written by a run itself."""
+    answer = git.output(["status", "--porcelain", "--untracked-files=no", "--no-renames", "-z"], top)
+    changed = [line[3:] for line in answer.split("\0") if line]
+    home = suite.resolve()
+    # A folder is told where it is a submodule.
+    concerned = {path for file in files for path in (file, file.resolve(), *file.parents)}
+    ours = [name for name in changed if (top / name).is_relative_to(home) or top / name in concerned]
+    own = {(folder / name).as_posix() for folder in suites_of(suite, ours, top) for name in WRITTEN}
+    own |= {(folder / name).as_posix() for folder in homes(suite, top) for name in DVC_FILES}
+    return [path for path in ours if not any(path == name or path.startswith(f"{name}/") for name in own)]
+
+
+def untracked(paths: Iterable[Path], top: Path) -> list[str]:
+    """Those paths that git does not hold, as seen from the repository's root."""
     tracked = {top / name for name in git.output(["ls-files", "-z"], top).split("\0") if name}
-    # Not resolved: DVC may have put a link into its cache there.
-    paths = [Path(os.path.normpath(suite.resolve() / name)) for name in names if (suite / name).exists()]
-    kept = {keeper for path in paths for keeper in keepers(path, top)}
-    # A folder is tracked where it is a submodule.
-    return sorted(path.relative_to(top).as_posix() for path in kept if tracked.isdisjoint((path, *path.parents)))
+    absent = [path for path in paths if tracked.isdisjoint((path, *path.parents))]  # a submodule is told as a folder
+    return sorted(path.relative_to(top).as_posix() for path in absent)
 
 
-def keepers(path: Path, top: Path) -> list[Path]:
-    """What git has to hold for a file: it, or the `.dvc` file by which DVC does; nothing for what a pipeline makes."""
-    if not path.is_relative_to(top):
+def dvc_outs(folders: Iterable[Path]) -> dict[Path, Path]:
+    """What DVC holds of these folders -> the `.dvc` file, or else the `dvc.lock`, that says so.
+
+    Raises:
+        MetricsError: such a file is damaged.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        pointers = [path for path in folder.glob(f"*{POINTER}") if path.is_file()]
+        for path in (folder / LOCK, *pointers):
+            if path.is_file():
+                outs = outs_of(path) if path.suffix != POINTER else outs_in(read_values(path), path)
+                found |= {Path(os.path.normpath(folder / name)): path for name in outs}
+    return found
+
+
+def keeper_of(file: Path, outs: Mapping[Path, Path]) -> Path:
+    """The file that tells of a source: itself, or the one by which DVC holds it or a folder it is in."""
+    return next((outs[place] for place in (file, *file.parents) if place in outs), file)
+
+
+def modified(pointers: Sequence[Path], suite: Path) -> list[str]:
+    """What DVC says is not as its `.dvc` files have it.
+
+    Raises:
+        HistoryError: DVC cannot say.
+    """
+    if not pointers:
         return []
-    folders = [folder for folder in path.parents if folder.is_relative_to(top)]
-    places = [path, *folders[:-1]]
-    if files := [pointer for place in places if (pointer := place.with_name(f"{place.name}.dvc")).is_file()]:
-        return files[:1]
-    locks = [(folder, read_values(folder / LOCK)) for folder in folders if (folder / LOCK).is_file()]
-    made = {folder / name for folder, lock in locks for name in outs_of(lock)}
-    return [] if made.intersection(places) else [path]
+    done = dvc(["status", "--json", *(os.path.relpath(path, suite) for path in sorted(pointers))], suite)
+    if done.returncode != 0:
+        raise HistoryError(f"dvc status: {words_of(done)}: not recorded")
+    found = [change for about in json.loads(done.stdout).values() for change in about if isinstance(change, dict)]
+    outs = {name: state for change in found for name, state in change.get("changed outs", {}).items()}
+    if lost := sorted(name for name, state in outs.items() if state == "not in cache"):
+        log.warning("%s: not in DVC's cache, which alone could tell whether the commit names it", ", ".join(lost))
+    return sorted(name for name in outs if name not in lost)
 
 
-def outs_of(lock: dict[str, Any]) -> dict[str, str | None]:
-    """Path and md5 of everything that the stages of a `dvc.lock` make."""
-    outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
-    return {out.get("path"): out.get("md5") for out in outs}
+def outs_of(path: Path) -> dict[str, str | None]:
+    """Path and md5 of everything that the stages of a `dvc.lock` make.
+
+    Raises:
+        MetricsError: it is missing or damaged.
+    """
+    stages = mapping(read_values(path).get("stages", {}), f"{path}: stages")
+    found: dict[str, str | None] = {}
+    for name, stage in stages.items():
+        found |= outs_in(mapping(stage, f"{path}: stages.{name}"), path)
+    return found
+
+
+def outs_in(values: Mapping[str, Any], path: Path) -> dict[str, str | None]:
+    """Path and md5 of what a stage of a `dvc.lock`, or a `.dvc` file, lists.
+
+    Raises:
+        MetricsError: it is no list of them.
+    """
+    outs = values.get("outs", [])
+    try:
+        return {str(out["path"]): out.get("md5") for out in outs}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise MetricsError(f"{path}: outs: expected a list of mappings with a path, got {outs!r}: damaged") from error
+
+
+def mapping(value: Any, where: str) -> dict[str, Any]:
+    """The value, if it is a mapping.
+
+    Raises:
+        MetricsError: it is none.
+    """
+    if not isinstance(value, dict):
+        raise MetricsError(f"{where}: expected a mapping, got {value!r}: compression-gate run writes it")
+    return value
 
 
 def suites_of(suite: Path, changed: Sequence[str], top: Path) -> set[Path]:
@@ -229,8 +320,7 @@ def what_was_judged(suite: Path, digest: str | None) -> dict[str, Any]:
         MetricsError: a file is missing or damaged.
         StaleError: `dvc.lock` is of other files.
     """
-    lock = read_values(suite / LOCK)
-    locked = outs_of(lock)
+    locked = outs_of(suite / LOCK)
     candidate = (suite / CANDIDATE).is_dir()
     found = {METRICS: md5_of_file(suite / METRICS)} if (suite / METRICS).is_file() else {}
     found |= {CANDIDATE: md5_of_folder(suite / CANDIDATE)} if candidate else {}
@@ -245,7 +335,7 @@ def what_was_judged(suite: Path, digest: str | None) -> dict[str, Any]:
         "candidate_md5": found.get(CANDIDATE),
         "test_digest": data.splits["test"].digest if "test" in data.splits else None,
         "metrics": read_values(suite / METRICS),
-        "lock": lock,
+        "lock": read_values(suite / LOCK),
     }
 
 
@@ -261,9 +351,7 @@ def read_values(path: Path) -> dict[str, Any]:
         plain = json.loads(json.dumps(values, allow_nan=False))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise MetricsError(f"{path}: cannot be read: {error}: compression-gate run writes it") from error
-    if not isinstance(plain, dict):
-        raise MetricsError(f"{path}: expected a mapping, got {type(plain).__name__}: compression-gate run writes it")
-    return plain
+    return mapping(plain, str(path))
 
 
 def agreed(record: RunRecord, runs: store.Runs) -> RunRecord:
@@ -274,7 +362,7 @@ def agreed(record: RunRecord, runs: store.Runs) -> RunRecord:
         StaleError: this commit was released with another candidate.
     """
     for other in runs.records:
-        if record.release and other.release == record.release and other.commit != record.commit:
+        if other.commit != record.commit and record.release and bare(record.release) == bare(other.release or ""):
             raise ParamsError(
                 f"--release {record.release}: expected a new name, got that of {other.commit}: choose another"
             )
@@ -295,7 +383,11 @@ def agreed(record: RunRecord, runs: store.Runs) -> RunRecord:
             (before.candidate_digest or "none")[:12],
             store.REF,
         )
-    return record if record.release else record.model_copy(update={"release": before.release})
+    kept = store.succeeding(before, record)
+    if kept is before:
+        what = f"released as {before.release}" if before.release else "accepted"
+        log.warning("%s stays %s: this run, which is %s, is not recorded", record.commit[:12], what, record.status)
+    return kept
 
 
 def push_artifact(suite: Path) -> None:
@@ -309,5 +401,10 @@ def push_artifact(suite: Path) -> None:
         return
     done = dvc(["push", "--quiet", CANDIDATE.as_posix()], suite)
     if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no word"]
-        raise HistoryError(f"dvc push {CANDIDATE}: ended with code {done.returncode}: {words[0]}: not recorded")
+        raise HistoryError(f"dvc push {CANDIDATE}: {words_of(done)}: not recorded")
+
+
+def words_of(done: CompletedProcess[str]) -> str:
+    """How DVC ended, and the first line of what it said."""
+    words = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no word"]
+    return f"ended with code {done.returncode}: {words[0]}"

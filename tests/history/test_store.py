@@ -13,6 +13,7 @@ from repositories import git, new_shop
 
 from compression_gate.errors import HistoryError
 from compression_gate.history import store
+from compression_gate.history.git import call as git_call
 from compression_gate.history.store import REF
 
 DAMAGES = [  # what lies in the record's file, what is said of it
@@ -187,6 +188,76 @@ def test_of_two_records_of_one_run_the_later_one_counts_and_the_other_is_kept(sh
     log = git(clone.root, "log", "--format=%H", REF).split()
     texts = {git(clone.root, "show", f"{commit}:_root/{early.commit}.json") for commit in log[1:]}
     assert early.as_text().strip() in texts
+
+
+SUCCESSIONS = [  # of the earlier record, of the later one, what stands in the end
+    ({"release": "v1"}, {}, {"release": "v1"}),
+    ({"accepted": "why", "status": "error"}, {}, {"accepted": "why"}),
+    ({"accepted": "why", "status": "error"}, {"status": "error"}, {"accepted": "why", "status": "error"}),
+    ({"release": "v1"}, {"status": "fail"}, {"release": "v1", "status": "pass"}),
+    ({}, {"status": "fail"}, {"status": "fail"}),
+    ({"release": "v1", "name": "other"}, {}, {"release": "v1"}),
+    ({"accepted": "why", "name": "other"}, {}, {"accepted": None}),
+]
+
+
+@pytest.mark.parametrize(("earlier", "later", "expected"), SUCCESSIONS)
+def test_of_two_records_of_one_commit_a_release_and_a_persons_word_stay(shop, earlier, later, expected):
+    """Two jobs of one commit that fetch before either pushes, whichever of them does the merging."""
+    clone = shop.clone("clone")
+    clone.record(**earlier, recorded_at="2030-01-01T00:00:00+00:00")
+    shop.record(**later, recorded_at="2030-01-01T00:00:01+00:00")
+    store.fetch("origin", clone.root)
+    (made,) = store.read(".", clone.root).records
+    assert {name: getattr(made, name) for name in expected} == expected
+    store.push("origin", clone.root)
+    assert store.read(".", shop.root).records == (made,)
+
+
+def test_after_a_lost_race_the_pusher_is_asked_whether_it_still_agrees(shop):
+    one, two = shop.clone("one"), shop.clone("two")
+    records = [clone.record(clone.commit(clone.root.name)) for clone in (one, two)]
+    store.push("origin", one.root, lambda: pytest.fail("nobody was faster"))
+    seen = []
+    store.push("origin", two.root, lambda: seen.append(store.read(".", two.root).by_commit))
+    assert [set(runs) for runs in seen] == [{record.commit for record in records}]
+
+
+def test_broken_ref_is_not_an_empty_history(shop):
+    shop.record()
+    (shop.root / ".git" / REF).write_text("")
+    with pytest.raises(HistoryError, match=rf"{REF}: expected a commit, got a broken ref: rm \.git/{REF};"):
+        store.read(".", shop.root)
+
+
+def test_lock_that_a_dead_git_left_is_told_as_that(shop, monkeypatch):
+    monkeypatch.setattr(store.git, "PATIENTLY", ("-c", "core.filesRefLockTimeout=10"))
+    clone = shop.clone("clone")
+    shop.record()
+    store.fetch("origin", clone.root)
+    (shop.root / ".git" / f"{REF}.lock").touch()
+    with pytest.raises(HistoryError, match=r"runs\.lock': File exists.*remove that \.lock"):
+        shop.record(shop.commit())
+    clone.record(clone.commit())
+    monkeypatch.setattr(store, "TRIES", 1)
+    monkeypatch.setattr(store, "fetch", lambda *_: None)
+    with pytest.raises(HistoryError, match=r"runs\.lock': File exists.*remove that \.lock there"):
+        store.push("origin", clone.root)
+
+
+def test_partial_clone_has_the_records_it_fetched(shop):
+    """It would ask for each when it is read, one at a time."""
+    shop.git("config", "uploadpack.allowFilter", "true")
+    record = shop.record()
+    clone = shop.clone("clone", "--filter=blob:none")
+    store.fetch("origin", clone.root)
+    git(clone.root, "remote", "set-url", "origin", "file:///nowhere")
+    assert store.read(".", clone.root).records == (record,)
+
+
+def test_call_that_the_system_refuses_is_an_error_of_ours(shop):
+    with pytest.raises(HistoryError, match="git status: cannot be called"):
+        git_call(["status", "--", "x" * 10_000_000], shop.root)
 
 
 def test_remote_that_is_not_there_is_an_error(shop, tmp_path):

@@ -142,11 +142,11 @@ def test_changes_that_are_not_committed_are_refused(shop):
         record.run(shop.suite, **LOCAL)
 
 
-def with_source(shop: Shop, name: str) -> Path:
+def with_source(shop: Shop, name: str, text: str = "w = 1\n") -> Path:
     """Write a source of the user's, and judge a run that read it."""
     path = shop.suite / name
     path.parent.mkdir(exist_ok=True)
-    path.write_text("w = 1\n")
+    path.write_text(text)
     (shop.suite / ".compression_gate/sources.json").write_text(json.dumps({name: digest_of_file(path)}))
     judged(shop)
     return path
@@ -176,12 +176,70 @@ def test_ignored_source_counts_as_held_where_dvc_holds_it(shop):
     shop.git("commit", "-q", "-m", "weights")
     with pytest.raises(ParamsError, match=r"got none of data/weights\.bin: .*dvc add"):
         record.run(shop.suite, **LOCAL)
-    (shop.suite / "data.dvc").write_text("outs: []\n")
+    dvc_add(shop.suite / "data", shop.cache)
     with pytest.raises(ParamsError, match=r"got none of data\.dvc: "):
         record.run(shop.suite, **LOCAL)
     shop.git("add", "data.dvc")
     shop.git("commit", "-q", "-m", "dvc add")
     assert record.run(shop.suite, **LOCAL).commit == shop.git("rev-parse", "HEAD")
+
+
+def dvc_add(folder: Path, cache: Path) -> None:
+    """Put a folder into DVC's hands."""
+    md5 = put_in_cache(folder, cache)
+    folder.with_name(f"{folder.name}.dvc").write_text(f"outs:\n- {{md5: {md5}, hash: md5, path: {folder.name}}}\n")
+
+
+def test_source_that_is_not_what_its_dvc_file_says_is_refused(shop):
+    weights = with_source(shop, "data/weights.bin")
+    dvc_add(weights.parent, shop.cache)
+    shop.git("add", "data.dvc", "params.yaml")
+    shop.git("commit", "-q", "-m", "data")
+    with_source(shop, "data/weights.bin", "w = 2\n")
+    with pytest.raises(ParamsError, match=r"got others in data: dvc add them, commit"):
+        record.run(shop.suite, **LOCAL)
+
+
+def test_dvc_file_outside_the_suite_that_changed_is_refused(shop):
+    inner = inside(shop)
+    with_source(inner, "../data/weights.bin")
+    dvc_add(shop.root / "data", shop.cache)
+    shop.git("add", "data.dvc")
+    shop.git("commit", "-q", "-m", "data")
+    assert record.run(inner.suite, **LOCAL).status == "pass"
+    with (shop.root / "data.dvc").open("a") as file:
+        file.write("# another version\n")
+    with pytest.raises(ParamsError, match=r"got changes in data\.dvc: commit them"):
+        record.run(inner.suite, **LOCAL)
+
+
+def test_more_sources_than_a_command_takes_can_be_recorded(shop):
+    (shop.suite / "data").mkdir()
+    names = [f"data/{'x' * 200}{number:05}.txt" for number in range(12_000)]
+    for name in names:
+        (shop.suite / name).touch()
+    shop.git("add", ".")
+    shop.git("commit", "-q", "-m", "data")
+    empty = digest_of_file(shop.suite / names[0])
+    (shop.suite / ".compression_gate/sources.json").write_text(json.dumps(dict.fromkeys(names, empty)))
+    judged(shop)
+    assert record.run(shop.suite, **LOCAL).status == "pass"
+
+
+BAD_LOCKS = [
+    "stages: []",
+    "stages: {a: null}",
+    "stages: {a: {outs: [x]}}",
+    "stages: {a: {outs: null}}",
+    "stages: {a: {outs: [{}]}}",
+]
+
+
+@pytest.mark.parametrize("text", BAD_LOCKS)
+def test_lock_that_was_edited_by_hand_is_told(shop, text):
+    (shop.suite / "dvc.lock").write_text(text)
+    with pytest.raises(MetricsError, match=r"dvc\.lock: (stages|outs).*expected a (mapping|list)"):
+        record.run(shop.suite, **LOCAL)
 
 
 def test_source_that_a_pipeline_makes_is_none_of_the_commits(shop):
@@ -222,7 +280,8 @@ def test_dvc_files_that_run_has_staged_do_not_matter(shop):
     assert record.run(shop.suite, **LOCAL).status == "pass"
 
 
-def test_changes_outside_the_suite_do_not_matter(shop):
+def inside(shop: Shop) -> Shop:
+    """The same suite, in a folder of its repository."""
     inner = Shop(shop.root, "inner")
     inner.suite.mkdir()
     for name in ("models", "reports", "params.yaml"):
@@ -230,6 +289,11 @@ def test_changes_outside_the_suite_do_not_matter(shop):
     shop.git("add", "-A")
     shop.git("commit", "-q", "-m", "moved")
     judged(inner)
+    return inner
+
+
+def test_changes_outside_the_suite_do_not_matter(shop):
+    inner = inside(shop)
     (shop.root / "notes.txt").write_text("edited")
     made = record.run(inner.suite, **LOCAL)
     assert made.suite == "inner"
@@ -262,12 +326,41 @@ def test_release_of_a_failing_run_is_refused(shop):
     assert store.read(".", shop.root) == store.Runs()
 
 
-def test_name_of_another_release_is_refused(shop):
+@pytest.mark.parametrize("name", ["v1", "1"])
+def test_name_of_another_release_is_refused(shop, name):
     record.run(shop.suite, push=False, remote=None, release="v1")
     shop.commit("next")
     judged(shop)
-    with pytest.raises(ParamsError, match="--release v1: expected a new name"):
-        record.run(shop.suite, push=False, remote=None, release="v1")
+    with pytest.raises(ParamsError, match=f"--release {name}: expected a new name"):
+        record.run(shop.suite, push=False, remote=None, release=name)
+
+
+@pytest.mark.parametrize("name", ["", "never", "1\n2", "../1"])
+def test_name_that_no_waiver_could_end_with_is_refused(shop, name):
+    with pytest.raises(ParamsError, match="--release: expected a name of letters"):
+        record.run(shop.suite, push=False, remote=None, release=name)
+
+
+def test_release_that_another_clone_took_meanwhile_is_refused(shop, tmp_path, monkeypatch):
+    git(tmp_path, "clone", "-q", "-b", "main", str(with_remotes(shop, tmp_path)), "rival")
+    rival = Shop(tmp_path / "rival")
+
+    def win(_suite: Path) -> None:
+        rival.record(rival.commit(), release="v2")
+        store.push("origin", rival.root)
+
+    monkeypatch.setattr(record, "push_artifact", win)
+    with pytest.raises(ParamsError, match="--release v2: expected a new name"):
+        record.run(shop.suite, push=True, remote=None, release="v2")
+    assert [one.release for one in store.read(".", shop.root).records].count("v2") == 1
+    assert record.run(shop.suite, push=False, remote=None, release="v3").release == "v3"
+
+
+def test_run_that_fails_where_one_was_released_does_not_replace_it(shop, caplog):
+    made = record.run(shop.suite, push=False, remote=None, release="v1")
+    slower = made.model_copy(update={"release": None, "status": "fail", "exit_code": 1, "verdict": None})
+    assert record.agreed(slower, store.read(".", shop.root)) == made
+    assert "stays released as v1: this run, which is fail, is not recorded" in caplog.text
 
 
 def test_released_commit_is_not_recorded_with_other_bytes(shop):
@@ -348,6 +441,7 @@ def test_rewritten_history_begins_anew_by_a_persons_word(shop):
     assert record.run(shop.suite, **LOCAL).status == "error"
     made = record.run(shop.suite, **LOCAL, accepted="the history was rewritten to take a secret out")
     assert (made.status, made.is_baseline) == ("error", True)
+    assert record.run(shop.suite, **LOCAL) == made, "recorded again without the word"
     shop.commit("next")
     assert shop.resolve().baseline_commit == made.commit
 
