@@ -47,6 +47,8 @@ class PlainLoader(yaml.SafeLoader):
             yaml.constructor.ConstructorError: it is not of the kind that it says, or a number of thousands of digits.
         """
         try:
+            if isinstance(node, yaml.ScalarNode):  # JSON escapes some characters as two; one of the two is no text
+                node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as error:
             problem = f"a value is not of its kind: expected {kind_of(node)}, got {str(node.value)[:80]!r}"

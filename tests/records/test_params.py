@@ -98,6 +98,8 @@ BAD_YAML = [
     (f"{TASK}train:\n  augment: !!set {{shift}}", r"^params\.yaml:3: train\.augment: expected .* of the kind !!set"),
     (f"{TASK}train:\n  seed: !!int ''", r"^params\.yaml:3: not YAML: a value is not of its kind: expected int, got ''"),
     ("task: {}\ntrain: !!bool 5", r"^params\.yaml:2: not YAML: a value is not of its kind: expected bool, got '5'"),
+    ('task: {}\ntrain: {seed: ["\\uD800"]}', r"^params\.yaml:2: not YAML: a value is not of its kind: expected str"),
+    ('? "\\uD800"\n: 1', r"^params\.yaml:1: not YAML: a value is not of its kind: expected str"),
     ("task: !!timestamp tomorrow", r"^params\.yaml:1: not YAML: a value is not of its kind: expected timestamp"),
     ("", r"^params\.yaml:1: expected a mapping with the key 'task', got NoneType"),
     ("- task", r"^params\.yaml:1: expected a mapping .*got list"),

@@ -59,6 +59,11 @@ def test_a_file_that_is_no_recipe_is_named_with_what_is_wrong(tmp_path, text, me
         Recipe.read(tmp_path / "best.yaml")
 
 
+def test_a_character_that_json_escapes_as_two_is_one(tmp_path):
+    (tmp_path / "best.json").write_text('{"schema": 1, "steps": [{"method": "a", "x": "\\ud83d\\ude00"}]}')
+    assert Recipe.read(tmp_path / "best.json").digest == recipe_digest([Step(method="a", x="\N{GRINNING FACE}")])
+
+
 def test_a_date_among_the_options_stays_as_it_is_written(tmp_path):
     (tmp_path / "best.yaml").write_text("steps: [{method: a, day: 2020-01-31}]\nschema: 1\n")
     assert Recipe.read(tmp_path / "best.yaml").digest == recipe_digest([Step(method="a", day="2020-01-31")])
