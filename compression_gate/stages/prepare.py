@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -106,7 +107,8 @@ def note(seen: Findings, inputs: Any, target: Any, position: int, *, is_label: b
         label = label_of(wanted)
         if label is None:
             raise DataError(
-                f"{where}: expected a class number as target, got {target!r}: return an integer, or set task.kind"
+                f"{where}: expected a class number as target, got {reprlib.repr(target)}: "
+                "return an integer, or set task.kind"
             )
         seen.classes[int(label.item())] += 1
         seen.digest.update(key + repr(label.tolist()).encode())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -10,6 +14,8 @@ from torch import Tensor, nn
 
 from compression_gate.errors import CompressionGateError, TaskError
 
+LIBRARIES = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+FOREIGN = ("<", *(f"{root}{os.sep}" for root in (Path(__file__).parents[1], *LIBRARIES)))  # how names of files begin
 Inputs: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
@@ -61,10 +67,17 @@ def call(model: nn.Module, inputs: Inputs) -> Tensor:
     except Exception as error:  # a user's model may raise anything
         given = ", ".join(f"{name} {tuple(value.shape)} {value.dtype}" for name, value in named(inputs).items())
         raise TaskError(
-            f"task.model: forward() of {type(model).__name__} raised {type(error).__name__} for {given}: {error}: "
-            "mend the model, or what task.data and task.collate return"
+            f"task.model: forward() of {type(model).__name__} raised {type(error).__name__} for {given}: {error}"
+            f"{line_of(error)}: mend the model, or what task.data and task.collate return"
         ) from error
     return output_of(outputs)
+
+
+def line_of(error: BaseException) -> str:
+    """Where a user's code raised, as `` (file:line)``: the innermost line that is neither ours nor a library's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(FOREIGN)]
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
 
 
 def output_of(outputs: Any) -> Tensor:

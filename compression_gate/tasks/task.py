@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import random
+import reprlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from torch.utils.data import default_collate
 
 from compression_gate.errors import CompressionGateError, DataUnreachableError, ParamsError, TaskError
 from compression_gate.records.params import Params, TaskParams
-from compression_gate.tasks.calling import Inputs
+from compression_gate.tasks.calling import Inputs, line_of
 from compression_gate.tasks.sources import import_roots
 
 SPLITS = ("train", "validation", "calibration", "test")
@@ -87,7 +88,7 @@ class Split:
             kind = DataUnreachableError if says_unreachable(error) else TaskError
             raise kind(
                 f"task.data: split {self.name!r}, item {here[0]}{f' to {here[-1]}' if len(here) > 1 else ''}: "
-                f"raised {type(error).__name__}: {error}: mend __getitem__, or leave the item out"
+                f"raised {type(error).__name__}: {error}{line_of(error)}: mend __getitem__, or leave the item out"
             ) from error
 
     def __getitem__(self, position: int) -> tuple[Any, Any]:
@@ -173,12 +174,14 @@ class Task:
     def dataset(self, name: str) -> Any:
         """Call the data callable for one split."""
         dataset = called("task.data", self.params.data, self.params.data_args, name)
-        if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")) or isinstance(dataset, (dict, str)):
-            raise TaskError(
-                f"task.data: {self.params.data}({name!r}): expected a map-style dataset with __len__ and __getitem__, "
-                f"got {type(dataset).__name__}"
-            )
-        if len(dataset) == 0:
+        wanted = f"task.data: {self.params.data}({name!r}): expected a map-style dataset with __len__ and __getitem__"
+        if not hasattr(dataset, "__getitem__") or isinstance(dataset, (dict, str)):
+            raise TaskError(f"{wanted}, got {type(dataset).__name__}")
+        try:
+            count = len(dataset)
+        except Exception as error:
+            raise TaskError(f"{wanted}, got {type(dataset).__name__}: {error}{line_of(error)}") from error
+        if count == 0:
             raise TaskError(f"task.data: split {name!r}: expected examples, got none")
         return dataset
 
@@ -221,8 +224,8 @@ class Task:
         except Exception as error:  # a user's function may raise anything
             way_out = "mend it" if collate else "inputs of various lengths need task.collate: callable(examples)"
             raise TaskError(
-                f"task.collate: split {split!r}: cannot join {len(items)} examples: {type(error).__name__}: {error}: "
-                f"{way_out}"
+                f"task.collate: split {split!r}: cannot join {len(items)} examples: {type(error).__name__}: {error}"
+                f"{line_of(error)}: {way_out}"
             ) from error
         if targets.shape[:1] != (len(items),):
             got = len(targets) if targets.dim() else "a single value"
@@ -233,11 +236,17 @@ class Task:
             inputs = tuple(inputs)
         elif isinstance(inputs, Mapping):
             inputs = dict(inputs)
-        for value in inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else [inputs]:
+        values = inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else [inputs]
+        for value in [*values, targets]:
             if not isinstance(value, Tensor):
                 raise TaskError(
                     f"task.data: split {split!r}: expected inputs that are a tensor, a tuple or a dict of tensors, "
                     f"got {type(value).__name__}"
+                )
+            if value.dtype == torch.bfloat16:  # runtimes are given numpy's arrays
+                raise TaskError(
+                    f"task.data: split {split!r}: expected tensors of a type that numpy has, got {value.dtype}: "
+                    "return float32, and let the model convert"
                 )
         return inputs, targets
 
@@ -359,7 +368,7 @@ def called(key: str, path: str, arguments: dict[str, Any], *positional: Any) -> 
                 f"{key}: {path}({given}): the data could not be had: {type(error).__name__}: {error}"
             ) from error
         raise TaskError(
-            f"{key}: {path}({given}): raised {type(error).__name__}: {error}: mend it, or {key}_args"
+            f"{key}: {path}({given}): raised {type(error).__name__}: {error}{line_of(error)}: mend it, or {key}_args"
         ) from error
 
 
@@ -419,7 +428,7 @@ def offered(dataset: Any, name: str) -> Any:
         own = getattr(dataset, name, None)
     except Exception as error:
         raise TaskError(
-            f"task.data: {type(dataset).__name__}.{name}: raised {type(error).__name__}: {error}"
+            f"task.data: {type(dataset).__name__}.{name}: raised {type(error).__name__}: {error}{line_of(error)}"
         ) from error
     return own if isinstance(own, Sized) else None
 
@@ -440,8 +449,8 @@ def targets_of(dataset: Any) -> np.ndarray:
     if labels is None:
         index = next((index for index, target in enumerate(read) if class_numbers([target]) is None), 0)
         raise TaskError(
-            f"task.data: split 'train', item {index}: expected a class number as target, got {read[index]!r}: "
-            "return an integer, or set task.kind"
+            f"task.data: split 'train', item {index}: expected a class number as target, got "
+            f"{reprlib.repr(read[index])}: return an integer, or set task.kind"
         )
     return labels
 

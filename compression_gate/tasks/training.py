@@ -19,7 +19,7 @@ from compression_gate.progress import tracked
 from compression_gate.records.base import digest_of, replacing
 from compression_gate.records.params import TrainParams
 from compression_gate.tasks.augment import augmented
-from compression_gate.tasks.calling import call, moved
+from compression_gate.tasks.calling import call, line_of, moved
 from compression_gate.tasks.task import Batch, Task, seed_everything
 
 log = logging.getLogger("compression_gate")
@@ -226,8 +226,8 @@ def loss_of(outputs: Tensor, batch: Batch, task: Task, own: StepLoss | None = No
     except Exception as error:  # a user's function may raise anything
         raise TaskError(
             f"task.loss: outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} of {targets.dtype}"
-            f"{f', {targets.min()} to {targets.max()}' if targets.numel() else ''}: {type(error).__name__}: {error}: "
-            "labels must be 0 to classes - 1, and the loss must take what the model returns"
+            f"{f', {targets.min()} to {targets.max()}' if targets.numel() else ''}: {type(error).__name__}: {error}"
+            f"{line_of(error)}: labels must be 0 to classes - 1, and the loss must take what the model returns"
         ) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__

@@ -89,6 +89,23 @@ def test_an_error_of_ours_passes_through_forward_as_it_is():
         call(Refusing(CompressionError("five")), torch.ones(2))
 
 
+def test_line_of_the_users_code_is_named_not_that_of_a_library(tmp_path, monkeypatch):
+    (tmp_path / "shallow.py").write_text(
+        "from torch import nn\n\nclass Shallow(nn.Linear):\n"
+        "    def forward(self, inputs):\n        return super().forward(inputs)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from shallow import Shallow
+
+    with pytest.raises(TaskError, match=r"cannot be multiplied .* \(shallow\.py:5\): mend the model"):
+        call(Shallow(3, 1), torch.ones(2, 4))
+
+
+def test_error_of_a_library_alone_has_no_line():
+    with pytest.raises(TaskError, match=r"cannot be multiplied \([^(]*\): mend the model"):
+        call(nn.Linear(3, 1), torch.ones(2, 4))
+
+
 def test_names_are_those_of_the_exported_file():
     assert list(named(VALUES)) == ["input"]
     assert list(named((VALUES, VALUES))) == ["input_0", "input_1"]

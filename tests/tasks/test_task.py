@@ -108,6 +108,7 @@ NO_DATASETS = [
     ("return {}", r"expected a map-style dataset .*got dict"),
     ("return None", r"expected a map-style dataset .*got NoneType"),
     ("return []", r"split 'test': expected examples, got none"),
+    ("return Endless()", r"expected a map-style dataset .*got Endless: no length \(gratings_\d+\.py:\d+\)"),
     ("raise KeyError(split)", r"raised KeyError: 'test'"),
     ("raise RuntimeError('disk')", r"load\('test'\): raised RuntimeError: disk"),
 ]
@@ -115,6 +116,8 @@ NO_DATASETS = [
 
 @pytest.mark.parametrize(("body", "expected"), NO_DATASETS)
 def test_data_callable_that_returns_no_dataset_is_told(suite, body, expected):
+    suite.append("\n\nclass Endless(torch.utils.data.Dataset):\n")
+    suite.append("    def __len__(self):\n        raise TypeError('no length')\n")
     suite.append(f"\n\ndef load(split):\n    {body}\n")
     with pytest.raises(TaskError, match=rf"task\.data: .*{expected}"):
         opened(suite).split("test")
@@ -140,6 +143,8 @@ BAD_ITEMS = [
     ("return self.images[index]", r"split 'test', item 0: expected a pair \(input, target\), got Tensor"),
     ("return self.images[index], 1, 2", r"item 0: expected a pair .*got tuple of 3"),
     ("return self.missing", r"item 0: raised AttributeError: .*missing"),
+    ("return self.images[index].bfloat16(), 1", r"expected tensors of a type that numpy has, got torch\.bfloat16"),
+    ("return self.images[index], torch.ones(2).bfloat16()", r"expected tensors of a type that numpy has"),
     ("return ['grey'], 1", r"expected inputs that are a tensor, a tuple or a dict of tensors, got .*"),
     ("return self.images[index], 'across'", r"cannot join 4 examples: .*mend it|cannot join 4 examples"),
 ]
@@ -294,8 +299,9 @@ def test_cuts_are_disjoint_whole_seeded_and_stratified(targets, seed):
     assert len(first["validation"]) == round(len(targets) * 0.1)
     labels = np.asarray(targets)
     for label in set(targets):
-        share = int((labels[first["validation"]] == label).sum())
-        assert abs(share - 0.1 * int((labels == label).sum())) <= 1.5
+        share, size = int((labels[first["validation"]] == label).sum()), int((labels == label).sum())
+        # Half an example for its own rounding, and its part of what the others' roundings leave to be taken.
+        assert abs(share - 0.1 * size) <= 0.5 + (len(set(targets)) + 1) / 2 * size / len(targets)
 
 
 def test_another_seed_cuts_otherwise(monkeypatch):
