@@ -26,8 +26,8 @@ def run(suite: Path, *, since: str | None = None, output: Path | None = None) ->
         output: a file to write: HTML where it ends in `.html`, else Markdown.
 
     Raises:
-        ParamsError: the output is a folder; no git, no commit, a revision that is none or does not lie before this
-            commit.
+        ParamsError: the output cannot be written; no git, no commit, a revision that is none or does not lie before
+            this commit.
         HistoryError: the records cannot be read.
     """
     refuse_folder(output)
@@ -61,7 +61,10 @@ def run(suite: Path, *, since: str | None = None, output: Path | None = None) ->
     )
     text = reporter.rendered(found)
     if output is not None:
-        write_text(output, reporter.rendered_page(found) if output.suffix == ".html" else text)
+        try:
+            write_text(output, reporter.rendered_page(found) if output.suffix == ".html" else text)
+        except OSError as error:
+            raise ParamsError(f"-o: {output}: cannot be written: {error}: name another file") from error
     return found, text
 
 

@@ -190,6 +190,11 @@ def test_folder_in_place_of_the_page_is_refused(tmp_path: Path) -> None:
         review.run(tmp_path, output=tmp_path)
 
 
+def test_page_that_cannot_be_written_is_told(shop: Shop, history: list[str]) -> None:
+    with pytest.raises(ParamsError, match=r"-o: .*params\.yaml/page\.md: cannot be written: .*: name another file"):
+        review.run(shop.suite, output=shop.root / "params.yaml/page.md")
+
+
 def called(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
