@@ -120,6 +120,8 @@ def written(
         seconds=found.seconds,
         ended=ended,
         proxy=proxy_record(driver),
+        prefer=goal.prefer,
+        start=found.start,
         best=found.best,
         nearest=None if found.best else found.nearest,
         recipe=recipe,
@@ -206,7 +208,7 @@ def proxy_record(driver: Driver) -> ProxyRecord | None:
 
 
 def metrics_of(record: SearchRecord) -> dict[str, Any]:
-    """The figures that `dvc metrics` and `dvc exp show` read."""
+    """The figures as `dvc metrics show FILE` reads them."""
     best = told_figures(record.best.answer.figures, record.metric) if record.best else {}
     counts = {name: getattr(record, name) for name in ("trials", "failed", "feasible")}
     return {"search": {**counts, "front": len(record.front), "best": best}}
