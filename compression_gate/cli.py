@@ -371,7 +371,7 @@ def search(
         show(found)
     adopted = adopt and adoption.adopt_found(suite, found, before)
     if adopt and found.best is not None:
-        same = "params.yaml: its steps are those that were found: nothing to adopt"
+        same = "params.yaml stays as it is: what was found is no better than the steps in use"
         typer.echo(f"params.yaml: compress.recipe: {found.recipe}" if adopted else same, err=True)
     if json:
         typer.echo(json_module.dumps(found.model_dump(mode="json", by_alias=True) | {"adopted": adopted}, indent=2))

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from compression_gate.errors import MetricsError
 from compression_gate.records.base import Record
+from compression_gate.records.search_params import Objective
 from compression_gate.records.trial import Genome, Trial
 
 log = logging.getLogger("compression_gate")
@@ -83,6 +84,9 @@ class SearchRecord(Record):
         metric: what quality is; better: 1 where more of it is better, -1 where less is.
         reference: figures of the reference as it ships, on the validation split.
         ended: why: the budget of trials or minutes, a size that was reached, or an interruption.
+        prefer: by which objective the best was chosen of those that are feasible.
+        start: the trial of the steps in use when the search began, or of the nearest chain that the space has; None
+            where it has none.
         best: the feasible candidate that was written down; nearest: where there is none, the one that breaks its
             limits least.
         recipe: the file that was written for either, relative to the suite.
@@ -112,6 +116,8 @@ class SearchRecord(Record):
     seconds: float
     ended: str
     proxy: ProxyRecord | None = None
+    prefer: Objective = "size_bytes"
+    start: Trial | None = None
     best: Trial | None = None
     nearest: Trial | None = None
     recipe: str | None = None
@@ -121,6 +127,21 @@ class SearchRecord(Record):
     started_from: int = 0
     course: tuple[Improvement, ...] = ()
     rules_digest: str = ""
+
+    @property
+    def improves(self) -> bool:
+        """Whether the best is better than the start by what is preferred; where the start does not pass it is."""
+        if self.best is None or self.start is None or not self.start.feasible:
+            return self.best is not None
+        return self.preferred(self.best) < self.preferred(self.start)
+
+    def preferred(self, trial: Trial) -> float:
+        """A trial by what is preferred, to be made small."""
+        if self.prefer == "quality":
+            return self.quality_lost(trial)
+        if self.prefer == "latency":
+            return round(trial.answer.figures["latency_ratio"], 2)  # as trials are compared
+        return trial.answer.figures[self.prefer]
 
     def quality_lost(self, trial: Trial) -> float:
         """By how much a trial's quality is worse than the reference's, in the metric's own unit."""

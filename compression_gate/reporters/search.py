@@ -26,6 +26,7 @@ LINE_EVERY_S = 30.0
 MOST_ROWS = 12
 MOST_UNMET = 3
 COSTS = {"size_bytes": "bytes", "latency": "time", "macs": "MACs"}
+SAVED = {"size_bytes": "fewer bytes", "latency": "less time", "macs": "fewer MACs"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,23 @@ def headline(record: SearchRecord) -> str:
     else:
         told = f"{record.metric} {'worse' if lost >= 0 else 'better'} by {amount}"
     proven = "proven on validation data" if record.best.proven else "within limits, not proven, on validation data"
-    return f"Found: {figures['size_bytes']:,.0f} bytes, {times}, {told} ({proven})."
+    against = f"; {beside}" if (beside := beside_start(record)) else ""
+    return f"Found: {figures['size_bytes']:,.0f} bytes, {times}, {told} ({proven}){against}."
+
+
+def beside_start(record: SearchRecord) -> str:
+    """How much better than what it started from the best is, by what is preferred; empty where nothing is known."""
+    if record.best is None or record.start is None:
+        return ""
+    if not record.start.feasible:
+        return "what the search started from does not pass"
+    after, before = record.preferred(record.best), record.preferred(record.start)
+    if not record.improves:
+        return f"no better by {record.prefer} than what the search started from"
+    if record.prefer in COSTS:
+        return f"{1 - after / before:.1%} {SAVED[record.prefer]} than what the search started from"
+    told = told_as(record.prefer, record.metric)
+    return f"{told.head} {told.text(after)}, of what the search started from {told.text(before)}"
 
 
 def front_table(rows: Sequence[tuple[tuple[float, ...], Trial]], objectives: Sequence[str], metric: str) -> Table:
@@ -244,5 +261,7 @@ def what_next(record: SearchRecord) -> list[str]:
             f"the nearest miss is {record.recipe}; all trials: reports/search/trials.csv",
             "do: widen search.space or the limits, or search longer: compression-gate search --resume --trials MORE",
         ]
+    if not record.improves:
+        return [f"do: leave params.yaml as it is, or search longer; {record.recipe} is no better by {record.prefer}"]
     adopting = f"write recipe: {record.recipe} in place of steps in params.yaml, compression-gate init --refresh"
     return [f"do: {adopting} (--adopt does both), then compression-gate run"]

@@ -30,6 +30,7 @@ from compression_gate.search.proxy import Correlation, correlation_of, order_of
 from compression_gate.search.space import Space
 
 EXPLORED = 8  # one in so many of those that the proxy would drop is carried out all the same
+START = "start"  # the origin of what a searcher begins with
 USED_UP = 10  # generations in a row of chains that are known already
 
 
@@ -61,6 +62,7 @@ class Found:
         front: feasible candidates that nothing feasible dominates, each with its values.
         course: how the best became what it is.
         best: the feasible candidate to be written down; nearest: the one that breaks its limits least.
+        start: the trial that the search began with: the steps in use, as near as the space has them.
         smallest: bytes of the smallest feasible candidate.
         closest: of each check, how far outside its limit the trial was that came closest to it; 0 where one was within.
         proxy: how well cheap trials told the quality of full ones; None before that was measured.
@@ -74,6 +76,7 @@ class Found:
     course: list[Improvement] = field(default_factory=list)
     best: Trial | None = None
     nearest: Trial | None = None
+    start: Trial | None = None
     smallest: float = math.inf
     closest: dict[str, float] = field(default_factory=dict)
     proxy: Correlation | None = None
@@ -355,6 +358,8 @@ class Driver:
         found.cached += trial.cached
         if trial.share < self.full or not score.complete:
             return
+        if trial.origin == START:
+            found.start = found.start or trial
         for one in trial.answer.checks:
             found.closest[one.check] = min(one.in_the_way, found.closest.get(one.check, math.inf))
         if not trial.feasible:
@@ -372,6 +377,11 @@ class Driver:
             step = Improvement(told=found.told, at_s=found.seconds, size_bytes=size, quality_lost=lost)
             found.course.append(step)
 
-    def preference(self, trial: Trial) -> tuple[bool, float, float]:
-        """By what the recipe is chosen: proven on validation data before undecided, then as the params prefer."""
-        return (not trial.proven, *self.goal.preferred(trial.answer.figures))
+    def preference(self, trial: Trial) -> tuple[bool, bool, float, float]:
+        """By what the recipe is chosen: proven on validation data before undecided, then as the params prefer.
+
+        But what is worse than a start that passes never stands before it, proven or not: nobody would adopt it.
+        """
+        preferred, start = self.goal.preferred(trial.answer.figures), self.found.start
+        worse = start is not None and start.feasible and preferred > self.goal.preferred(start.answer.figures)
+        return (worse, not trial.proven, *preferred)

@@ -149,7 +149,8 @@ def check_header(path: Path, line: str, header: Header) -> None:
     except ValidationError as error:
         raise SearchError(f"{path}:1: expected the first line of a journal, got {line[:80]!r}: delete it") from error
     if found.digest != header.digest:
-        changed = [name for name in header.told if header.told[name] != found.told.get(name)]
+        names = {**header.told, **found.told}
+        changed = [name for name in names if header.told.get(name) != found.told.get(name)]
         raise SearchError(
             f"{path}: expected the journal of this very search, got one with other {', '.join(changed) or 'code'}: "
             "change it back, or begin anew without --resume"

@@ -35,7 +35,7 @@ def digest_in_use(suite: Path) -> str | None:
 
 
 def adopt_found(suite: Path, found: SearchRecord, before: str | None) -> bool:
-    """Adopt what a search found; return whether the steps are others than they were.
+    """Adopt what a search found where it improves on what the search started from; return whether the steps are others.
 
     Args:
         before: digest of the steps that were in use when it began.
@@ -43,7 +43,7 @@ def adopt_found(suite: Path, found: SearchRecord, before: str | None) -> bool:
     Raises:
         ParamsError: see :func:`adopt`.
     """
-    if found.best is None or found.recipe is None or found.best.recipe_digest == before:
+    if found.best is None or found.recipe is None or not found.improves or found.best.recipe_digest == before:
         return False
     adopt(suite, found.recipe)
     return True

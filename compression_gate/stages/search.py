@@ -19,12 +19,15 @@ from compression_gate import __version__, registry
 from compression_gate.errors import ParamsError, SearchError
 from compression_gate.pipeline.state import source_digests, write_json
 from compression_gate.records.base import digest_of, replacing_folder
+from compression_gate.records.history import releases_of
 from compression_gate.records.lock import locked
 from compression_gate.records.metric_table import QUALITY, kind_of
-from compression_gate.records.params import FILE_NAME, Params, read_params
+from compression_gate.records.params import FILE_NAME, Params, Step, read_params
+from compression_gate.records.recipe import Recipe
 from compression_gate.records.search import SearchRecord
 from compression_gate.records.search_params import SearchParams
 from compression_gate.records.trial import Answer
+from compression_gate.records.waivers import read_waivers, today_utc
 from compression_gate.search import SEARCHERS
 from compression_gate.search.base import Executor, Request, Setup
 from compression_gate.search.descriptors import Knowledge
@@ -37,13 +40,14 @@ from compression_gate.search.objective import LATENCY, Goal
 from compression_gate.search.space import Space
 from compression_gate.stages.search_outputs import Table, written
 from compression_gate.stages.search_space import opened_space, reference_of
-from compression_gate.stages.trial import REFERENCE, REFERENCES, SOURCES, SPLIT
+from compression_gate.stages.trial import REFERENCE, REFERENCES, SOURCES, SPLIT, WAIVERS
 
 log = logging.getLogger("compression_gate")
 FOLDER = Path(".compression_gate/search")
-JOURNAL = "journal.jsonl"
+JOURNAL, KEPT, START = "journal.jsonl", "journal.before.jsonl", "start.json"
 DATA_RECORD = Path("reports/data.json")
 WAIT_S = 1.0
+PATIENCE_S = 60.0  # with the reference, before it is told that nothing was heard of it
 OVERRIDES = ("name", "searcher", "seed", "executor", "workers", "address")
 
 
@@ -87,10 +91,10 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
             journal, events = opened_journal(suite, folder, params, header, anew=not ask.resume)
             stack.enter_context(closing(journal))
             interrupted = stack.enter_context(interruptible())
-            reference = measured_reference(events, journal, executor)
+            reference = measured_reference(events, journal, executor, interrupted, limit_of(params.search))
             goal = goal_of(params, reference)
             table = stack.enter_context(Table(folder, goal.metric))
-            setup = setup_of(space, known, goal, params)
+            setup = setup_of(space, known, goal, params, steps_to_begin_with(folder, params))
             searcher = registry.load("searchers", params.search.searcher, SEARCHERS)(setup)
             driver = Driver(space, searcher, goal, params.search, journal, on_told=table.add)
             driver.replay(events)
@@ -184,7 +188,19 @@ def header_of(suite: Path, params: Params, space: Space) -> Header:
         "search settings": digest_of(search),
         "version": __version__,
     }
+    if waivers := live_waivers(suite, params):
+        told["waivers"] = digest_of(waivers)
     return Header(digest=digest_of(told), told=told)
+
+
+def live_waivers(suite: Path, params: Params) -> list[dict[str, Any]]:
+    """The waivers that live today: what they cover stops no trial.
+
+    Raises:
+        ParamsError: one has expired, or is wrong.
+    """
+    found = read_waivers(suite, params, today=today_utc(), releases=releases_of(suite))
+    return [one.model_dump(mode="json") for one in found]
 
 
 def lay_out(suite: Path, folder: Path, params: Params) -> None:
@@ -197,6 +213,21 @@ def lay_out(suite: Path, folder: Path, params: Params) -> None:
         shutil.copytree(suite / ".compression_gate/references", folder / REFERENCES)
     shutil.copyfile(suite / FILE_NAME, folder / FILE_NAME)
     write_json(folder / SOURCES, source_digests(suite, params))
+    write_json(folder / START, [step.model_dump(mode="json") for step in steps_in_use(suite, params)])
+    write_json(folder / WAIVERS, live_waivers(suite, params))
+
+
+def steps_in_use(suite: Path, params: Params) -> tuple[Step, ...]:
+    """The steps that the params hold or name; none of a target, or of a recipe that is gone."""
+    recipe = params.compress.recipe
+    return Recipe.read(suite / recipe).steps if recipe and (suite / recipe).exists() else params.compress.steps
+
+
+def steps_to_begin_with(folder: Path, params: Params) -> tuple[Step, ...]:
+    """The steps that were in use when the search began, whatever was adopted since."""
+    if not (folder / START).exists():  # it was begun by an earlier version
+        return params.compress.steps
+    return tuple(Step.model_validate(one) for one in json.loads((folder / START).read_text(encoding="utf-8")))
 
 
 def opened_journal(
@@ -209,16 +240,33 @@ def opened_journal(
     """
     if not anew:
         return resume(folder / JOURNAL, header)
-    (folder / JOURNAL).unlink(missing_ok=True)  # before the rest: killed here, there is nothing half new to resume
+    put_away(folder / JOURNAL)  # before the rest: killed here, there is nothing half new to resume
     lay_out(suite, folder, params)
     return begin(folder / JOURNAL, header), iter(())
+
+
+def put_away(journal: Path) -> None:
+    """Keep an earlier search's journal under another name where it holds an answer: hours may be in it."""
+    if not journal.exists():
+        return
+    with journal.open("rb") as file:
+        answered = any(b'"answered"' in line for line in file)
+    if not answered:
+        journal.unlink()
+        return
+    kept = journal.replace(journal.with_name(KEPT))
+    log.warning(
+        "search: begins anew; the earlier journal is kept as %s: to go on with that one, name it %s and give --resume",
+        kept,
+        JOURNAL,
+    )
 
 
 def executor_of(suite: Path, folder: Path, params: Params) -> Executor:
     """The executor that the params name."""
     search = params.search
     sources = [suite / name for name in source_digests(suite, params)]
-    shared = [folder / name for name in (FILE_NAME, REFERENCE, REFERENCES, SOURCES)]
+    shared = [folder / name for name in (FILE_NAME, REFERENCE, REFERENCES, SOURCES, WAIVERS)]
     place = Place(
         suite=suite,
         folder=folder,
@@ -232,20 +280,35 @@ def executor_of(suite: Path, folder: Path, params: Params) -> Executor:
     return executor
 
 
-def measured_reference(events: Iterator[tuple[int, Any]], journal: Journal, executor: Executor) -> Answer:
+def measured_reference(
+    events: Iterator[tuple[int, Any]],
+    journal: Journal,
+    executor: Executor,
+    interrupted: Callable[[], bool],
+    limit_s: float,
+) -> Answer:
     """The figures of the reference as it ships: the empty chain, carried out like any other.
 
     Raises:
-        SearchError: that already fails.
+        SearchError: that already fails, or takes all the time that the search has.
+        KeyboardInterrupt: somebody interrupts it: there is nothing yet to end with.
     """
     for _, event in events:
         if not isinstance(event, Reference):
             raise SearchError(f"{journal.path}:2: expected the reference's figures, got another event: begin anew")
         return event.answer
     executor.submit(Request(number=-1, steps=()))
-    answer = None
+    start, patience, answer = time.monotonic(), PATIENCE_S, None
     while answer is None:
-        answer = next((answer for _, answer in executor.finished(WAIT_S)), None)
+        waited = time.monotonic() - start
+        if interrupted():
+            raise KeyboardInterrupt
+        if waited >= limit_s:
+            raise SearchError(f"search: the reference is not measured after {limit_s / 60:g} minutes: give it more")
+        if waited >= patience:
+            log.warning("search: the reference is not measured after %.0f s: it is slow, or no place is free", waited)
+            patience *= 2
+        answer = next((answer for _, answer in executor.finished(min(WAIT_S, limit_s - waited))), None)
     if not answer.complete:
         raise SearchError(f"search: the reference as it ships cannot be measured: {answer.reason}")
     journal.append(Reference(answer=answer))
@@ -294,9 +357,9 @@ def told_lack(names: Sequence[str], reference: Answer) -> str:
     return "; ".join((f"no {', '.join(names) or 'score'}", *reference.remarks))
 
 
-def setup_of(space: Space, known: Knowledge | None, goal: Goal, params: Params) -> Setup:
-    """What the searcher is made with; the steps of the params are the first to be tried where the space has them."""
-    start = space.genome_of(params.compress.steps) if params.compress.steps else None
+def setup_of(space: Space, known: Knowledge | None, goal: Goal, params: Params, steps: Sequence[Step]) -> Setup:
+    """What the searcher is made with; the steps in use are the first to be tried where the space has them."""
+    start = space.genome_of(steps) if steps else None
     return Setup(
         space=space,
         seed=params.search.seed,
@@ -325,6 +388,11 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+def limit_of(search: SearchParams) -> float:
+    """How long a run of it may take [s]."""
+    return search.budget.minutes * 60 if search.budget.minutes is not None else float("inf")
+
+
 def drive(
     driver: Driver,
     executor: Executor,
@@ -335,7 +403,7 @@ def drive(
 ) -> str:
     """Ask, carry out and tell until something ends it; return what did."""
     start, before = time.monotonic(), driver.found.seconds
-    limit_s = search.budget.minutes * 60 if search.budget.minutes is not None else float("inf")
+    limit_s = limit_of(search)
     looked = start
     while (ended := driver.end) is None:
         spent = time.monotonic() - start

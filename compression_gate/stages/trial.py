@@ -42,8 +42,9 @@ from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.metrics import Benchmark, CompressionRecord, Measurement, ModelCost, StepRecord
 from compression_gate.records.params import Params, Step, read_params
 from compression_gate.records.rules import Rule
-from compression_gate.records.trial import Answer, Distance
+from compression_gate.records.trial import SETTLED, Answer, Distance
 from compression_gate.records.verdict import Check
+from compression_gate.records.waivers import Waiver
 from compression_gate.search.base import Request
 from compression_gate.search.executors.room import STEPS
 from compression_gate.stages.artifacts import runtime_of
@@ -57,7 +58,7 @@ from compression_gate.tasks.task import Task
 log = logging.getLogger("compression_gate")
 SPLIT = "validation"
 REFERENCE, REFERENCES = "reference", "references"
-SOURCES = "sources.json"
+SOURCES, WAIVERS = "sources.json", "waivers.json"
 
 
 @dataclass(kw_only=True)
@@ -66,6 +67,7 @@ class Laboratory:
 
     Args:
         folder: of the search.
+        waivers: that lived when the search began.
         known: what reference, baseline and release answered on the validation split.
         benches: by the share of the training examples that their task holds.
     """
@@ -74,6 +76,7 @@ class Laboratory:
     folder: Path
     params: Params
     models: Models
+    waivers: tuple[Waiver, ...] = ()
     known: dict[str, Answers] = field(default_factory=dict)
     benches: dict[float, Workbench] = field(default_factory=dict)
 
@@ -113,7 +116,9 @@ def open_laboratory(suite: Path, folder: Path) -> Laboratory:
     models.artifacts["reference"] = Artifact.open(folder / REFERENCE)
     models.files["reference"] = folder / REFERENCE / runtime.file_name
     add_references(models, folder / REFERENCES, runtime.file_name)
-    return Laboratory(suite=suite, folder=folder, params=params, models=models)
+    told = json.loads((folder / WAIVERS).read_text(encoding="utf-8")) if (folder / WAIVERS).exists() else []
+    waivers = tuple(Waiver.model_validate(one) for one in told)
+    return Laboratory(suite=suite, folder=folder, params=params, models=models, waivers=waivers)
 
 
 def answerable(rule: Rule) -> bool:
@@ -183,7 +188,7 @@ def tried(request: Request, laboratory: Laboratory, start: float) -> Answer:
             artifacts=models.artifacts,
             alpha=1 - params.gate.confidence,
         )
-        decision = decide(judge(facts), params.search.policy, params.gate.policies)
+        decision = decide(judge(facts), params.search.policy, params.gate.policies, laboratory.waivers)
     figures = figures_of(measured, bench.task, artifact, models.artifacts["reference"], pairs)
     return Answer(
         figures={name: value for name, value in figures.items() if np.isfinite(value)},
@@ -302,7 +307,7 @@ def loss_of(answers: Answers, task: Task) -> float:
 
 def is_outside(check: Check) -> bool:
     """Whether a blocking rule's figure is beyond its limit, though nobody can prove it: no search should end there."""
-    return check.level == "block" and check.status != "pass" and check.headroom is not None and check.headroom < 0
+    return check.level == "block" and check.status not in SETTLED and check.headroom is not None and check.headroom < 0
 
 
 def distance_of(check: Check, *, blocking: bool) -> Distance:

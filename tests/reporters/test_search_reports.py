@@ -112,6 +112,21 @@ def test_what_was_found_is_told_with_the_line_that_adopts_it():
     assert "recipe: recipes/found.yaml" in text
 
 
+STARTS = {  # bytes of what the search started from, its verdict, what is told, whether the recipe is to be adopted
+    "smaller": (1000, "pass", "; 50.0% fewer bytes than what the search started from.", True),
+    "as small": (500, "pass", "; no better by size_bytes than what the search started from.", False),
+    "no recipe": (100, "fail", "; what the search started from does not pass.", True),
+}
+
+
+@pytest.mark.parametrize(("size", "verdict", "words", "adopts"), STARTS.values(), ids=STARTS)
+def test_what_was_found_is_held_against_what_the_search_started_from(size, verdict, words, adopts):
+    one = record(start=trial(0, 0.0, size, verdict=verdict))
+    assert words in search.headline(one)
+    assert one.improves == adopts
+    assert ("recipe: recipes/found.yaml" in printed(one)) == adopts
+
+
 @pytest.mark.parametrize(
     ("metric", "figures", "words"),
     [

@@ -8,6 +8,7 @@ import small_space
 
 from compression_gate import registry
 from compression_gate.errors import SearchError
+from compression_gate.records.params import Step
 from compression_gate.records.search_params import SearchParams
 from compression_gate.records.trial import Answer, Distance
 from compression_gate.search import SEARCHERS
@@ -56,12 +57,19 @@ def landscape(steps, share=1.0):
     return Answer(figures=figures, checks=(check,), verdict="fail" if broken else "pass", seconds=1.0)
 
 
-def driver(path, *, searcher=Random, journal=None, told=None, space=SPACE, known=None, **changes):
+def driver(path, *, searcher=Random, journal=None, told=None, space=SPACE, known=None, start=(), **changes):
     """A driver of a small search; ``told`` collects its trials."""
     values = {"objectives": ["quality", "size_bytes"], "population": 4, "budget": {"trials": 12}, "seed": 3}
     params = SearchParams.model_validate_json(json.dumps(values | changes))
     goal = Goal.of(params, "accuracy", REFERENCE)
-    setup = Setup(space=space, seed=params.seed, values=len(goal.names), population=params.population, known=known)
+    setup = Setup(
+        space=space,
+        seed=params.seed,
+        values=len(goal.names),
+        population=params.population,
+        start=start,
+        known=known,
+    )
     journal = journal or begin(path, HEADER)
     return Driver(space, searcher(setup), goal, params, journal, on_told=(told if told is not None else []).append)
 
@@ -323,6 +331,30 @@ def test_a_feasible_candidate_as_small_ends_the_search_though_a_larger_one_is_pr
     one = run(driver(path, budget={"trials": 60, "size_bytes": 500}), answer_of=small_ones_unproven)
     assert one.end == "500 bytes reached"
     assert one.found.smallest <= 500
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_what_is_worse_than_a_start_that_passes_never_stands_before_it(path, passes):
+    """Though it alone is proven within its limits."""
+
+    def large_ones_proven(steps, share):
+        answer = landscape(steps)
+        proven = answer.figures["size_bytes"] > 600
+        kept = answer.verdict == "pass" and (passes or steps != begun)
+        status = "fail" if not kept else "pass" if proven else "undecided"
+        check = Distance(rule="accuracy", status=status, distance=0.1 * (status != "pass"), blocking=not kept)
+        return answer.model_copy(update={"checks": (check,), "verdict": "pass" if kept else "fail"})
+
+    genome = SPACE.genome_of([Step(method="weight_only_quantization", bits=4)])
+    begun = tuple(step.model_dump(mode="json") for step in SPACE.steps_of(genome))
+    one = driver(path, start=(genome,), budget={"trials": 40})
+    found = run(one, answer_of=large_ones_proven).found
+    assert found.start.number == 0
+    assert found.start.feasible == passes
+    if passes:
+        assert found.best.answer.figures["size_bytes"] <= found.start.answer.figures["size_bytes"]
+    else:
+        assert found.best.proven
 
 
 def test_a_cost_beyond_its_limit_is_a_check_like_others(path):

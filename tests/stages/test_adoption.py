@@ -9,7 +9,7 @@ from compression_gate.pipeline.definition import check_definition
 from compression_gate.records.params import Step, read_params
 from compression_gate.records.recipe import Recipe
 from compression_gate.records.search import SearchRecord
-from compression_gate.records.trial import Trial
+from compression_gate.records.trial import Answer, Trial
 from compression_gate.stages.adoption import adopt, adopt_found, digest_in_use, with_recipe
 
 HEAD = "# ours\ntask:  {model: 'a:Net', data: a:load}\n"
@@ -118,6 +118,18 @@ def test_what_was_found_is_adopted_where_its_steps_are_others(compress, others, 
     before = (tmp_path / "params.yaml").read_bytes()
     assert adopt_found(tmp_path, record, digest_in_use(tmp_path)) == others
     assert ((tmp_path / "params.yaml").read_bytes() != before) == others
+
+
+def test_what_is_no_better_than_the_steps_in_use_is_not_adopted(tmp_path):
+    (tmp_path / "params.yaml").write_text(HEAD)
+    one = Trial(number=0, genome={}, origin="start", steps=(), recipe_digest="a", answer=Answer(verdict="pass"))
+    start, best = (
+        one.model_copy(update={"answer": one.answer.model_copy(update={"figures": {"size_bytes": size}})})
+        for size in (80.0, 90.0)
+    )
+    record = SearchRecord.model_construct(start=start, best=best, recipe="recipes/found.yaml")
+    assert not adopt_found(tmp_path, record, "other steps")
+    assert (tmp_path / "params.yaml").read_text() == HEAD
 
 
 def test_an_adopted_recipe_is_declared_to_dvc_so_that_run_takes_it(suite):

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import shutil
 
 import pytest
@@ -152,6 +153,14 @@ def test_the_steps_of_the_params_are_tried_first(trained):
     assert rows(trained)[0]["steps"] == "weight_only_quantization"
 
 
+def test_a_recipe_in_use_is_tried_first_as_steps_are(trained):
+    first = search.run(trained.path, Ask(trials=3))
+    trained.edit("compress", {"recipe": first.recipe})
+    again = search.run(trained.path, Ask(trials=3))
+    assert again.start.number == 0
+    assert again.start.recipe_digest == first.best.recipe_digest
+
+
 def test_limits_that_nobody_can_meet_end_in_the_nearest_miss(trained):
     trained.edit("gate.rules.size.max", 500)
     found = search.run(trained.path, Ask())
@@ -280,6 +289,45 @@ def test_what_the_reference_lacks_is_named(trained, figures, section, message):
         search.goal_of(read_params(trained.path), trial.Answer(figures=figures, remarks=("accuracy is nan",)))
 
 
+class Busy:
+    """An executor that has no place free."""
+
+    free = 0
+
+    def submit(self, request):
+        pass
+
+    def finished(self, timeout_s):
+        return []
+
+
+def measured(interrupted=lambda: False, limit_s=math.inf):
+    return search.measured_reference(iter(()), None, Busy(), interrupted, limit_s)
+
+
+def test_time_and_ctrl_c_are_looked_at_while_the_reference_is_measured(caplog, monkeypatch):
+    with pytest.raises(SearchError, match=r"the reference is not measured after .* minutes"):
+        measured(limit_s=0.06)
+    with pytest.raises(KeyboardInterrupt):
+        measured(interrupted=lambda: True)
+    monkeypatch.setattr(search, "PATIENCE_S", 0.01)
+    with pytest.raises(SearchError):
+        measured(limit_s=0.06)
+    assert "it is slow, or no place is free" in caplog.text
+
+
+def test_the_journal_of_a_search_that_is_begun_anew_is_kept(tmp_path, caplog):
+    journal = tmp_path / search.JOURNAL
+    journal.write_text("header\n")
+    search.put_away(journal)
+    assert not journal.exists()
+    assert caplog.text == ""
+    journal.write_text('{"event": "answered"}\n')
+    search.put_away(journal)
+    assert (tmp_path / search.KEPT).read_text() == '{"event": "answered"}\n'
+    assert "--resume" in caplog.text
+
+
 def test_without_a_reference_the_way_to_one_is_told(trained):
     shutil.rmtree(trained.path / "models")
     with pytest.raises(Exception, match="a search starts from a trained reference"):
@@ -377,6 +425,21 @@ def test_a_trial_is_judged_by_the_gates_rules(laboratory):
     answer = trial.carry_out(steps({"method": "weight_only_quantization", "bits": 8}), laboratory)
     assert {one.rule: one.status for one in answer.checks} == {"accuracy": "pass", "size": "pass"}
     assert answer.verdict == "pass"
+
+
+def test_what_a_waiver_covers_stops_no_trial(trained):
+    trained.edit("gate.rules.size.max", 500)
+    waiver = {"rule": "size", "ceiling": 90_000, "reason": "a new head", "owner": "ada", "expires": "2099-12-31"}
+    (trained.path / "waivers.yaml").write_text(yaml.safe_dump([waiver]), encoding="utf-8")
+    params = read_params(trained.path)
+    folder = trained.path / search.FOLDER / "found"
+    folder.mkdir(parents=True)
+    search.lay_out(trained.path, folder, params)
+    answer = trial.carry_out(
+        steps({"method": "weight_only_quantization", "bits": 8}), trial.open_laboratory(trained.path, folder)
+    )
+    assert {one.rule: one.status for one in answer.checks} == {"accuracy": "pass", "size": "waived"}
+    assert (answer.verdict, answer.violation) == ("pass", 0)
 
 
 def test_a_prefix_that_an_earlier_trial_had_is_not_computed_again(laboratory):
