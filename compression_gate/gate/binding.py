@@ -75,10 +75,19 @@ def bindings_of(suite: Path) -> dict[str, str]:
         StaleError: an artifact's files are not the ones its record lists.
     """
     return {
-        **{name: model_digest(suite / name) for name in MODELS},
-        **{name: reference_digest(suite / name) for name in LAID},
+        **models_of(suite),
         **{name: digest_of_file(suite / name) if (suite / name).is_file() else ABSENT for name in RECORDS},
     }
+
+
+def models_of(suite: Path) -> dict[str, str]:
+    """The digest of every model of a suite, ``absent`` where there is none.
+
+    Raises:
+        StaleError: an artifact's files are not the ones its record lists.
+    """
+    own = {name: model_digest(suite / name) for name in MODELS}
+    return own | {name: reference_digest(suite / name) for name in LAID}
 
 
 def model_digest(folder: Path) -> str:

@@ -15,12 +15,14 @@ SUFFIX = " (holdout)"  # behind the name of a rule that was judged there
 class Holdout(Record):
     """`.compression_gate/holdout/verdict.json`: the quality rules, judged on the split ``holdout``.
 
-    It speaks of one candidate under one set of params, named by their digests, and of no other.
+    It speaks of these models, params and sources, named by their digests, and of no others; ``models`` maps their
+    folders as a verdict's ``bindings`` do.
     """
 
-    schema_number: Literal[1] = Field(1, alias="schema")
+    schema_number: Literal[2] = Field(2, alias="schema")
     n: int
-    candidate_digest: str
+    models: dict[str, str]
     params_digest: str
+    sources_digest: str
     package_version: str
     checks: tuple[Check, ...]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compression_gate import __version__
 from compression_gate.errors import MetricsError
-from compression_gate.gate.binding import stale_reasons
+from compression_gate.gate.binding import LAID, MODELS, stale_reasons
 from compression_gate.gate.policy import Code, Decision, decide, decide_again, told
 from compression_gate.gate.test_reuse import unjudged
 from compression_gate.records.history import releases_of
@@ -85,20 +85,27 @@ def seen(verdict: Verdict, decision: Decision, params: Params) -> Verdict:
 
 
 def holdout_of(suite: Path, verdict: Verdict, params: Params) -> tuple[tuple[Check, ...], tuple[str, ...]]:
-    """The checks on the holdout that speak of this verdict's candidate, and what a release should know of the others.
+    """The checks on the holdout that are of what this verdict is of, and what a release should know of the others.
 
     Only `run --policy release` asks the holdout, so that it may be missing; it may not be of something else.
     """
     path = suite / HOLDOUT
-    if not path.exists():
+    if not path.parent.exists():
         return (), ("no holdout was judged: `compression-gate run --policy release` does so where the data have one",)
+    if not path.exists():
+        return (unheld("the holdout was begun and not finished"),), ()
     try:
         found = Holdout.read(path)
     except MetricsError as error:
         return (unheld(str(error)),), ()
-    of = (found.candidate_digest, found.params_digest, found.package_version)
-    if of != (verdict.candidate.digest, verdict.params_digest, __version__):
-        return (unheld("the holdout was judged for another candidate, by other params or by another version"),), ()
+    same = {
+        "models": found.models == {name: verdict.bindings.get(name) for name in (*MODELS, *LAID)},
+        "params": found.params_digest == verdict.params_digest,
+        "sources": found.sources_digest == verdict.sources_digest,
+        "version of this package": found.package_version == __version__,
+    }
+    if other := [name for name, is_same in same.items() if not is_same]:
+        return (unheld(f"the holdout was judged with other {', '.join(other)}"),), ()
     asked = {name + SUFFIX for name, rule in params.gate.rules.items() if kind_of(rule.metric) in QUALITY}
     if unasked := asked - {one.rule for one in found.checks}:
         return (unheld(f"the holdout was not asked of {', '.join(sorted(unasked))}"),), ()

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from compression_gate import __version__
+from compression_gate.gate.binding import known_sources, models_of, sources_digest
 from compression_gate.gate.facts import Facts, Outcomes
 from compression_gate.gate.judge import checks_of
 from compression_gate.records.holdout import SUFFIX, Holdout
@@ -25,15 +26,17 @@ def run(suite: Path) -> Holdout | None:
     Raises:
         CompressionGateError: the models or the holdout cannot be measured.
     """
-    params = read_params(suite)
+    # Without a verdict in it the folder says that the holdout was begun, however this ends.
     shutil.rmtree(suite / FOLDER, ignore_errors=True)
+    (suite / FOLDER).mkdir(parents=True)
+    params, sources = read_params(suite), known_sources(suite)
     task = open_task(params, suite)
     try:
         task.split("holdout")
     except (KeyError, ValueError):
+        (suite / FOLDER).rmdir()
         return None
-    models = open_models(suite, params)
-    (suite / FOLDER).mkdir(parents=True)
+    models, digests = open_models(suite, params), models_of(suite)
     measured = measure(models, task, params, "holdout")
     digest = hashlib.sha256("\n".join(measured.ids.tolist()).encode()).hexdigest()
     evaluation = record(measured, models, params, digest, suite / FOLDER)
@@ -46,8 +49,9 @@ def run(suite: Path) -> Holdout | None:
     )
     found = Holdout(
         n=evaluation.n,
-        candidate_digest=models.artifacts["candidate"].digest,
+        models=digests,
         params_digest=params.digest,
+        sources_digest=sources_digest(sources),
         package_version=__version__,
         checks=tuple(
             check.model_copy(update={"rule": name + SUFFIX})

@@ -8,10 +8,12 @@ from collections.abc import Callable
 import pytest
 from safetensors.torch import save_file
 
+from compression_gate.errors import MetricsError
 from compression_gate.gate.binding import bindings_of, sources_digest
 from compression_gate.records.holdout import Holdout
 from compression_gate.records.metrics import DataRecord
 from compression_gate.records.params import read_params
+from compression_gate.records.state_files import REFERENCES
 from compression_gate.records.verdict import Check, Subject, Verdict
 from compression_gate.stages import check, holdout
 from compression_gate.stages.artifacts import exported_artifact
@@ -68,7 +70,15 @@ def test_a_holdout_that_is_of_something_else_or_damaged_is_an_error(judged) -> N
     """One situation each, in one test: exporting the models takes longer than all of them."""
     path = judged.path / check.HOLDOUT
     found = holdout.run(judged.path)
-    others = ({"candidate_digest": "another"}, {"params_digest": "another"}, {"package_version": "0"}, {"checks": ()})
+    roles = ("models/reference", "models/candidate", f"{REFERENCES}/baseline", f"{REFERENCES}/release")
+    others = (
+        *({"models": found.models | {role: "another"}} for role in roles),
+        {"models": {}},
+        {"params_digest": "another"},
+        {"sources_digest": "another"},
+        {"package_version": "0"},
+        {"checks": ()},
+    )
     for field in others:
         found.model_copy(update=field).write(path)
         outcome = check.check(judged.path, "release")
@@ -78,4 +88,14 @@ def test_a_holdout_that_is_of_something_else_or_damaged_is_an_error(judged) -> N
         assert check.check(judged.path, "release").exit_code == 4, text
     judged.replace(WITH_HOLDOUT, SPLITS)
     assert holdout.run(judged.path) is None, "the data have no holdout any more"
-    assert not path.exists()
+    assert not path.parent.exists()
+
+
+def test_a_holdout_that_was_not_measured_to_the_end_is_an_error(judged) -> None:
+    (judged.path / "models/candidate/artifact.json").rename(judged.path / "kept.json")
+    with pytest.raises(MetricsError):
+        holdout.run(judged.path)
+    (judged.path / "kept.json").rename(judged.path / "models/candidate/artifact.json")
+    (blocking,) = check.check(judged.path, "release").decision.blocking
+    assert (blocking.reason, blocking.message) == ("stale", "the holdout was begun and not finished")
+    assert check.check(judged.path, "pull_request").exit_code == 0
