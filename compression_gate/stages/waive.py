@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -12,11 +13,16 @@ from typing import Any
 import yaml
 
 from compression_gate.errors import ParamsError
-from compression_gate.records.base import replacing
+from compression_gate.records.base import write_bytes
 from compression_gate.records.history import releases_of
+from compression_gate.records.lock import locked
 from compression_gate.records.params import Params, read_params
+from compression_gate.records.state_files import STATE
 from compression_gate.records.waivers import FILE_NAME, day_of, problems_of, read_waivers, today_utc
 
+LOCK, PATIENCE_S = f"{STATE}/waivers.lock", 10.0  # another waiver is written in milliseconds
+END = re.compile(r"^\.\.\.(?=\s|$)", flags=re.MULTILINE)  # of a YAML document, where it is said
+NULL = "tag:yaml.org,2002:null"
 OPTIONS = {"rule": "RULE"}  # the one that is written without dashes
 
 
@@ -46,10 +52,10 @@ def run(suite: Path, request: Request) -> Path:
     if problems := list(problems_of(as_text(entry), params, today=today, releases=releases)):
         raise ParamsError(f"waive: {OPTIONS.get(key, f'--{key}')}: {text}" for key, text in problems)
     path = (suite / FILE_NAME).resolve()
-    content = appended(path.read_bytes() if path.exists() else b"", entry)
-    check_whole(content, params, today, releases)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    with locked(suite / LOCK, held=f"{FILE_NAME}: is being written", do="try again", patience_s=PATIENCE_S):
+        content = appended(path.read_bytes() if path.exists() else b"", entry)
+        check_whole(content, params, today, releases)
+        write_bytes(path, content)
     return suite / FILE_NAME
 
 
@@ -111,17 +117,19 @@ def appended(old: bytes, entry: dict[str, Any]) -> bytes:
     indent = 0
     if isinstance(root, yaml.SequenceNode) and not root.flow_style:
         indent = root.start_mark.column
-    elif isinstance(root, yaml.SequenceNode) and not root.value:  # `[]`: an empty list has no other form
+    elif root is not None and (root.tag == NULL or (isinstance(root, yaml.SequenceNode) and not root.value)):
+        # An empty list has no other form than `[]`.
         text = text[: root.start_mark.index] + text[root.end_mark.index :].lstrip(" ")
-    elif root is not None and root.start_mark.index != root.end_mark.index:
+    elif root is not None:
         raise ParamsError(
             f"{FILE_NAME}:{root.start_mark.line + 1}: expected waivers that begin with '- ', each on lines of its own, "
             f"got another form: write it so, or add this one by hand:\n{lines_of(entry)}"
         )
     newline = "\r\n" if "\r\n" in text else "\n"
-    gap = newline if text.strip() and not text.endswith("\n") else ""
+    end = match.start() if (match := END.search(text)) else len(text)
+    gap = newline if text.strip() and not text[:end].endswith("\n") else ""
     added = "".join(" " * indent + line + newline for line in lines_of(entry).splitlines())
-    return (text + gap + added).encode()
+    return (text[:end] + gap + added + text[end:]).encode()
 
 
 def lines_of(entry: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """`waive` appends one waiver, or changes nothing."""
 
 import subprocess
+import threading
 
 import pytest
 
@@ -25,6 +26,10 @@ FILES = [  # what is there before, what it has become of that
     ("# ours\n", "# ours\n"),
     ("---\n", "---\n"),
     ("[]\n", "\n"),
+    ("~\n", "\n"),
+    ("# ours\nnull\n", "# ours\n\n"),
+    ("---\n...\n", "---\n"),
+    (f"- {OLD}\n...\n# the end\n", f"- {OLD}\n"),
     ("# none now\n[]   # yet\n", "# none now\n# yet\n"),
     (f"- {OLD}\n", f"- {OLD}\n"),
     (f"- {OLD}", f"- {OLD}\n"),
@@ -50,7 +55,8 @@ BAD_FILES = [
     ("rule: accuracy\n", r"waivers\.yaml:1: expected waivers that begin with '- '"),
     ("- rule: [\n", r"waivers\.yaml: cannot be read as YAML"),
     ("- {rule: size}\n", r"waivers\.yaml:1: \[0\]\.ceiling: is required and missing"),
-    (f"- {OLD}\n...\n", r"waivers\.yaml:3: not YAML"),
+    ("{}\n", r"waivers\.yaml:1: expected waivers that begin with '- '"),
+    ("''\n", r"waivers\.yaml:1: expected waivers that begin with '- '"),
     (
         "- {rule: accuracy, ceiling: 0.03, reason: labels, owner: Ben, expires: 2999-12-31}\n",
         r"\[1\]: says again what \[0\] says of accuracy",
@@ -93,6 +99,16 @@ def test_waiver_is_put_behind_what_is_there(suite, before, kept):
     assert len(others) == before.count("rule:")
     assert (new.rule, str(new.ceiling), new.reason, new.owner) == ("accuracy", "0.02", "labels: in autumn", "Ana")
     assert new.since == today_utc().isoformat()
+
+
+def test_two_at_once_lose_no_waiver(suite):
+    rules = {"accuracy": "0.02", "size": "2500", "latency": "8%", "classes": "0.1"}
+    jobs = [threading.Thread(target=run, args=(suite, request(rule=rule, ceiling=rules[rule]))) for rule in rules]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert {waiver.rule for waiver in read(suite)} == set(rules)
 
 
 def test_all_that_is_asked_for_is_written(suite):
