@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compression_gate.errors import TaskError
+from compression_gate.errors import CompressionGateError, TaskError
 from compression_gate.modules.checkpoints import adopt_weights, save_reference
 from compression_gate.modules.normalized import Normalized
 from compression_gate.pipeline.state import source_digests
@@ -19,7 +19,7 @@ from compression_gate.records.base import digest_of, replacing_folder, write_tex
 from compression_gate.records.metrics import DataRecord
 from compression_gate.records.params import Params, read_params
 from compression_gate.stages.artifacts import exported_artifact
-from compression_gate.tasks.calling import call, named
+from compression_gate.tasks.calling import call, line_of, named
 from compression_gate.tasks.task import Task, function, open_task
 from compression_gate.tasks.training import Epoch, Fitting, fit
 
@@ -63,7 +63,14 @@ def trained_by_user(model: nn.Module, task: Task, params: Params) -> nn.Module:
     """Call the user's own loop."""
     trainer = function("task.trainer", str(params.task.trainer), "model", "datasets", "options")
     datasets = {name: task.split(name) for name in ("train", "validation", "calibration")}
-    result = trainer(model, datasets, params.train)
+    try:
+        result = trainer(model, datasets, params.train)
+    except CompressionGateError:
+        raise
+    except Exception as error:  # a user's function may raise anything
+        raise TaskError(
+            f"task.trainer: {params.task.trainer}: raised {type(error).__name__}: {error}{line_of(error)}: mend it"
+        ) from error
     if not isinstance(result, nn.Module):
         raise TaskError(
             f"task.trainer: {params.task.trainer}: expected the trained torch.nn.Module, got {type(result).__name__}: "
@@ -80,10 +87,12 @@ def normalized(model: nn.Module, task: Task, params: Params) -> nn.Module:
     for batch in task.batches("train", 1024):
         inputs = named(batch.inputs)
         first = next(iter(inputs.values()))
-        if len(inputs) > 1 or not first.is_floating_point() or first.dim() < 2:
+        by_name = isinstance(batch.inputs, dict)
+        if by_name or len(inputs) > 1 or not first.is_floating_point() or first.dim() < 2:
+            got = ", ".join(f"{name} {tuple(value.shape)} {value.dtype}" for name, value in inputs.items())
             raise TaskError(
-                f"params.yaml: train.normalize: expected one float input (N, C, …), got {', '.join(inputs)}: "
-                "normalise in the dataset instead"
+                "params.yaml: train.normalize: expected one float input (N, C, …) by position, "
+                f"got {'by name ' if by_name else ''}{got}: normalise in the dataset instead"
             )
         axes = [axis for axis in range(first.dim()) if axis != 1]
         total = total + first.double().sum(axes)

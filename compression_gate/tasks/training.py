@@ -218,7 +218,7 @@ def loss_of(outputs: Tensor, batch: Batch, task: Task, own: StepLoss | None = No
     Raises:
         TaskError: the loss does not take these outputs and targets, or is no scalar.
     """
-    targets = batch.targets
+    targets, labels = batch.targets, task.params.kind == "classification"
     try:
         loss = own(outputs, batch) if own else task.loss(outputs, targets)
     except CompressionGateError:
@@ -227,7 +227,8 @@ def loss_of(outputs: Tensor, batch: Batch, task: Task, own: StepLoss | None = No
         raise TaskError(
             f"task.loss: outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} of {targets.dtype}"
             f"{f', {targets.min()} to {targets.max()}' if targets.numel() else ''}: {type(error).__name__}: {error}"
-            f"{line_of(error)}: labels must be 0 to classes - 1, and the loss must take what the model returns"
+            f"{line_of(error)}: {'labels must be 0 to classes - 1, and ' if labels else ''}"
+            "the loss must take what the model returns"
         ) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__

@@ -130,6 +130,11 @@ TRAINERS = [
         ParamsError,
         r"task\.trainer: .*expected a callable\(model, datasets, options\)",
     ),
+    (
+        "def fit(model, datasets, options):\n    return options['epochs']\n",
+        TaskError,
+        r"task\.trainer: .*:fit: raised TypeError: .* \(gratings_\d+\.py:\d+\): mend it",
+    ),
     ("def fit(model, datasets, options):\n    pass\n", TaskError, r"task\.trainer: .*expected .*Module, got NoneType"),
 ]
 
@@ -163,6 +168,22 @@ def test_model_that_answers_wrongly_is_told_and_leaves_nothing(prepared, answer,
         train.run(prepared.path)
     assert not (prepared.path / "models").exists()
     assert not (prepared.path / "reports" / "training.csv").exists()
+
+
+NOT_NORMALISED = [
+    ("{'images': self.images[index]}", r"by name images \(204, 1, 8, 8\) torch\.float32: "),
+    ("(self.images[index] * 9).long()", r"input \(204, 1, 8, 8\) torch\.int64: "),
+    ("(self.images[index], self.images[index])", r"input_0 .*, input_1 .*: "),
+]
+
+
+@pytest.mark.parametrize(("inputs", "expected"), NOT_NORMALISED)
+def test_inputs_that_cannot_be_normalised_are_told_as_they_are(prepared, inputs, expected):
+    prepared.append(f"\n\ndef item(self, index):\n    return {inputs}, int(self.targets[index])\n")
+    prepared.append("\n\nGratings.__getitem__ = item\n")
+    prepared.edit("train.normalize", True)
+    with pytest.raises(TaskError, match=rf"train\.normalize: expected one float input .* by position, got {expected}"):
+        train.run(prepared.path)
 
 
 @pytest.mark.parametrize("own", ["loss", "trainer"])

@@ -197,6 +197,14 @@ def test_fault_of_the_users_code_is_named(suite, where, body, expected):
         trained(suite)
 
 
+def test_targets_of_a_regression_are_not_spoken_of_as_labels(suite):
+    suite.append("\n\ndef item(self, index):\n    return self.images[index], torch.ones(2)\n")
+    suite.append("\n\nGratings.__getitem__ = item\n")
+    suite.edit("task.kind", "regression")
+    with pytest.raises(TaskError, match=r"outputs \(32, 3\), targets \(32, 2\) .*: the loss must take what the model"):
+        trained(suite)
+
+
 def test_label_outside_the_classes_in_validation_alone_is_told(suite):
     suite.replace('"test": 90}', '"test": 90, "validation": 30}')
     suite.append("\n\nload_split = load\n\n\ndef load(split):\n    data = load_split(split)\n")
