@@ -30,7 +30,7 @@ def parse_limit(value: Any) -> Any:
     if isinstance(value, str) and (match := re.fullmatch(r"\s*(-?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*%\s*", value)):
         return {"value": float(match[1]) / 100, "relative": True}
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return {"value": float(value)}
+        return {"value": value}
     raise ValueError("expected a number, or a share like '5%'")
 
 

@@ -123,9 +123,6 @@ def problems_of(entry: Any, params: Params, *, today: date, releases: Collection
             key = str(item["loc"][0])
             broken.add(key)
             yield key, described(item["type"], key, entry.get(key))
-    except OverflowError:  # a whole number that no float can hold
-        broken.add("ceiling")
-        yield "ceiling", described("finite_number", "ceiling", entry["ceiling"])
     told: dict[str, Any] = {key: entry.get(key) for key in Waiver.model_fields if key not in broken}
     if "rule" in told:
         yield from rule_faults(told, params)

@@ -100,6 +100,7 @@ BAD_YAML = [
     ("task: {}\ntrain: !!bool 5", r"^params\.yaml:2: not YAML: a value is not of its kind: expected bool, got '5'"),
     ('task: {}\ntrain: {seed: ["\\uD800"]}', r"^params\.yaml:2: not YAML: a value is not of its kind: expected str"),
     ('? "\\uD800"\n: 1', r"^params\.yaml:1: not YAML: a value is not of its kind: expected str"),
+    (f"task: {{}}\ngate: {{max_size_bytes: {'9' * 400}}}", r"^params\.yaml:2: gate\.rules\.size\..*expected a "),
     ("task: !!timestamp tomorrow", r"^params\.yaml:1: not YAML: a value is not of its kind: expected timestamp"),
     ("", r"^params\.yaml:1: expected a mapping with the key 'task', got NoneType"),
     ("- task", r"^params\.yaml:1: expected a mapping .*got list"),
