@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from compression_gate.records.trial import Genome, Trial
 log = logging.getLogger("compression_gate")
 RECIPES = "recipes"  # of a suite; a search's front lies in a folder of its name there
 FRONT = "front.json"
+CONTROLS = ("random", "uniform")  # searchers that learn nothing
 
 
 class ProxyRecord(Record):
@@ -75,6 +77,19 @@ class Row(Record):
     full: bool
 
 
+class Control(Record):
+    """What a control came to in the same space.
+
+    Args:
+        trials: as many as both searches had. size_bytes: of the recipe that it would have written then; None for none.
+    """
+
+    name: str
+    searcher: str
+    trials: int
+    size_bytes: float | None
+
+
 class SearchRecord(Record):
     """What came of a search.
 
@@ -94,6 +109,8 @@ class SearchRecord(Record):
             it could not be judged.
         unanswered: rules that trials cannot answer; the gate asks them afterwards.
         course: every trial that was better than all before it, oldest first.
+        space_digest: of the space that was declared, or derived.
+        controls: what stored controls of the same space, rules and reference came to.
         rules_digest: of the rules that trials were judged by; a front is of use while they are the same.
     """
 
@@ -127,6 +144,22 @@ class SearchRecord(Record):
     started_from: int = 0
     course: tuple[Improvement, ...] = ()
     rules_digest: str = ""
+    space_digest: str = ""
+    controls: tuple[Control, ...] = ()
+
+    def size_after(self, trials: int) -> float | None:
+        """Bytes of the recipe that would have been written after so many trials; None for none."""
+        return next((one.size_bytes for one in reversed(self.course) if one.told <= trials), None)
+
+    def beside(self, others: Iterable[SearchRecord]) -> SearchRecord:
+        """The record with what the controls among other searches came to, at the trials that both had."""
+        found = [one for one in others if one.searcher in CONTROLS and one.space_digest == self.space_digest]
+        controls = (
+            Control(name=one.name, searcher=one.searcher, trials=trials, size_bytes=one.size_after(trials))
+            for one in found
+            for trials in [min(self.trials, one.trials)]
+        )
+        return self.model_copy(update={"controls": tuple(controls)})
 
     @property
     def improves(self) -> bool:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compression_gate.records.metric_table import is_fraction
-from compression_gate.records.search import SearchRecord
+from compression_gate.records.search import CONTROLS, Control, SearchRecord
 from compression_gate.records.trial import Trial
 from compression_gate.reporters import wording
 from compression_gate.reporters.terminal import stdout, table
@@ -144,7 +144,7 @@ def parts_of(record: SearchRecord) -> list[RenderableType]:
         parts.append(Text(proxy_line(record)))
     if record.unanswered:
         parts.append(Text(f"not asked in trials, the gate does: {', '.join(record.unanswered)}", style="dim"))
-    parts += [Text(line) for line in what_next(record)]
+    parts += [Text(line) for line in (*beside_controls(record), *what_next(record))]
     return parts
 
 
@@ -250,6 +250,24 @@ def proxy_line(record: SearchRecord) -> str:
     if seen.used:
         return f"cheap trials: {seen.pairs} pairs with full ones, too few to tell whether they predict"
     return f"cheap trials: {seen.pairs} pairs with full ones, one side of which is always the same{off}"
+
+
+def beside_controls(record: SearchRecord) -> list[str]:
+    """What the search gained over those that learn nothing, or how to find out; nothing of a control, or a miss."""
+    if record.searcher in CONTROLS or record.best is None:
+        return []
+    if not record.controls:
+        command = f"compression-gate search --searcher random --name random --trials {record.trials}"
+        return [f"what chance would have found in this space nobody knows: {command}"]
+    return [against(record, control) for control in record.controls]
+
+
+def against(record: SearchRecord, control: Control) -> str:
+    """The search beside a control, at the trials that both had."""
+    own, other = record.size_after(control.trials), control.size_bytes
+    told = [f"{size:,.0f} bytes" if size is not None else "nothing that passes" for size in (own, other)]
+    gain = f" ({own / other - 1:+.1%})" if own is not None and other is not None else ""
+    return f"after {control.trials} trials: {told[0]}, {control.searcher} ({harmless(control.name)}) {told[1]}{gain}"
 
 
 def what_next(record: SearchRecord) -> list[str]:

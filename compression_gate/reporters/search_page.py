@@ -57,7 +57,7 @@ def rendered(record: SearchRecord, rows: Sequence[Row], others: Sequence[SearchR
         "search.html.j2",
         record=record,
         headline=words.headline(record),
-        next=words.what_next(record),
+        next=[*words.beside_controls(record), *words.what_next(record)],
         misses=words.misses(record) if record.best is None else [],
         front=front_rows(record),
         front_heads=words.heads(record.objectives, record.metric),

@@ -131,7 +131,10 @@ def written(
         started_from=started_from,
         course=tuple(found.course),
         rules_digest=header.told["rules"],
+        space_digest=header.told["space"],
     )
+    others = others_of(suite, record)
+    record = record.beside(others)
     if front:  # where nothing was found, what an earlier search left stays: params.yaml may name it
         (suite / missed_name).unlink(missing_ok=True)
         with replacing_folder(suite / RECIPES / search.name) as folder:
@@ -141,7 +144,7 @@ def written(
     if chosen is not None and recipe is not None:
         recipe_from(chosen, driver, header).write(suite / recipe)
     rows = [row_of(trial, goal, search.train_share) for trial in table.last]
-    write_reports(suite, table.path, record, rendered(record, rows, others_of(suite, record)))
+    write_reports(suite, table.path, record, rendered(record, rows, others))
     return record
 
 

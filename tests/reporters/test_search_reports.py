@@ -127,6 +127,24 @@ def test_what_was_found_is_held_against_what_the_search_started_from(size, verdi
     assert ("recipe: recipes/found.yaml" in printed(one)) == adopts
 
 
+def test_what_is_gained_over_chance_is_told_at_the_trials_that_both_had():
+    course = (Improvement(told=10, at_s=1, size_bytes=1000, quality_lost=0),)
+    chance = record(name="chance", searcher="random", trials=30, course=course, space_digest="s")
+    elsewhere = record(name="elsewhere", searcher="random", space_digest="t")
+    one = record(space_digest="s").beside([chance, elsewhere, record(name="other", space_digest="s")])
+    assert [control.name for control in one.controls] == ["chance"]
+    line = "after 30 trials: 900 bytes, random (chance) 1,000 bytes (-10.0%)"
+    assert line in printed(one)
+    assert line in search_page.rendered(one, rows())
+    late = record(space_digest="s").beside([chance.model_copy(update={"course": ()})])
+    assert "random (chance) nothing that passes" in printed(late)
+
+
+def test_without_a_control_the_line_that_runs_one_is_told():
+    assert "compression-gate search --searcher random --name random --trials 80" in printed(record())
+    assert "--searcher random" not in printed(record(searcher="uniform"))
+
+
 @pytest.mark.parametrize(
     ("metric", "figures", "words"),
     [
