@@ -114,6 +114,7 @@ def encode_tensors(source: Path, path: Path, *, fast: bool = False, workers: int
 
     Raises:
         CodecError: the source is damaged, or holds numbers of a type that no coded file holds.
+        ParamsError: another process writes the same file.
     """
     tensors = Source.of(source)
     parts = parts_of(tensors.entries)
