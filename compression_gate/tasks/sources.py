@@ -142,13 +142,17 @@ def follow(files: list[Path], roots: list[Path], found: set[Path]) -> None:
 
 
 def installed(module: str) -> bool:
-    """Whether a module can be imported, without importing more than its parents."""
+    """Whether a module is there, without importing more than its parents; what fails in these is told when needed."""
     import importlib.util
 
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
+    except ModuleNotFoundError as error:  # one of the parents, or something that they want
+        return not f"{module}.".startswith(f"{error.name}.")
+    except ValueError:
         return False
+    except Exception:  # noqa: BLE001  # a package may raise anything while it is imported
+        return True
 
 
 def head_commit(folder: Path) -> str | None:

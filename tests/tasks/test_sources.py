@@ -123,6 +123,22 @@ def test_modules_that_are_nowhere_are_told_together(repository):
     assert second.startswith("params.yaml: task.data: no module 'nowhere_two' in ")
 
 
+PARENTS = ["import not_there_at_all", "raise RuntimeError('no device')", "raise ImportError('no library')"]
+
+
+@pytest.mark.parametrize("code", PARENTS)
+def test_installed_package_that_cannot_be_imported_is_not_called_missing(tmp_path, repository, monkeypatch, code):
+    written(tmp_path / "site", {"foreign_failing/__init__.py": code, "foreign_failing/net.py": ""})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert found(TaskParams(model="foreign_failing.net:Net", data="json:loads"), repository, repository) == []
+
+
+def test_module_that_an_installed_package_lacks_is_told(repository):
+    for module in ("json.nowhere", "json.nowhere.deeper"):
+        with pytest.raises(ParamsError, match=f"no module '{module}'"):
+            first_party_sources(TaskParams(model=f"{module}:Net", data="json:loads"), repository)
+
+
 def test_file_that_is_no_python_is_named_with_its_line(repository):
     written(repository, {"net.py": "x = 1\ndef ("})
     with pytest.raises(ParamsError, match=r"net\.py: not valid Python: .*line 2"):
