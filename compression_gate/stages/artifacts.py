@@ -13,6 +13,7 @@ from compression_gate.records.artifact import FILE_NAME, Artifact, Role, entries
 from compression_gate.records.params import Params
 from compression_gate.records.provenance import params_digests
 from compression_gate.runtimes import RUNTIMES
+from compression_gate.runtimes.agreement import export
 from compression_gate.tasks.task import Task
 
 CODED, CODED_FILE = "coded", "model.cgz"
@@ -36,8 +37,7 @@ def exported_artifact(
 ) -> Artifact:
     """Export ``model`` into ``folder``, which holds its weights already, and write `artifact.json` over all files."""
     runtime = runtime_of(params)
-    inputs = task.example_inputs(2)
-    runtime.export(model, inputs, folder / runtime.file_name, params.task.dynamic)
+    export(runtime, model, task.example_inputs(2), folder / runtime.file_name, params.task.dynamic)
     return listed_artifact(
         model, task, params, folder, role=role, recipe_digest=recipe_digest, parent_digest=parent_digest
     )

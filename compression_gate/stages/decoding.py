@@ -23,6 +23,7 @@ from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, replacing_folder
 from compression_gate.records.metrics import CompressionRecord
 from compression_gate.records.params import Params, Step, read_params
+from compression_gate.runtimes.agreement import export
 from compression_gate.stages.artifacts import CODED_FILE, runtime_of
 from compression_gate.tasks.task import Task, open_task
 
@@ -108,8 +109,7 @@ def main(path: Path) -> None:
     model = decode_model(factory, file)
     seconds = time.perf_counter() - start
     if request["exported"] is not None:
-        runtime = runtime_of(params)
-        runtime.export(model, task.example_inputs(2), Path(request["exported"]), params.task.dynamic)
+        export(runtime_of(params), model, task.example_inputs(2), Path(request["exported"]), params.task.dynamic)
     sys.stdout.write(f"{json.dumps({'decode_s': seconds})}\n")
 
 

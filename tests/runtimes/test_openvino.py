@@ -18,6 +18,7 @@ from compression_gate.methods.base import Context
 from compression_gate.methods.static_quantization import StaticQuantization
 from compression_gate.methods.weight_only_quantization import WeightOnlyQuantization
 from compression_gate.records.params import TrainParams
+from compression_gate.runtimes.agreement import apart, export
 from compression_gate.runtimes.onnx_runtime import OnnxRuntime
 from compression_gate.tasks.calling import named
 
@@ -120,17 +121,8 @@ def test_a_recurrent_model_answers_as_torch_does_for_any_length(tmp_path):
 
 
 def test_an_operator_that_openvino_lacks_is_named_and_no_file_is_left(tmp_path):
-    with pytest.raises(ExportError, match=r"runtime openvino: cannot hold Determinant: .*Det"):
-        OpenVino().export(Determinant(), torch.randn(2, 3, 3), tmp_path / "model.onnx", {})
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_model_that_openvino_computes_wrongly_is_refused(tmp_path, monkeypatch):
-    """It did so with figures of groups spread over 4-bit weights: it is held against onnxruntime on the same file."""
-    right = module.OpenVinoSession.__call__
-    monkeypatch.setattr(module.OpenVinoSession, "__call__", lambda session, inputs: right(session, inputs)[::-1])
-    with pytest.raises(ExportError, match=r"runtime openvino: cannot hold Images: its outputs are \d+% away"):
-        OpenVino().export(models.Images().eval(), 10 * models.images(2), tmp_path / "model.onnx", {})
+    with pytest.raises(ExportError, match=r"model\.onnx: cannot hold Determinant: .*Det.*another runtime"):
+        export(OpenVino(), Determinant(), torch.randn(2, 3, 3), tmp_path / "model.onnx", {})
     assert not list(tmp_path.iterdir())
 
 
@@ -153,7 +145,7 @@ def test_groups_of_4_bit_weights_are_computed_as_in_onnxruntime(name, method, gr
     session = exported(options.apply(kind().eval(), context), make(3), tmp_path, dynamic)
     inputs = {key: value.numpy() for key, value in named(make(5)).items()}
     expected = OnnxRuntime().load(tmp_path / "model.onnx", 1)(inputs)
-    assert module.apart(session(inputs), expected) <= (0.03 if method is StaticQuantization else 1e-5)
+    assert apart(session(inputs), expected) <= (0.03 if method is StaticQuantization else 1e-5)
 
 
 WRONG = [  # what is given, and what the message says of it
