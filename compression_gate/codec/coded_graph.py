@@ -165,9 +165,9 @@ def decode_graph(source: Path | str | bytes | BinaryIO, *, workers: int = 1) -> 
             model.ParseFromString(head.graph)
         except DecodeError as error:
             raise CodecError(f"{name}: graph: expected an ONNX graph: {error}") from error
-        for tensor in tensors_in(model):
-            if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
-                raise CodecError(f"{name}: graph: expected the numbers of {tensor.name!r} inside, got a name of a file")
+        for one in tensors_in(model):
+            if one.external_data or one.data_location == TensorProto.EXTERNAL:
+                raise CodecError(f"{name}: graph: expected the numbers of {one.name!r} inside, got a name of a file")
         waiting = named_tensors(model, name)
         pool = MixedStream.reading(head.pool)
         large = large_tensors(file, name, head, head.directory, workers=workers)
