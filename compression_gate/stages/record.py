@@ -173,7 +173,7 @@ def keeper_of(file: Path, outs: Mapping[Path, Path]) -> Path:
 
 
 def modified(pointers: Sequence[Path], suite: Path) -> list[str]:
-    """What DVC says is not as its `.dvc` files have it.
+    """What is not as its `.dvc` file has it. DVC is asked, since it knows what it leaves out of a folder.
 
     Raises:
         HistoryError: DVC cannot say.
@@ -185,9 +185,24 @@ def modified(pointers: Sequence[Path], suite: Path) -> list[str]:
         raise HistoryError(f"dvc status: {words_of(done)}: not recorded")
     found = [change for about in json.loads(done.stdout).values() for change in about if isinstance(change, dict)]
     outs = {name: state for change in found for name, state in change.get("changed outs", {}).items()}
-    if lost := sorted(name for name, state in outs.items() if state == "not in cache"):
-        log.warning("%s: not in DVC's cache, which alone could tell whether the commit names it", ", ".join(lost))
-    return sorted(name for name in outs if name not in lost)
+    named = {
+        Path(os.path.normpath(pointer.parent / name)): md5
+        for pointer in pointers
+        for name, md5 in outs_in(read_values(pointer), pointer).items()
+    }
+    places = {name: Path(os.path.normpath(suite.resolve() / name)) for name in outs}
+    # DVC compares nothing that its cache lacks.
+    kept = {
+        name
+        for name, state in outs.items()
+        if state == "not in cache" and named.get(places[name]) == md5_of(places[name])
+    }
+    return sorted(outs.keys() - kept)
+
+
+def md5_of(path: Path) -> str:
+    """The hash by which DVC knows a file or folder."""
+    return md5_of_folder(path) if path.is_dir() else md5_of_file(path)
 
 
 def outs_of(path: Path) -> dict[str, str | None]:

@@ -190,11 +190,13 @@ def dvc_add(folder: Path, cache: Path) -> None:
     folder.with_name(f"{folder.name}.dvc").write_text(f"outs:\n- {{md5: {md5}, hash: md5, path: {folder.name}}}\n")
 
 
-def test_source_that_is_not_what_its_dvc_file_says_is_refused(shop):
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_source_that_is_not_what_its_dvc_file_says_is_refused(shop, is_cached):
     weights = with_source(shop, "data/weights.bin")
-    dvc_add(weights.parent, shop.cache)
+    dvc_add(weights.parent, shop.cache if is_cached else shop.root / ".dvc/elsewhere")
     shop.git("add", "data.dvc", "params.yaml")
     shop.git("commit", "-q", "-m", "data")
+    assert record.run(shop.suite, **LOCAL).status == "pass"
     with_source(shop, "data/weights.bin", "w = 2\n")
     with pytest.raises(ParamsError, match=r"got others in data: dvc add them, commit"):
         record.run(shop.suite, **LOCAL)
