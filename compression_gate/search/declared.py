@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -42,7 +42,6 @@ class Written:
 class WrittenSlot:
     """A slot as it is declared."""
 
-    where: str
     steps: tuple[Written, ...]
     optional: bool
 
@@ -65,32 +64,21 @@ def all_of(parts: Iterable[Callable[[], T]]) -> list[T]:
     return found
 
 
-def written_slots(declared: Sequence[Mapping[str, Any]], where: str = WHERE) -> list[WrittenSlot]:
-    """Read slots as far as nothing need be known of the model.
-
-    Raises:
-        ParamsError: see :func:`space_of`.
-    """
-    if not declared:
-        raise ParamsError(f"{where}: expected at least one slot, got none: name a step, or leave the key out")
-    return all_of(partial(written_slot, slot, f"{where}.{index}") for index, slot in enumerate(declared))
-
-
 def written_slot(declaration: Mapping[str, Any], where: str) -> WrittenSlot:
-    """Read one slot: a step with open options, or ``any_of`` several."""
+    """Read one slot as far as nothing need be known of the model: a step with open options, or ``any_of`` several."""
     optional = declaration.get("optional", False)
     if not isinstance(optional, bool):
         raise ParamsError(f"{where}.optional: expected true or false, got {optional!r}")
     if "any_of" not in declaration:
         alone = {key: value for key, value in declaration.items() if key != "optional"}
-        return WrittenSlot(where=where, steps=(written_step(alone, where),), optional=optional)
+        return WrittenSlot(steps=(written_step(alone, where),), optional=optional)
     if unknown := set(declaration) - SLOT_KEYS:
         raise ParamsError(f"{where}: expected any_of and optional, got {', '.join(sorted(map(str, unknown)))} too")
     steps = declaration["any_of"]
     if not isinstance(steps, list) or not steps or not all(isinstance(step, Mapping) for step in steps):
         raise ParamsError(f"{where}.any_of: expected a list of steps, got {steps!r}")
     read = all_of(partial(written_step, step, f"{where}.any_of.{index}") for index, step in enumerate(steps))
-    return WrittenSlot(where=where, steps=tuple(read), optional=optional)
+    return WrittenSlot(steps=tuple(read), optional=optional)
 
 
 def written_step(step: Mapping[str, Any], where: str) -> Written:
@@ -116,8 +104,3 @@ def taught(step: Mapping[str, Any]) -> dict[str, Any]:
     """The distillation that a choice among models is short for: the other keys are options of it."""
     student = {key: step[key] for key in MODEL_KEYS if key in step}
     return {"method": "distillation", "student": student} | {key: step[key] for key in step if key not in MODEL_KEYS}
-
-
-def no_layers(method: str) -> str:
-    """What is wrong with strengths by layer of such a method."""
-    return f"{method} has no layers that it can treat one by one: give one strength"

@@ -19,9 +19,10 @@ from typing import Any
 from compression_gate.errors import ParamsError
 from compression_gate.methods.base import Method
 from compression_gate.methods.chain import method_of, order_problems, recipe_of
+from compression_gate.methods.sensitivity import STRENGTHS
 from compression_gate.records.params import Step
 from compression_gate.records.trial import Genome
-from compression_gate.search.declared import WHERE, Written, WrittenSlot, all_of, no_layers, written_slots
+from compression_gate.search.declared import WHERE, Written, WrittenSlot, all_of, written_slot
 from compression_gate.search.genes import ByLayer, Choice, Gene, Number, filled, flattened, grouped
 
 LEFT_OUT = "left out"
@@ -45,6 +46,11 @@ class Alternative:
     genes: Mapping[str, Gene | ByLayer]
     layers: tuple[tuple[str, ...], ...] = ()
     units: tuple[str, ...] = ()
+
+    @property
+    def is_layered(self) -> bool:
+        """Whether layers have strengths of their own."""
+        return any(isinstance(gene, ByLayer) for gene in self.genes.values())
 
     def flat(self) -> dict[str, Gene]:
         """Gene by name: ``structured_pruning.pruning_ratio``, or ``….bits.2`` for the third group of layers."""
@@ -117,6 +123,12 @@ class Space:
                 found |= one.flat()
         return found
 
+    @property
+    def layered(self) -> list[str]:
+        """The methods that have strengths by layer somewhere."""
+        steps = (one for slot in self.slots for one in slot.alternatives)
+        return list(dict.fromkeys(one.method for one in steps if one.is_layered))
+
     def complete(self, genome: Genome) -> Genome:
         """The genome with the genes that leave no choice."""
         alone = {f"{slot.name}.pick": slot.pick.values[0] for slot in self.slots if slot.pick.size == 1}
@@ -182,25 +194,37 @@ class Units:
     of: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
-def space_of(declared: Sequence[Mapping[str, Any]], *, free_order: bool, units: Units, where: str = WHERE) -> Space:
+def space_of(
+    declared: Sequence[Mapping[str, Any]], *, free_order: bool, units: Units | None = None, where: str = WHERE
+) -> Space:
     """Read the declared slots.
 
     Args:
-        units: asked for methods with strengths by layer.
+        units: asked for methods with strengths by layer; None while they are not known: layers have none then.
 
     Raises:
         ParamsError: every slot that cannot be read, an empty space, methods and options that do not exist, and slots
             that exclude each other. Each problem begins with its key path.
     """
-    found = written_slots(declared, where)
-    slots = all_of(partial(slot_of, slot, index, units) for index, slot in enumerate(found))
+    if not declared:
+        raise ParamsError(f"{where}: expected at least one slot, got none: name a step, or leave the key out")
+    paths = [f"{where}.{index}" for index in range(len(declared))]
+    slots = all_of(
+        partial(read_slot, slot, index, units, path)
+        for index, (slot, path) in enumerate(zip(declared, paths, strict=True))
+    )
     space = Space(slots=tuple(slots), free_order=free_order)
-    if problems := contradictions(space, [slot.where for slot in found]):
+    if problems := contradictions(space, paths):
         raise ParamsError(problems)
     return space
 
 
-def slot_of(written: WrittenSlot, index: int, units: Units) -> Slot:
+def read_slot(declaration: Mapping[str, Any], index: int, units: Units | None, where: str) -> Slot:
+    """Read one slot."""
+    return slot_of(written_slot(declaration, where), index, units)
+
+
+def slot_of(written: WrittenSlot, index: int, units: Units | None) -> Slot:
     """A slot with its genes."""
     names = [f"{index}.{step.method}" for step in written.steps]
     names = [name if names.count(name) == 1 else f"{name}.{number}" for number, name in enumerate(names)]
@@ -209,13 +233,13 @@ def slot_of(written: WrittenSlot, index: int, units: Units) -> Slot:
     return Slot(name=str(index), alternatives=tuple(alternatives), optional=written.optional)
 
 
-def alternative_of(step: Written, name: str, units: Units) -> Alternative:
+def alternative_of(step: Written, name: str, units: Units | None) -> Alternative:
     """A step with its genes; every value of each is tried."""
     parts: dict[str, Any] = {}
+    known = units.of.get(step.method, {}) if units is not None else {}
+    if step.is_layered and (step.method not in STRENGTHS or (units is not None and not known)):
+        raise ParamsError(f"{step.where}: {step.method} has no layers that it can treat one by one: give one strength")
     if step.is_layered:
-        known = units.of.get(step.method, {})
-        if not known:
-            raise ParamsError(f"{step.where}: {no_layers(step.method)}")
         groups = next(gene.groups for gene in step.genes.values() if isinstance(gene, ByLayer))
         parts["layers"] = tuple(
             tuple(member for unit in part for member in known[unit]) for part in grouped(known, groups)

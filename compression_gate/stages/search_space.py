@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compression_gate.errors import MetricsError, ParamsError
 from compression_gate.methods.ladder import facts_of
-from compression_gate.methods.sensitivity import STRENGTHS
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.document import Document
 from compression_gate.records.params import FILE_NAME, Params
 from compression_gate.records.rules import Rule
 from compression_gate.records.sensitivity import SensitivityTable
-from compression_gate.search.declared import no_layers, written_slots
 from compression_gate.search.defaults import default_slots
 from compression_gate.search.descriptors import Knowledge
 from compression_gate.search.space import Space, Units, space_of
@@ -38,14 +36,15 @@ def opened_space(suite: Path, params: Params) -> tuple[Space, Knowledge | None]:
         model = opened_reference(suite, params, artifact)
         facts = facts_of(model, params.compress.runtime, params.compress.format)
         declared = tuple(default_slots(facts, params.compress.format, norms=bool(norms_of(model))))
-    known, units = None, Units()
+    free_order = params.search.order == "free"
     with placed(suite):
-        methods = layered_methods(declared)
-    if methods:
+        space, known = space_of(declared, free_order=free_order), None
+    if methods := space.layered:
         table = measured_table(suite, methods)
-        known, units = knowledge_of(suite, params, artifact, table), units_of(table, methods)
-    with placed(suite):
-        return space_of(declared, free_order=params.search.order == "free", units=units), known
+        known = knowledge_of(suite, params, artifact, table)
+        with placed(suite):
+            space = space_of(declared, free_order=free_order, units=units_of(table, methods))
+    return space, known
 
 
 @contextmanager
@@ -59,18 +58,6 @@ def placed(suite: Path) -> Iterator[None]:
             path, _, text = problem.partition(": ")
             document.problem(tuple(path.split(".")), text)
         raise ParamsError(document.problems) from error
-
-
-def layered_methods(declared: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The methods that have strengths by layer somewhere in a declared space.
-
-    Raises:
-        ParamsError: a slot that cannot be read, or a method that treats no layer by itself: all before it is measured.
-    """
-    steps = [step for slot in written_slots(declared) for step in slot.steps if step.is_layered]
-    if without := [step for step in steps if step.method not in STRENGTHS]:
-        raise ParamsError(f"{step.where}: {no_layers(step.method)}" for step in without)
-    return list(dict.fromkeys(step.method for step in steps))
 
 
 def reference_of(suite: Path) -> Artifact:

@@ -190,6 +190,36 @@ def test_groups_of_layers_share_a_strength():
     assert len(one.genes) == 2
 
 
+def test_methods_that_need_the_table_of_sensitivities_are_named_before_it_is_there():
+    plain = {"method": "low_rank", "ratio": 0.5}
+    assert space((plain, {"any_of": [*BY_LAYER, plain]}), units=None).layered == ["weight_only_quantization"]
+    assert space((plain,), units=None).layered == []
+
+
+UNREADABLE = {
+    "no list": ({"any_of": 5}, r"search\.space\.1\.any_of: expected a list of steps, got 5"),
+    "no such method": ({"method": "nope", "bits": {"by_layer": [8]}}, r"search\.space\.1\.method: .* got 'nope'"),
+    "no layers": ({"method": "distillation", "alpha": {"by_layer": [0.1]}}, r"search\.space\.1: .* treat one by one"),
+    "no such option": ({"method": "low_rank", "rang": 3}, r"search\.space\.1\.rang: "),
+}
+
+
+@pytest.mark.parametrize(("slot", "message"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_wrong_slot_is_told_before_the_table_is_there(slot, message):
+    with pytest.raises(ParamsError, match=message):
+        space((*BY_LAYER, slot), units=None)
+
+
+def test_all_problems_of_a_space_are_told_at_once():
+    with pytest.raises(ParamsError) as told:
+        space(({"any_of": 5}, {"method": "magic"}, {"method": "weight_only_quantization", "bits": [8, 9]}))
+    assert [problem.split(":")[0] for problem in told.value.problems] == [
+        "search.space.0.any_of",
+        "search.space.1.method",
+        "search.space.2.bits",
+    ]
+
+
 def test_a_written_chain_is_found_in_the_space():
     steps = [
         Step.model_validate({"method": "structured_pruning", "pruning_ratio": 0.5}),

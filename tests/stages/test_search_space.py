@@ -1,4 +1,4 @@
-"""A declared space is read before anything is measured for it, and what is wrong is told with its line."""
+"""What is wrong with a declared space is told with its line, and the document's spaces can be read."""
 
 import re
 from pathlib import Path
@@ -8,26 +8,7 @@ import yaml
 
 from compression_gate.errors import ParamsError
 from compression_gate.search.space import Units, space_of
-from compression_gate.stages.search_space import layered_methods, placed
-
-BY_LAYER = {"method": "weight_only_quantization", "bits": {"by_layer": [0, 8, 4]}}
-WRONG = {
-    "no list": ({"any_of": 5}, r"search\.space\.1\.any_of: expected a list of steps, got 5"),
-    "no such method": ({"method": "nope", "bits": {"by_layer": [8]}}, r"search\.space\.1\.method: .* got 'nope'"),
-    "no layers": ({"method": "distillation", "alpha": {"by_layer": [0.1]}}, r"search\.space\.1: .* treat one by one"),
-}
-
-
-def test_methods_that_need_the_table_of_sensitivities_are_named():
-    plain = {"method": "low_rank", "ratio": 0.5}
-    assert layered_methods([plain, {"any_of": [BY_LAYER, plain]}]) == ["weight_only_quantization"]
-    assert layered_methods([plain]) == []
-
-
-@pytest.mark.parametrize(("slot", "message"), WRONG.values(), ids=WRONG)
-def test_a_wrong_slot_is_told_before_the_table_is_measured(slot, message):
-    with pytest.raises(ParamsError, match=message):
-        layered_methods([BY_LAYER, slot])
+from compression_gate.stages.search_space import placed
 
 
 def test_a_problem_of_the_space_is_told_with_its_line(tmp_path):
@@ -53,5 +34,4 @@ UNITS = Units(of={"weight_only_quantization": {"conv": ("conv",), "out": ("out",
 def test_every_space_in_the_document_can_be_read():
     assert len(SPACES) == 2
     for declared in SPACES:
-        layered_methods(declared)
         assert space_of(declared, free_order=True, units=UNITS).genes
