@@ -72,8 +72,8 @@ def written_slot(declaration: Mapping[str, Any], where: str) -> WrittenSlot:
     if "any_of" not in declaration:
         alone = {key: value for key, value in declaration.items() if key != "optional"}
         return WrittenSlot(steps=(written_step(alone, where),), optional=optional)
-    if unknown := set(declaration) - SLOT_KEYS:
-        raise ParamsError(f"{where}: expected any_of and optional, got {', '.join(sorted(map(str, unknown)))} too")
+    if others := set(declaration) - SLOT_KEYS:
+        raise ParamsError(f"{where}: expected any_of and optional, got {', '.join(sorted(map(str, others)))} too")
     steps = declaration["any_of"]
     if not isinstance(steps, list) or not steps or not all(isinstance(step, Mapping) for step in steps):
         raise ParamsError(f"{where}.any_of: expected a list of steps, got {steps!r}")
@@ -83,7 +83,8 @@ def written_slot(declaration: Mapping[str, Any], where: str) -> WrittenSlot:
 
 def written_step(step: Mapping[str, Any], where: str) -> Written:
     """Read one step with open options."""
-    step = step if "method" in step or "model" not in step else taught(step)
+    if "model" in step and step.keys().isdisjoint(("method", "student")):
+        step = taught(step)
     method = step.get("method")
     if not isinstance(method, str):
         raise ParamsError(f"{where}: expected the name of a method under method, got {method!r}")
