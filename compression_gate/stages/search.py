@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from compression_gate import __version__, registry
 from compression_gate.errors import ParamsError, SearchError
-from compression_gate.pipeline.state import source_digests, write_json
+from compression_gate.pipeline.state import write_json
 from compression_gate.records.base import digest_of, replacing_folder
 from compression_gate.records.history import releases_of
 from compression_gate.records.lock import locked
@@ -40,7 +40,7 @@ from compression_gate.search.objective import LATENCY, Goal
 from compression_gate.search.space import Space
 from compression_gate.stages.search_outputs import Table, written
 from compression_gate.stages.search_space import opened_space, reference_of
-from compression_gate.stages.trial import REFERENCE, REFERENCES, SOURCES, SPLIT, WAIVERS
+from compression_gate.stages.trial import REFERENCE, REFERENCES, SOURCES, SPLIT, WAIVERS, digests_of_sources
 
 log = logging.getLogger("compression_gate")
 FOLDER = Path(".compression_gate/search")
@@ -180,7 +180,7 @@ def header_of(suite: Path, params: Params, space: Space) -> Header:
     search = params.search.model_dump(mode="json", exclude={"workers", "budget", "executor", "address", "name"})
     told = {
         "reference": reference_of(suite).digest,
-        "code or data": digest_of(source_digests(suite, params)),
+        "code or data": digest_of(digests_of_sources(suite, params)),
         "task": digest_of([plain["task"], plain["train"]]),
         "runtime or format": f"{params.compress.runtime} {params.compress.format}",
         "rules": digest_of(plain["gate"]),
@@ -212,7 +212,7 @@ def lay_out(suite: Path, folder: Path, params: Params) -> None:
     if (suite / ".compression_gate/references").is_dir():
         shutil.copytree(suite / ".compression_gate/references", folder / REFERENCES)
     shutil.copyfile(suite / FILE_NAME, folder / FILE_NAME)
-    write_json(folder / SOURCES, source_digests(suite, params))
+    write_json(folder / SOURCES, digests_of_sources(suite, params))
     write_json(folder / START, [step.model_dump(mode="json") for step in steps_in_use(suite, params)])
     write_json(folder / WAIVERS, live_waivers(suite, params))
 
@@ -265,7 +265,7 @@ def put_away(journal: Path) -> None:
 def executor_of(suite: Path, folder: Path, params: Params) -> Executor:
     """The executor that the params name."""
     search = params.search
-    sources = [suite / name for name in source_digests(suite, params)]
+    sources = [suite / name for name in digests_of_sources(suite, params)]
     shared = [folder / name for name in (FILE_NAME, REFERENCE, REFERENCES, SOURCES, WAIVERS)]
     place = Place(
         suite=suite,

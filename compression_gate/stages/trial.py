@@ -209,9 +209,14 @@ def unchanged(laboratory: Laboratory) -> None:
         StaleError: it is not.
     """
     before = json.loads((laboratory.folder / SOURCES).read_text(encoding="utf-8"))
-    now = source_digests(laboratory.suite, laboratory.params)
+    now = digests_of_sources(laboratory.suite, laboratory.params)
     if changed := sorted(name for name in {*before, *now} if before.get(name) != now.get(name)):
         raise StaleError(f"search: {', '.join(changed)}: changed since the search began: begin it anew")
+
+
+def digests_of_sources(suite: Path, params: Params) -> dict[str, str]:
+    """What trials rest on of the suite's files: a recipe in use is none of it, and the search may write it anew."""
+    return {name: digest for name, digest in source_digests(suite, params).items() if name != params.compress.recipe}
 
 
 def with_candidate(others: Models, artifact: Artifact, folder: Path, params: Params) -> Models:

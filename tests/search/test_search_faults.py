@@ -179,7 +179,7 @@ def test_a_second_driver_on_one_journal_is_refused(searched):
 
 
 def test_ctrl_c_ends_with_the_best_so_far(searched):
-    driver = started(searched, STANDIN_S="0.3")
+    driver = started(searched, STANDIN_S="1")
     wait_for_answers(searched, 5)
     driver.send_signal(signal.SIGINT)
     _, said = driver.communicate(timeout=PATIENCE_S)

@@ -156,9 +156,12 @@ def test_the_steps_of_the_params_are_tried_first(trained):
 def test_a_recipe_in_use_is_tried_first_as_steps_are(trained):
     first = search.run(trained.path, Ask(trials=3))
     trained.edit("compress", {"recipe": first.recipe})
+    resumed = search.run(trained.path, Ask(trials=4, resume=True))
+    assert resumed.started_from == 3  # though its own recipe was adopted
+    adopted = resumed.best.recipe_digest
     again = search.run(trained.path, Ask(trials=3))
     assert again.start.number == 0
-    assert again.start.recipe_digest == first.best.recipe_digest
+    assert again.start.recipe_digest == adopted
 
 
 def test_limits_that_nobody_can_meet_end_in_the_nearest_miss(trained):
