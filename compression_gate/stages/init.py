@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import io
+import logging
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from compression_gate.errors import ParamsError
+from compression_gate.errors import HistoryError, ParamsError
+from compression_gate.history import git
 from compression_gate.pipeline.definition import (
     DEFINITION,
     FILE_NAME,
@@ -24,6 +27,11 @@ from compression_gate.records.base import write_text
 from compression_gate.records.params import read_params
 from compression_gate.records.state_files import PARAMS
 from compression_gate.stages.templates import IGNORED, JUDGING, PARAMS_TEXT, TELLING
+
+if TYPE_CHECKING:
+    from ruamel.yaml import YAML
+
+log = logging.getLogger("compression_gate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +54,10 @@ def run(suite: Path, request: Request) -> list[Path]:
     Raises:
         ParamsError: a file is there and differs (the message is the diff), or neither a file nor options name a model.
     """
-    suite.mkdir(parents=True, exist_ok=True)
+    try:
+        suite.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ParamsError(f"-C: expected a folder, or a place for one, got {suite}: {error.strerror}") from error
     written: list[Path] = []
     params_path = suite / "params.yaml"
     fresh = not params_path.exists()
@@ -67,6 +78,8 @@ def run(suite: Path, request: Request) -> list[Path]:
     for path, text in files.items():
         offer(path, text, written)
     ignore(suite, written)
+    if any(path.suffix == ".yml" for path in written):
+        log.info("the workflow records runs of the branch %s", target_branch(git_root(suite) or suite))
     return written
 
 
@@ -83,7 +96,7 @@ def difference(path: Path, text: str) -> str | None:
     """The unified diff from what lies at ``path`` to ``text``, under a line that says what to do."""
     if not path.exists():
         return None
-    old = path.read_text(encoding="utf-8")
+    old = text_of(path)
     if old == text:
         return None
     lines = difflib.unified_diff(old.splitlines(), text.splitlines(), str(path), "init would write", lineterm="")
@@ -91,6 +104,18 @@ def difference(path: Path, text: str) -> str | None:
         f"{path}: is there and differs; init overwrites nothing: move it away, or give the suite a folder of its own "
         "(-C compression)\n" + "\n".join(lines)
     )
+
+
+def text_of(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        ParamsError: it is none.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: expected a file of UTF-8 text, got {error}: move it away") from error
 
 
 def params_text(request: Request) -> str:
@@ -126,16 +151,29 @@ def workflows(suite: Path) -> dict[Path, str]:
     name = "compression-gate" if at_root else f"compression-gate-{own}"
     expected = "${{ github.event.repository.name }}" if at_root else own  # a clone may be called anything
     place = root / ".github" / "workflows"
+    judging = JUDGING.replace("<workflow>", name).replace("<folder>", folder).replace("<branch>", target_branch(root))
     return {
-        place / f"{name}.yml": JUDGING.replace("<workflow>", name).replace("<folder>", folder),
+        place / f"{name}.yml": judging,
         place / f"{name}-post.yml": TELLING.replace("<workflow>", name).replace("<suite>", expected),
     }
+
+
+def target_branch(root: Path) -> str:
+    """The branch whose runs are recorded: the remote's default one, else the one that is checked out, else main."""
+    for place, name in (("refs/remotes/origin/", "refs/remotes/origin/HEAD"), ("refs/heads/", "HEAD")):
+        try:
+            found = git.call(["symbolic-ref", "-q", name], root)
+        except HistoryError:  # there is no git
+            break
+        if found.returncode == 0:
+            return found.stdout.decode().strip().removeprefix(place)
+    return "main"
 
 
 def ignore(suite: Path, written: list[Path]) -> None:
     """Keep outputs and state out of git, adding to an existing `.gitignore` only what it lacks."""
     path = suite / ".gitignore"
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    old = text_of(path) if path.exists() else ""
     lacking = [line for line in IGNORED if line not in old.splitlines()]
     if lacking:
         write_text(path, old + ("" if not old or old.endswith("\n") else "\n") + "\n".join(lacking) + "\n")
@@ -153,9 +191,10 @@ def refresh(suite: Path) -> str:
     params = read_params(suite)
     missing, unread, unwritten = missing_deps(params, suite), missing_params(suite), undeclared_outputs(suite)
     path = suite / FILE_NAME
-    old = path.read_text(encoding="utf-8")
+    old, dropped = text_of(path), False
     yaml = YAML()
     yaml.width = 120
+    keep_indentation(yaml, old)
     document = yaml.load(old)
     for name in DEFINITION:
         stage = document["stages"][name]
@@ -163,19 +202,27 @@ def refresh(suite: Path) -> str:
         for index in reversed(range(len(deps))):
             if deps[index].endswith(".py") and not (suite / deps[index]).exists():
                 del deps[index]
+                dropped = True
         for file in reversed(missing.get(name, [])):
             deps.insert(0, file)
         if keys := unread.get(name):
             stage.setdefault("params", []).append({PARAMS: keys})
         for kind, entry in outputs_to_add(DEFINITION[name], unwritten.get(name, [])):
             stage.setdefault(kind, []).append(entry)
+    if not (missing or unread or unwritten or dropped):
+        return ""
     buffer = io.StringIO()
     yaml.dump(document, buffer)
     new = buffer.getvalue()
-    diff = list(difflib.unified_diff(old.splitlines(), new.splitlines(), FILE_NAME, FILE_NAME, lineterm=""))
-    if missing or unread or unwritten or any(line.startswith("-  ") for line in diff):
-        write_text(path, new)
-    return "\n".join(diff)
+    write_text(path, new)
+    return "\n".join(difflib.unified_diff(old.splitlines(), new.splitlines(), FILE_NAME, FILE_NAME, lineterm=""))
+
+
+def keep_indentation(yaml: YAML, text: str) -> None:
+    """Have keys and lists written as far to the right as the stages and the first list of a text are."""
+    stages, lists = re.search(r"^stages:.*\n(?:\s*#.*\n)*( +)", text, re.M), re.search(r"^( *)\w+:\n( *)- ", text, re.M)
+    offset = len(lists[2]) - len(lists[1]) if lists else 0
+    yaml.indent(mapping=len(stages[1]) if stages else 2, sequence=offset + 2, offset=offset)
 
 
 def outputs_to_add(stage: Stage, paths: Collection[str]) -> list[tuple[str, Any]]:

@@ -20,12 +20,12 @@ gate:
 
 # Names in angle brackets are filled in. What they come to for a suite at the repository's root is templates/github/.
 JUDGING = """\
-# Judges every change. Nothing in it may write but the job of main: docs/github.md
+# Judges every change. Nothing in it may write but the job of <branch>: docs/github.md
 name: <workflow>
 
 on:
   push:
-    branches: [main]
+    branches: [<branch>]
   pull_request:
   merge_group:
   workflow_dispatch:
@@ -34,7 +34,7 @@ permissions:
   contents: read
 
 concurrency:
-  # A newer push to a pull request ends the older run; on main every commit is recorded.
+  # A newer push to a pull request ends the older run; on <branch> every commit is recorded.
   group: ${{ github.workflow }}-${{ github.event_name == 'push' && github.sha || github.ref }}
   cancel-in-progress: true
 
@@ -56,7 +56,7 @@ jobs:
           suite: ${{ env.SUITE }}
           token: "" # the workflow that follows tells, with a token that this job does not see
 
-  # On main the same, and what was judged is recorded: later commits are held against it.
+  # On <branch> the same, and what was judged is recorded: later commits are held against it.
   record:
     if: github.event_name == 'push'
     runs-on: ubuntu-latest

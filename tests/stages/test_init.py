@@ -1,5 +1,6 @@
 """`init` writes the files of a suite, overwrites nothing, and renews deps."""
 
+import re
 import subprocess
 
 import pytest
@@ -198,6 +199,55 @@ def test_refresh_adds_what_is_missing_drops_what_is_gone_and_keeps_the_rest(suit
     assert yaml.safe_load(after)["stages"]["own_stage"] == {"cmd": "echo 1"}
     assert init.refresh(suite.path) == ""
     assert path.read_text() == after
+
+
+def test_refresh_keeps_the_indentation_of_a_file_and_leaves_alone_what_lacks_nothing(suite):
+    path = suite.path / "dvc.yaml"
+    wide = re.sub(r"^( +)", lambda match: match[1] * 2, path.read_text(), flags=re.M)
+    wide = re.sub(r"^( +)- ", r"\1  - ", wide, flags=re.M)
+    path.write_text(wide)
+    assert init.refresh(suite.path) == ""
+    assert path.read_text() == wide
+    path.write_text(wide.replace("deps:\n", "deps:\n          - gone.py\n", 1))
+    changed = [line for line in init.refresh(suite.path).splitlines()[2:] if line[0] in "+-"]
+    assert changed == ["-          - gone.py"]
+
+
+BRANCHES = [  # what is done in the checkout, and whose pushes are recorded then
+    (["git symbolic-ref HEAD refs/heads/trunk"], "trunk"),
+    (
+        [
+            "git symbolic-ref HEAD refs/heads/topic",
+            "git symbolic-ref refs/remotes/origin/HEAD refs/remotes/origin/develop",
+        ],
+        "develop",
+    ),
+]
+
+
+@pytest.mark.parametrize(("commands", "branch"), BRANCHES)
+def test_the_workflow_records_the_branch_that_the_repository_has(bare, commands, branch, caplog):
+    for command in commands:
+        subprocess.run(command.split(), cwd=bare.path, check=True)
+    with caplog.at_level("INFO"):
+        init.run(bare.path, request_for(bare))
+    workflow = yaml.safe_load((bare.path / ".github/workflows/compression-gate.yml").read_text())
+    assert workflow[True]["push"]["branches"] == [branch]
+    assert f"records runs of the branch {branch}" in caplog.text
+
+
+def test_a_file_in_the_place_of_a_suite_is_told(tmp_path):
+    (tmp_path / "f").write_text("")
+    with pytest.raises(ParamsError, match=r"-C: expected a folder, .* got .*f: File exists"):
+        init.run(tmp_path / "f", init.Request(model="a:b", data="a:c"))
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", ".gitignore"])
+def test_what_is_no_text_is_told(bare, name):
+    path = bare.path / name
+    path.mkdir() if name == ".gitignore" else path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ParamsError, match=rf"{name}: expected a file of UTF-8 text, got .*: move it away"):
+        init.run(bare.path, request_for(bare))
 
 
 def test_refresh_mends_a_deleted_dep(suite):
