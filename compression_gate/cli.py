@@ -261,9 +261,11 @@ def init(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="methods, metrics, rules, runtimes, …")] = None, json: Json = False
+    kind: Annotated[str | None, typer.Argument(help="methods, metrics, rules, runtimes, …")] = None,
+    suite: Suite = HERE,
+    json: Json = False,
 ) -> None:
-    """Name everything that params.yaml may name."""
+    """Name everything that params.yaml may name, the same in every suite."""
     from compression_gate.reporters.terminal import show_rows
     from compression_gate.stages import listing
 
@@ -519,16 +521,17 @@ def selftest(
     from compression_gate.reporters import selftest as reporter
 
     codes = []
+    if timing:  # what is asked is checked before anything is measured
+        stage = importlib.import_module("compression_gate.stages.selftest_timing")
+        kept = suite / ".compression_gate/selftest_timing.jsonl" if full else None
+        asked = {"runtimes": runtime.split(","), "sizes": size.split(","), "load": load, "minutes": minutes}
+        plan = stage.plan_of(full=full, kept=kept, slowed=stage.shares_of(slowed), **asked)
     if gate or not timing:
         found = importlib.import_module("compression_gate.stages.selftest").run(full=full)
         codes.append(found.exit_code)
         typer.echo(reporter.as_json(found)) if json else reporter.show(found)
     if timing:
-        stage = importlib.import_module("compression_gate.stages.selftest_timing")
-        kept = suite / ".compression_gate/selftest_timing.jsonl" if full else None
-        asked = {"runtimes": runtime.split(","), "sizes": size.split(","), "load": load, "minutes": minutes}
-        shares = [float(share) / 100 for share in slowed.split(",")]
-        timed = stage.run(stage.plan_of(full=full, kept=kept, slowed=shares, **asked))
+        timed = stage.run(plan)
         codes.append(timed.exit_code)
         tell(timed, "", as_json=True) if json else reporter.show_timing(timed)
     raise typer.Exit(max(codes))

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from compression_gate import registry
+from compression_gate.errors import ParamsError
 from compression_gate.measurers.known_speed import SHAPES, model_file, slowed_file
 from compression_gate.measurers.latency import Setting, sample_pair, together
 from compression_gate.measurers.machine import timing_environment
 from compression_gate.progress import tracked
 from compression_gate.records.base import digest_of
 from compression_gate.records.timing_selftest import Size, TimingCase, TimingDecision, TimingSelfTest
+from compression_gate.runtimes import RUNTIMES
 from compression_gate.selftest.timing_traces import rate_of, recorded, status_of
 
 BUDGET_S: dict[Size, float] = {"small": 30.0, "large": 90.0}
@@ -64,7 +67,24 @@ def plan_of(
 
     The limit is 5 %, and 2 % where a candidate is slowed by less than 5 %: it could not be told from the same model at
     a limit it is within.
+
+    Raises:
+        ParamsError: there is no such size or runtime, or a share is none.
     """
+    for runtime in runtimes:
+        registry.load("runtimes", runtime, RUNTIMES)
+    problems = [
+        f"--size: expected {' or '.join(SHAPES)}, got {size!r}: name one of them, or both by a comma"
+        for size in sizes
+        if size not in SHAPES
+    ]
+    problems += [
+        f"--slowed: expected percentages above 0, got {100 * share:g}: by how much candidates are to be slower"
+        for share in slowed
+        if not (share > 0 and math.isfinite(share))
+    ]
+    if problems:
+        raise ParamsError(problems)
     limits = {share: USUAL if share >= USUAL else NARROW for share in slowed}
     wanted = [(0.0, limit) for limit in dict.fromkeys(limits.values())] + list(limits.items())
     cases = [
@@ -74,6 +94,18 @@ def plan_of(
         for share, limit in wanted
     ]
     return Plan(cases=tuple(cases), count=FULL if full else QUICK, minutes=minutes, kept=kept)
+
+
+def shares_of(text: str) -> list[float]:
+    """The shares that percentages by commas are.
+
+    Raises:
+        ParamsError: one is no number.
+    """
+    try:
+        return [float(percentage) / 100 for percentage in text.split(",")]
+    except ValueError as error:
+        raise ParamsError(f"--slowed: expected percentages by commas, got {text!r}: 5, or 2,5") from error
 
 
 def run(plan: Plan) -> TimingSelfTest:

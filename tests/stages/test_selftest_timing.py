@@ -12,11 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from compression_gate.errors import ParamsError
 from compression_gate.measurers.known_speed import Shape
 from compression_gate.records.timing_selftest import TimingCase, TimingDecision
 from compression_gate.selftest.timing_traces import rate_of
 from compression_gate.stages import selftest_timing
-from compression_gate.stages.selftest_timing import Plan, keep, open_cases, plan_of, read
+from compression_gate.stages.selftest_timing import Plan, keep, open_cases, plan_of, read, shares_of
 
 SAME = TimingCase(runtime="onnxruntime", size="small", slowed=0.0, limit=0.05, load=0)
 SLOWED = SAME.model_copy(update={"slowed": 0.05})
@@ -39,6 +40,24 @@ def test_one_wrong_decision_of_few_refutes_nothing() -> None:
     found = rate_of(SAME, [decision(SAME, "pass")] * 19 + [decision(SAME, "fail")])
     assert found.low < 0.01 < found.high
     assert found.held
+
+
+WRONG = [  # sizes, slowed, what is told
+    (["foo"], [0.05], "--size: expected small or large, got 'foo'"),
+    (["small"], [float("nan")], "--slowed: expected percentages above 0, got nan"),
+    (["small"], [-0.05], "--slowed: expected percentages above 0, got -5"),
+]
+
+
+@pytest.mark.parametrize(("sizes", "slowed", "message"), WRONG)
+def test_what_cannot_be_timed_is_told_before_anything_is(sizes: list, slowed: list, message: str) -> None:
+    with pytest.raises(ParamsError, match=message):
+        plan_of(full=False, runtimes=["onnxruntime"], sizes=sizes, slowed=slowed, load=0, minutes=1, kept=None)
+
+
+def test_a_share_that_is_no_number_is_told() -> None:
+    with pytest.raises(ParamsError, match="--slowed: expected percentages by commas, got 'abc'"):
+        shares_of("abc")
 
 
 def test_decisions_are_kept_one_by_one_and_a_cut_line_is_left_out(tmp_path: Path) -> None:
@@ -118,5 +137,5 @@ def test_the_same_model_and_a_slowed_one_are_told_apart_live(tmp_path: Path, mon
     found = selftest_timing.run(replace(plan, count=1))
     assert [rate.wrong for rate in found.live] == [0, 0]
     assert found.live[1].median_ratio > 1.1
-    assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 2
+    assert len(read(tmp_path / "kept.jsonl")) == 2
     assert json.loads(found.model_dump_json())["environment"]
