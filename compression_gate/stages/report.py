@@ -12,7 +12,7 @@ from compression_gate.errors import CompressionGateError
 from compression_gate.records.base import Record, write_text
 from compression_gate.records.document import Document
 from compression_gate.records.metrics import Benchmark, CompressionRecord, CurvePoint, Evaluation
-from compression_gate.records.params import Params, read_params
+from compression_gate.records.params import Params, expanded_gate, read_params
 from compression_gate.records.search import SearchRecord, stored_searches
 from compression_gate.records.sensitivity import SensitivityTable
 from compression_gate.records.verdict import PIPELINE, Point, Verdict
@@ -120,8 +120,10 @@ def folder_of(suite: Path) -> str:
 
 
 def lines_of_rules(suite: Path, params: Params) -> dict[str, int]:
-    """Where each rule stands in `params.yaml`; of one in the short form, where the section does."""
+    """Where each rule stands in `params.yaml`; of one in the short form, where its limit does."""
     document = Document(suite / PARAMS, PARAMS)
+    if isinstance(gate := document.values.get("gate"), dict):
+        expanded_gate(gate, document)
     return {name: document.line(("gate", "rules", name)) for name in params.gate.rules}
 
 
