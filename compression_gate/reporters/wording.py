@@ -231,7 +231,7 @@ def step_for(check: Check, lines: Mapping[str, int] | None = None) -> str:
         if check.status == "waived":
             return f"{verb} {what.strip()}, or let its waiver hold here too: release: true in waivers.yaml."
         line = f":{lines[check.rule]}" if lines and check.rule in lines else ""
-        return f"{verb} {what.strip()}, or state the new limit in params.yaml{line}: gate.rules.{check.rule}."
+        return f"{verb} {what.strip()}, or state a new limit of the rule {check.rule} in params.yaml{line}."
     if check.interval is None or None in check.interval:
         return check.message or "Measure more, or widen the limit."
     more = f" (about {check.settled_by:,} would settle it)" if check.settled_by else ""
