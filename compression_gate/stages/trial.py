@@ -53,7 +53,7 @@ from compression_gate.stages.evaluate import Measured, measure, record
 from compression_gate.stages.models import Models, add_references
 from compression_gate.stages.workbench import Workbench, open_workbench, record_of_reference
 from compression_gate.tasks.calling import named
-from compression_gate.tasks.task import Task
+from compression_gate.tasks.task import Task, targets_of
 
 log = logging.getLogger("compression_gate")
 SPLIT = "validation"
@@ -134,7 +134,8 @@ def with_share(task: Task, share: float) -> Task:
     for name in ("validation", "calibration"):
         task.split(name)
     count = max(1, round(len(train) * share))
-    _, chosen = task.without(train.indices, count, train.dataset)
+    labels = targets_of(train.dataset) if task.params.kind == "classification" else None
+    _, chosen = task.without(train.indices, count, labels)
     fewer = dataclasses.replace(train, indices=chosen)
     return dataclasses.replace(task, splits={**task.splits, "train": fewer})
 
