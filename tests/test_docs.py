@@ -275,3 +275,13 @@ def test_the_tables_of_the_scaling_of_searches_are_those_on_file() -> None:
         module = script(name)
         for table in module.markdown(stored(module)):
             assert table in page
+    staleness = script("search_staleness")
+    assert staleness.markdown(stored(staleness)["rows"]) in page
+
+
+def test_the_tables_of_budgets_are_those_on_file() -> None:
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    budgets = script("budget_table")
+    for line in budgets.table(stored(budgets)).splitlines()[2:]:
+        figures = [cell for cell in line.split("|")[2:-1] if cell.strip()]
+        assert any(all(figure in row for figure in figures) for row in page.splitlines() if row.startswith("| ")), line
