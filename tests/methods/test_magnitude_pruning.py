@@ -180,7 +180,7 @@ def test_a_pattern_holds_while_the_rest_is_trained(tiny):
 
 
 BAD = [
-    ({}, "sparsity: expected exactly one of sparsity, threshold, pattern, budget, got none"),
+    ({}, "sparsity: expected exactly one of sparsity, threshold, pattern, budget, budget_bytes, got none"),
     ({"sparsity": 0.5, "threshold": 0.1}, "sparsity: expected exactly one of .*got sparsity and threshold"),
     ({"sparsity": 1.0}, "sparsity: expected 0 or more and less than 1, got 1.0"),
     ({"threshold": -1.0}, "threshold: expected 0 or more, got -1.0"),
