@@ -62,10 +62,15 @@ class ProxyParams(Section):
 
 
 class FitnessParams(Section):
-    """The constants of the scalar objectives, see ``search.objective``."""
+    """The constants of the scalar objectives, see ``search.objective``.
+
+    Args:
+        weights: of objectives in the reward; 1 where none is given.
+    """
 
     beta: float = Field(1.0, gt=0)
     trade_off: float = Field(1.0, ge=0)
+    weights: dict[Objective, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     max_cost: float | None = Field(None, gt=0)
 
 
@@ -130,4 +135,14 @@ class SearchParams(Section):
                 f"fitness.max_cost: expected a cost among the objectives, one of {', '.join(COSTS)}, "
                 f"got {', '.join(self.objectives)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def weights_are_used(self) -> SearchParams:
+        """A weight counts in the reward alone, and there of an objective."""
+        weighed = self.fitness.weights
+        if weighed and self.objective != "reward":
+            raise ValueError(f"fitness.weights: expected objective: reward, which counts them, got {self.objective}")
+        if unused := [one for one in weighed if one not in self.objectives]:
+            raise ValueError(f"fitness.weights: expected some of {', '.join(self.objectives)}, got {', '.join(unused)}")
         return self

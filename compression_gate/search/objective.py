@@ -18,6 +18,7 @@ from compression_gate.records.search_params import COSTS, FitnessParams, Objecti
 from compression_gate.records.trial import Answer, Distance
 
 LATENCY = "latency_ratio"
+Weighted = tuple[float, float]  # a value, and what it weighs
 MAX_COST = "fitness.max_cost"  # as a check beside the gate's rules
 TOLD_APART = 2  # decimals: a few seconds of pairs do not tell less than a percent apart
 
@@ -149,11 +150,13 @@ class Goal:
 
     def scalar(self, values: Sequence[float]) -> float:
         """The fitness or the reward of a trial, larger being better."""
-        losses = [value for one, value in zip(self.objectives, values, strict=True) if one not in COSTS]
+        losses: list[Weighted] = []
+        costs: list[Weighted] = []
+        for one, value in zip(self.objectives, values, strict=True):
+            (costs if one in COSTS else losses).append((value, self.constants.weights.get(one, 1.0)))
         if self.kind == "fitness":
-            return fitness(sum(losses), self.cost(values), self.constants)
-        costs = [value for one, value in zip(self.objectives, values, strict=True) if one in COSTS]
-        return reward(losses or [0.0], costs or [0.0], self.constants)
+            return fitness(sum(loss for loss, _ in losses), self.cost(values), self.constants)
+        return reward(losses or [(0.0, 1.0)], costs or [(0.0, 1.0)], self.constants)
 
 
 def fitness(loss: float, cost: float, constants: FitnessParams) -> float:
@@ -161,12 +164,17 @@ def fitness(loss: float, cost: float, constants: FitnessParams) -> float:
     return sigmoid(-constants.beta * (loss + constants.trade_off * cost))
 
 
-def reward(losses: Sequence[float], costs: Sequence[float], constants: FitnessParams) -> float:
-    """Σ wᵢ·max(0, σ(−β·lᵢ − λ·cᵢ)) over every pair of a loss and a cost, all with the same weight, their sum 1."""
-    parts = [
-        max(0.0, sigmoid(-constants.beta * loss - constants.trade_off * cost)) for loss in losses for cost in costs
+def reward(losses: Sequence[Weighted], costs: Sequence[Weighted], constants: FitnessParams) -> float:
+    """Σ wᵢ·max(0, σ(−β·lᵢ − λ·cᵢ)) over every pair of a loss and a cost, each a value with its weight.
+
+    A pair weighs the product of both, and all pairs together 1.
+    """
+    pairs = [
+        (one * other, max(0.0, sigmoid(-constants.beta * loss - constants.trade_off * cost)))
+        for loss, one in losses
+        for cost, other in costs
     ]
-    return sum(parts) / len(parts)
+    return sum(weight * part for weight, part in pairs) / sum(weight for weight, _ in pairs)
 
 
 def sigmoid(value: float) -> float:

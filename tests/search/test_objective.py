@@ -76,8 +76,31 @@ def test_the_scalar_objectives_fall_with_loss_and_with_cost(kind):
 def test_fitness_is_the_formula():
     constants = FitnessParams(beta=2.0, trade_off=0.5)
     assert fitness(0.3, 0.8, constants) == pytest.approx(1 / (1 + math.exp(2 * (0.3 + 0.5 * 0.8))))
-    assert reward([0.3], [0.8], constants) == pytest.approx(sigmoid(-2 * 0.3 - 0.5 * 0.8))
-    assert reward([0.1, 0.3], [0.8], constants) == pytest.approx((sigmoid(-0.6) + sigmoid(-1.0)) / 2)
+    assert reward([(0.3, 1)], [(0.8, 1)], constants) == pytest.approx(sigmoid(-2 * 0.3 - 0.5 * 0.8))
+    assert reward([(0.1, 1), (0.3, 1)], [(0.8, 1)], constants) == pytest.approx((sigmoid(-0.6) + sigmoid(-1.0)) / 2)
+    assert reward([(0.1, 1), (0.3, 3)], [(0.8, 2)], constants) == pytest.approx((sigmoid(-0.6) + 3 * sigmoid(-1)) / 4)
+
+
+def test_objectives_weigh_in_the_reward_what_the_params_say():
+    bytes_count = goal(kind="reward", constants=FitnessParams(weights={"size_bytes": 9.0}))
+    latency_counts = goal(kind="reward", constants=FitnessParams(weights={"latency": 9.0}))
+    rewards = [-one.score(answer()).values[0] for one in (latency_counts, goal(kind="reward"), bytes_count)]
+    assert rewards == sorted(rewards)  # a tenth of the bytes, half of the time
+    assert len(set(rewards)) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"objective": "fitness", "fitness": {"weights": {"quality": 2}}}, "expected objective: reward"),
+        ({"objective": "reward", "fitness": {"weights": {"macs": 2}}}, "expected some of .*got macs"),
+        ({"objective": "reward", "fitness": {"weights": {"speed": 2}}}, "speed"),
+        ({"objective": "reward", "fitness": {"weights": {"quality": 0}}}, "greater than 0"),
+    ],
+)
+def test_weights_that_count_nowhere_are_refused(given, told):
+    with pytest.raises(ValueError, match=told):
+        SearchParams.model_validate(given)
 
 
 def test_the_largest_cost_is_a_hard_constraint():
