@@ -13,12 +13,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -35,9 +35,10 @@ from compression_gate.measurers.machine import timing_environment
 from compression_gate.measurers.quality import Answers, metrics_of
 from compression_gate.methods.chain import built, recipe_of
 from compression_gate.modules.finished_steps import FinishedSteps
+from compression_gate.pipeline.definition import is_dotted
 from compression_gate.pipeline.state import source_digests
 from compression_gate.records.artifact import Artifact
-from compression_gate.records.base import digest_of
+from compression_gate.records.base import digest_of, digest_of_file
 from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.metrics import Benchmark, CompressionRecord, Measurement, ModelCost, StepRecord
 from compression_gate.records.params import Params, Step, read_params
@@ -53,6 +54,7 @@ from compression_gate.stages.evaluate import Measured, measure, record
 from compression_gate.stages.models import Models, add_references
 from compression_gate.stages.workbench import Workbench, open_workbench, record_of_reference
 from compression_gate.tasks.calling import named
+from compression_gate.tasks.sources import import_roots, sources_at
 from compression_gate.tasks.task import Task, targets_of
 
 log = logging.getLogger("compression_gate")
@@ -216,8 +218,26 @@ def unchanged(laboratory: Laboratory) -> None:
 
 
 def digests_of_sources(suite: Path, params: Params) -> dict[str, str]:
-    """What trials rest on of the suite's files: a recipe in use is none of it, and the search may write it anew."""
-    return {name: digest for name, digest in source_digests(suite, params).items() if name != params.compress.recipe}
+    """What trials rest on of the suite's files, with the models that the space names.
+
+    A recipe in use is none of it: the search may write it anew.
+    """
+    paths = {f"search.space: {path}": path for path in sorted(set(models_in(params.search.space or ())))}
+    found = source_digests(suite, params) | {
+        Path(os.path.relpath(file, suite.resolve())).as_posix(): digest_of_file(file)
+        for file in sources_at(paths, import_roots(suite))
+    }
+    return {name: digest for name, digest in found.items() if name != params.compress.recipe}
+
+
+def models_in(value: Any) -> Iterator[str]:
+    """The dotted paths under ``model``, one or a choice of them, wherever in a space."""
+    if isinstance(value, Mapping):
+        choices = value.get("model")
+        yield from (path for path in (choices if isinstance(choices, list) else [choices]) if is_dotted(path))
+    if isinstance(value, (Mapping, list, tuple)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from models_in(part)
 
 
 def with_candidate(others: Models, artifact: Artifact, folder: Path, params: Params) -> Models:

@@ -264,6 +264,17 @@ def test_another_model_may_be_what_is_found(trained):
     assert first.options["student"]["model_args"]["width"] in (8, 16)
 
 
+def test_code_of_a_model_that_only_the_space_names_is_code_of_the_search(trained):
+    source = trained.path / f"slimmer_{trained.module}.py"
+    source.write_text(f"from {trained.module} import Net\n")
+    student = {"model": [f"{source.stem}:Net"], "epochs": 1, "optional": True}
+    trained.edit("search.space", [student, SPACE[1]])
+    assert search.run(trained.path, Ask(trials=2)).failed == 0
+    source.write_text(f"from {trained.module} import Net  # another\n")
+    with pytest.raises(SearchError, match="other code or data"):
+        search.run(trained.path, Ask(trials=4, resume=True))
+
+
 def test_a_reference_that_cannot_be_measured_ends_it_at_once(trained):
     trained.edit("compress.runtime", "torch")
     with pytest.raises(SearchError, match=r"the reference as it ships cannot be measured"):
