@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -149,6 +150,7 @@ def reproduce(suite: Path, *, begin: str | None = None, force: bool = False, dry
             f"compression-gate: expected the command, which the stages of dvc.yaml call, on PATH or beside "
             f"{sys.executable}, got none: install the package into this environment"
         )
+    drop_dead_locks(suite)
     flags = [*(["--force"] if force else []), *(["--dry"] if dry else [])]
     if has_remote(suite) and not dry:
         flags += ["--pull", "--allow-missing"]
@@ -159,6 +161,35 @@ def reproduce(suite: Path, *, begin: str | None = None, force: bool = False, dry
     if before and (code := repro([*flags, *before], suite)):
         return code
     return repro([*flags, "--force", "--single-item", *STAGES[len(before) :]], suite)
+
+
+def drop_dead_locks(suite: Path) -> None:
+    """Remove DVC's locks if only dead processes hold them, those whose parent has not seen them out included.
+
+    DVC takes such a one for alive: behind a first process that sees nobody out, as in many a container, a run that was
+    killed would block all others.
+    """
+    path = (dvc_root(suite) or suite) / ".dvc/tmp/rwlock"
+    try:
+        locks = json.loads(path.read_bytes())
+        readers = [holder for holders in locks["read"].values() for holder in holders]
+        holders = {int(holder["pid"]) for holder in (*readers, *locks["write"].values())}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or not as expected: DVC says so
+        return
+    if holders and not any(is_alive(pid) for pid in holders):
+        path.unlink(missing_ok=True)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and not merely unburied."""
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def missing_outputs(suite: Path) -> list[str]:

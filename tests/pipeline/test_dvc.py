@@ -1,5 +1,7 @@
 """Calls to DVC: set-up where there is none, and what counts as a remote and as missing."""
 
+import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -30,6 +32,31 @@ def test_local_configuration_counts(tmp_path):
     (tmp_path / ".dvc" / "config").write_text("")
     (tmp_path / ".dvc" / "config.local").write_text("[core]\nremote = mine\n")
     assert dvc.has_remote(tmp_path)
+
+
+def test_locks_that_only_the_dead_hold_are_dropped(tmp_path):
+    path = tmp_path / ".dvc/tmp/rwlock"
+    path.parent.mkdir(parents=True)
+    dead = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has seen it out
+    for alive, read in ((False, []), (True, []), (True, [os.getpid()])):
+        write = {"model": {"pid": dead.pid, "cmd": "dvc"}}
+        held = {"data": [{"pid": pid, "cmd": "dvc"} for pid in (*read, dead.pid)]}
+        path.write_text(json.dumps({"read": held, "write": write | ({"log": {"pid": os.getpid()}} if alive else {})}))
+        dvc.drop_dead_locks(tmp_path)
+        assert path.exists() is alive
+    dead.wait()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"read": {}}', '{"read": 1, "write": 2}', '{"read": {}, "write": {}}']
+)
+def test_locks_of_another_form_are_left_to_dvc(tmp_path, text):
+    path = tmp_path / ".dvc/tmp/rwlock"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    dvc.drop_dead_locks(tmp_path)
+    assert path.read_text() == text
 
 
 @pytest.mark.parametrize("damage", [Path.mkdir, lambda path: path.write_text("remote = store\n")])
