@@ -11,7 +11,7 @@ from compression_gate import registry
 from compression_gate.errors import ParamsError, UnknownPluginError
 from compression_gate.methods import METHODS
 from compression_gate.registry import unknown
-from compression_gate.search.genes import ByLayer, Gene, genes_in
+from compression_gate.search.genes import ByLayer, Gene, any_by_layer, genes_in
 
 WHERE = "search.space"
 SLOT_KEYS = {"any_of", "optional"}
@@ -31,11 +31,6 @@ class Written:
     method: str
     options: Mapping[str, Any]
     genes: Mapping[str, Gene | ByLayer]
-
-    @property
-    def is_layered(self) -> bool:
-        """Whether layers have strengths of their own."""
-        return any(isinstance(gene, ByLayer) for gene in self.genes.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +91,7 @@ def written_step(step: Mapping[str, Any], where: str) -> Written:
     found = Written(where=where, method=method, options=options, genes=dict(genes_in(options, where)))
     if len({gene.groups for gene in found.genes.values() if isinstance(gene, ByLayer)}) > 1:
         raise ParamsError(f"{where}: expected one grouping of layers for all options of a step, got several")
-    if found.is_layered and "ignore" in options:
+    if any_by_layer(found.genes) and "ignore" in options:
         raise ParamsError(f"{where}.ignore: expected none beside strengths by layer, got {options['ignore']!r}")
     return found
 

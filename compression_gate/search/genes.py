@@ -163,6 +163,11 @@ def filled(options: Mapping[str, Any], values: Mapping[str, Any], prefix: str = 
     return found
 
 
+def any_by_layer(genes: Mapping[str, Gene | ByLayer]) -> bool:
+    """Whether layers have strengths of their own."""
+    return any(isinstance(gene, ByLayer) for gene in genes.values())
+
+
 def flattened(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every value of a step's options, mappings and what is in them: (dotted key, value)."""
     for key, value in options.items():

@@ -299,7 +299,4 @@ def bins_of(stop: Stop) -> int:
     """How many actions a gene has: its values, or so many parts of its range."""
     if isinstance(stop.gene, Choice):
         return stop.gene.size
-    if stop.gene.log or (stop.gene.step is None and not stop.gene.whole):
-        return BINS
-    step = stop.gene.step or 1
-    return min(BINS, math.floor((stop.gene.high - stop.gene.low) / step + 1e-9) + 1)
+    return BINS if stop.gene.count is None else min(BINS, stop.gene.count)

@@ -23,7 +23,7 @@ from compression_gate.methods.sensitivity import STRENGTHS
 from compression_gate.records.params import Step
 from compression_gate.records.trial import Genome
 from compression_gate.search.declared import WHERE, Written, WrittenSlot, all_of, written_slot
-from compression_gate.search.genes import ByLayer, Choice, Gene, Number, filled, flattened, grouped
+from compression_gate.search.genes import ByLayer, Choice, Gene, Number, any_by_layer, filled, flattened, grouped
 
 LEFT_OUT = "left out"
 PLACE = Number(low=0.0, high=1.0)
@@ -46,11 +46,6 @@ class Alternative:
     genes: Mapping[str, Gene | ByLayer]
     layers: tuple[tuple[str, ...], ...] = ()
     units: tuple[str, ...] = ()
-
-    @property
-    def is_layered(self) -> bool:
-        """Whether layers have strengths of their own."""
-        return any(isinstance(gene, ByLayer) for gene in self.genes.values())
 
     def flat(self) -> dict[str, Gene]:
         """Gene by name: ``structured_pruning.pruning_ratio``, or ``….bits.2`` for the third group of layers."""
@@ -127,7 +122,7 @@ class Space:
     def layered(self) -> list[str]:
         """The methods that have strengths by layer somewhere."""
         steps = (one for slot in self.slots for one in slot.alternatives)
-        return list(dict.fromkeys(one.method for one in steps if one.is_layered))
+        return list(dict.fromkeys(one.method for one in steps if any_by_layer(one.genes)))
 
     def complete(self, genome: Genome) -> Genome:
         """The genome with the genes that leave no choice."""
@@ -237,9 +232,9 @@ def alternative_of(step: Written, name: str, units: Units | None) -> Alternative
     """A step with its genes; every value of each is tried."""
     parts: dict[str, Any] = {}
     known = units.of.get(step.method, {}) if units is not None else {}
-    if step.is_layered and (step.method not in STRENGTHS or (units is not None and not known)):
+    if any_by_layer(step.genes) and (step.method not in STRENGTHS or (units is not None and not known)):
         raise ParamsError(f"{step.where}: {step.method} has no layers that it can treat one by one: give one strength")
-    if step.is_layered:
+    if any_by_layer(step.genes):
         groups = next(gene.groups for gene in step.genes.values() if isinstance(gene, ByLayer))
         parts["layers"] = tuple(
             tuple(member for unit in part for member in known[unit]) for part in grouped(known, groups)

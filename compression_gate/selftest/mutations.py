@@ -19,6 +19,7 @@ import yaml
 
 from compression_gate.history import git, store
 from compression_gate.records.base import digest_of_file, write_text
+from compression_gate.records.state_files import HISTORY, REFERENCES, SOURCES, STATE
 from compression_gate.selftest.finished_run import pair_of
 
 Change = Callable[[Path], object]
@@ -26,8 +27,7 @@ Values = Any  # what a JSON or YAML file holds: nested dicts and lists
 
 EVALUATION, BENCHMARK = "reports/evaluation.json", "reports/benchmark.json"
 PREDICTIONS, VERDICT = "reports/predictions.npz", "reports/verdict.json"
-STATE = ".compression_gate"
-BASELINE, HISTORY = f"{STATE}/references/baseline", f"{STATE}/history.json"
+BASELINE = f"{REFERENCES}/baseline"
 CANDIDATE, REFERENCE = "models/candidate", "models/reference"
 
 # The list of docs/gate.md, in its order; tests/test_mutations.py holds that every entry has a row.
@@ -693,7 +693,7 @@ STALE: Mapping[str, Mutation] = {
         entry=TRUNCATED, change=partial(truncated, name="reports/timings.npz"), expected="timings.npz"
     ),
     "sources.json cut in half": Mutation(
-        entry=TRUNCATED, change=partial(truncated, name=f"{STATE}/sources.json"), bound=False, expected="sources.json"
+        entry=TRUNCATED, change=partial(truncated, name=SOURCES), bound=False, expected="sources.json"
     ),
     "machine.json cut in half": Mutation(
         entry=TRUNCATED,
@@ -765,7 +765,7 @@ AFTERWARDS: Mapping[str, Mutation] = {
     ),
     "list of user sources deleted": Mutation(
         entry=SOURCE,
-        change=partial(removed, name=f"{STATE}/sources.json"),
+        change=partial(removed, name=SOURCES),
         bound=False,
         expected="stale: .compression_gate/sources.json: expected the files",
     ),

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from compression_gate import __version__, registry
 from compression_gate.errors import ParamsError, SearchError
 from compression_gate.pipeline.state import write_json
+from compression_gate.records import state_files
 from compression_gate.records.base import digest_of, replacing_folder
 from compression_gate.records.history import releases_of
 from compression_gate.records.lock import locked
@@ -209,8 +210,8 @@ def lay_out(suite: Path, folder: Path, params: Params) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     with replacing_folder(folder / REFERENCE) as place:
         shutil.copytree(suite / "models/reference", place, dirs_exist_ok=True)
-    if (suite / ".compression_gate/references").is_dir():
-        shutil.copytree(suite / ".compression_gate/references", folder / REFERENCES)
+    if (suite / state_files.REFERENCES).is_dir():
+        shutil.copytree(suite / state_files.REFERENCES, folder / REFERENCES)
     shutil.copyfile(suite / FILE_NAME, folder / FILE_NAME)
     write_json(folder / SOURCES, digests_of_sources(suite, params))
     write_json(folder / START, [step.model_dump(mode="json") for step in steps_in_use(suite, params)])

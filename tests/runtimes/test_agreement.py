@@ -94,6 +94,7 @@ def test_roundings_are_no_other_answers(kind, options, runtime, tmp_path):
 
 def test_a_model_that_never_answers_alike_is_none_to_be_refused(tmp_path):
     export(OnnxRuntime(), Noisy().eval(), models.images(2), tmp_path / "model.onnx", {})
+    assert (tmp_path / "model.onnx").exists()
 
 
 def test_checking_leaves_model_and_threads_as_they_were(runtime, tmp_path):
