@@ -73,6 +73,7 @@ class Moment:
     Args:
         front: feasible candidates that nothing dominates, with their values in the order of ``objectives``.
         unmet: checks that no trial has passed.
+        behind, batch: of how many trials of the generation at hand how many are behind; they count when it is told.
         left: in words: trials, minutes, or both.
     """
 
@@ -82,6 +83,8 @@ class Moment:
     front: Sequence[tuple[tuple[float, ...], Trial]]
     best: Trial | None
     unmet: tuple[str, ...] = ()
+    behind: int = 0
+    batch: int = 0
     left: str
     objectives: tuple[str, ...]
     metric: str
@@ -120,6 +123,7 @@ def line_of(moment: Moment) -> str:
         parts.append(f"best {moment.best.answer.figures['size_bytes']:,.0f} bytes")
     elif moment.unmet:
         parts.append(f"none met {', '.join(map(harmless, moment.unmet[:MOST_UNMET]))}")
+    parts += [f"{moment.behind} of the next {moment.batch} carried out"] if moment.batch else []
     return f"{', '.join(parts)}; {moment.left}"
 
 

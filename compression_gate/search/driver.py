@@ -179,6 +179,11 @@ class Driver:
         """
         return len(self.batch) < self.params.population and (self.replaying or not self.spent)
 
+    @property
+    def behind(self) -> int:
+        """Of how many of the batch at hand it is known what came of them, though the searcher is not told yet."""
+        return sum(self.is_answered(one) for one in self.batch)
+
     # Events.
 
     def ask(self) -> None:

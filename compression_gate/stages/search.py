@@ -133,6 +133,8 @@ def run_shown(suite: Path, ask: Ask) -> SearchRecord:
                     front=found.front,
                     best=found.best,
                     unmet=tuple(check for check, most in found.closest.items() if most > 0),
+                    behind=driver.behind,
+                    batch=len(driver.batch) if driver.params.synchronous else 0,
                     left=", ".join(left),
                     objectives=driver.goal.objectives,
                     metric=driver.goal.metric,

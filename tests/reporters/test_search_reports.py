@@ -308,4 +308,6 @@ def test_progress_says_where_it_is():
     assert search.line_of(moment) == "12 trials, 8 feasible, front of 0, 1 failed, best 500 bytes; 4 trials left"
     none = dataclasses.replace(moment, best=None, feasible=0, unmet=("size", "speed"))
     assert search.line_of(none) == "12 trials, 0 feasible, front of 0, 1 failed, none met size, speed; 4 trials left"
+    amid = dataclasses.replace(moment, behind=5, batch=16)
+    assert search.line_of(amid).endswith("best 500 bytes, 5 of the next 16 carried out; 4 trials left")
     assert math.isclose(MISSED.nearest.answer.violation, 1.4)

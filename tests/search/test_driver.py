@@ -158,6 +158,11 @@ def test_without_any_that_passes_the_nearest_miss_is_kept(path):
     assert found.closest == {"accuracy": found.nearest.answer.violation}
 
 
+def test_how_much_of_a_generation_is_behind_is_known_before_it_is_told(path):
+    one = run(driver(path), stop_after=6)
+    assert (one.found.told, one.behind, len(one.batch)) == (4, 2, 4)
+
+
 def test_what_an_unfinished_generation_found_counts_when_the_search_ends_and_changes_no_later_one(path):
     whole, begun = [], []
     run(driver(path.with_name("whole.jsonl"), told=whole))
