@@ -69,6 +69,14 @@ class Number:
             return self.low + place * (self.high - self.low)
         return self.nth(int(place * self.count))
 
+    def place(self, value: float) -> float:
+        """The place of [0, 1] at which a value stands: of so many values the middle of its share."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        if self.count is None:
+            return (value - self.low) / (self.high - self.low)
+        return (round((value - self.low) / (self.step or 1)) + 0.5) / self.count
+
     def nth(self, index: int) -> float:
         """The value after so many steps, the last one where there are fewer."""
         value = self.low + (self.step or 1) * min(index, (self.count or 1) - 1)

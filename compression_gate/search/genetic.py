@@ -2,33 +2,84 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import random
+import warnings
+from typing import TYPE_CHECKING, Any
 
-from compression_gate.search.base import Setup
-from compression_gate.search.sampled import Sampled
+from compression_gate.errors import ParamsError
+from compression_gate.records.recipe import recipe_digest
+from compression_gate.records.trial import Genome
+from compression_gate.search.base import Proposal, Setup
+from compression_gate.search.children import Children
+from compression_gate.search.sampled import Sampled, decoded, encoded
 
 if TYPE_CHECKING:
     from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
-MUTATED = 4.0  # genes of a child, on average: about half of them belong to steps that are left out and change nothing
-MOST_MUTATED = 0.5
+NEAR_START = 0.5  # of the first generation: what is worth asking about first has neighbours that are
+TRIES = 12  # at a chain that is new
 
 
 class Genetic(Sampled):
-    """Non-dominated sorting with crowding, broken limits counting more than any objective.
+    """Non-dominated sorting with crowding, broken limits counting more than any objective; no chain twice.
 
     Source: K. Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, 2002, §III and §VI (constrained
-    domination); optuna's ``NSGAIISampler``.
+    domination). Optuna's ``NSGAIISampler`` chooses who has children, :class:`Children` makes them.
     """
 
     origin = "genetic"
 
     def __init__(self, setup: Setup) -> None:
+        from optuna.exceptions import ExperimentalWarning
         from optuna.samplers import NSGAIISampler
 
-        share = min(MOST_MUTATED, MUTATED / max(1, len(setup.space.genes)))
-        self.sampler = NSGAIISampler(population_size=setup.population, seed=setup.seed, mutation_prob=share)
+        self.coins = random.Random(setup.seed)  # noqa: S311  # coins, not secrets
+        self.children = Children(setup.space, self.coins)
+        self.start, self.population = list(setup.start), setup.population
+        self.known: set[str | None] = {None}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self.sampler = NSGAIISampler(
+                population_size=setup.population, seed=setup.seed, child_generation_strategy=self.child
+            )
         super().__init__(setup, self.sampler)
+
+    def child(self, study: Study, genes: Any, parents: list[FrozenTrial]) -> dict[str, Any]:
+        """Return a child of the population as optuna names its values, the best of which come first."""
+        genomes = [
+            {name: decoded(gene, one.params[name]) for name, gene in self.space.genes.items()} for one in parents
+        ]
+        return encoded(self.space.genes, self.children.of(genomes))
+
+    def ask(self) -> Proposal:
+        """Return a chain that was not proposed before, where some tries find one."""
+        for _ in range(TRIES):
+            proposal = self.one()
+            if (chain := self.chain_of(proposal.genome)) not in self.known:
+                self.known.add(chain)
+                return proposal
+            self.withdraw()
+        return self.one()
+
+    def one(self) -> Proposal:
+        """Return what the population has next, or in its first generation a neighbour of what it starts from."""
+        first = self.told + len(self.open) < self.population
+        if first and self.waiting <= 0 and self.start and self.coins.random() < NEAR_START:
+            return super().take(self.children.changed(self.coins.choice(self.start)))
+        return super().ask()
+
+    def take(self, genome: Genome) -> Proposal:
+        """Propose a genome of somebody else's making; its chain is known from then on."""
+        self.known.add(self.chain_of(genome))
+        return super().take(genome)
+
+    def chain_of(self, genome: Genome) -> str | None:
+        """The digest of the chain that a genome stands for; None where a method refuses an option."""
+        try:
+            return recipe_digest(self.space.steps_of(genome))
+        except ParamsError:
+            return None
 
     def renewed(self) -> Study:
         """The newest generation and its parents: nothing else has a part in what is proposed from here on."""

@@ -12,7 +12,6 @@ from compression_gate.search.genetic import Genetic
 from compression_gate.search.ilp import Ilp
 from compression_gate.search.objective import Score
 from compression_gate.search.policy import Policy
-from compression_gate.search.sampled import encoded
 
 
 class Hybrid:
@@ -47,9 +46,7 @@ class Hybrid:
 
     def as_child(self, genome: Genome, origin: str) -> Proposal:
         """Give a genome to the population as if it were of its own making."""
-        self.population.study.enqueue_trial(encoded(self.population.space.genes, genome))
-        # the population's own copy: numbers may differ in the last digit
-        return Proposal(genome=self.population.ask().genome, origin=origin)
+        return dataclasses.replace(self.population.take(genome), origin=origin)
 
     def has_strengths(self, genome: Genome) -> bool:
         """Whether there is anything to tune in a chain."""

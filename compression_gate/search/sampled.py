@@ -46,6 +46,18 @@ class Sampled:
         self.waiting -= 1
         return Proposal(genome=genome, origin=origin)
 
+    def take(self, genome: Genome) -> Proposal:
+        """Propose a genome of somebody else's making; numbers may differ in the last digit."""
+        self.study.enqueue_trial(encoded(self.space.genes, genome))
+        return Sampled.ask(self)
+
+    def withdraw(self) -> None:
+        """Take the newest proposal back: nobody will be told what became of it."""
+        from optuna.trial import TrialState
+
+        _, trial = self.open.pop()
+        trial.study.tell(trial, state=TrialState.FAIL)
+
     def tell(self, proposal: Proposal, score: Score) -> None:
         """Pass the answer on; a trial without figures is one that failed."""
         from optuna.trial import TrialState
