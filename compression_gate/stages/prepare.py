@@ -20,11 +20,13 @@ from compression_gate.records.base import digest_of
 from compression_gate.records.metrics import DataRecord, DataSplit
 from compression_gate.records.params import read_params
 from compression_gate.records.provenance import params_digests
+from compression_gate.tasks.calling import named
 from compression_gate.tasks.task import SPLITS, Split, Task, offered, open_task
 
 CHUNK = 512
 MOST_EXAMPLES_NAMED = 3
 Arrays: TypeAlias = list[tuple[str, np.ndarray]]  # with their names
+Shape: TypeAlias = tuple[int | str, ...]  # of one example; `*` for an axis that varies
 
 
 @dataclass(kw_only=True)
@@ -46,15 +48,19 @@ def run(suite: Path) -> DataRecord:
     """Inspect the splits and write `reports/data.json`.
 
     Raises:
-        DataError: NaN or infinity, labels that are no classes, or leaks, duplicates and empty classes that
-            `prepare.allow` does not name. All findings at once; nothing is written.
+        DataError: NaN or infinity, labels that are no classes, inputs of another shape than train's, or leaks,
+            duplicates and empty classes that `prepare.allow` does not name. All findings at once; nothing is written.
     """
     params = read_params(suite)
     task = open_task(params, suite)
     findings = {name: inspected(task, task.split(name)) for name in SPLITS}
     names = class_names(task)
     leaks = leaks_between(findings)
-    fatal = [*not_finite_problems(findings), *label_problems(findings, names)]
+    fatal = [
+        *not_finite_problems(findings),
+        *label_problems(findings, names),
+        *shape_problems({name: shapes_of(task, name, seen) for name, seen in findings.items()}, task.params.dynamic),
+    ]
     allowable = {
         "leaks": leak_problems(findings, leaks),
         "duplicates": duplicate_problems(findings),
@@ -256,6 +262,37 @@ def label_problems(findings: Mapping[str, Findings], names: list[str]) -> list[s
     return lines
 
 
+def shapes_of(task: Task, split: str, seen: Findings) -> dict[str, Shape]:
+    """The shapes of one example as the model takes it, by name of the input."""
+    if task.collate is None:
+        return {name: common_shape(shapes) for name, shapes in seen.shapes.items()}
+    return {name: tuple(value.shape[1:]) for name, value in named(task.example_inputs(2, split)).items()}
+
+
+def shape_problems(splits: Mapping[str, Mapping[str, Shape]], dynamic: Mapping[str, Mapping[int, str]]) -> list[str]:
+    """One line per input of a split that is not shaped as train's."""
+    return [
+        f"task.data: split {name!r}, {given}: expected shape {shown(wanted)} as in train, got {shown(shapes[given])}: "
+        "give every split inputs of one shape, or name in task.dynamic the axes that may differ"
+        for name, shapes in splits.items()
+        for given, wanted in splits["train"].items()
+        if given in shapes and differ(wanted, shapes[given], dynamic.get(given, {}))
+    ]
+
+
+def differ(first: Shape, second: Shape, dynamic: Mapping[int, str]) -> bool:
+    """Whether two shapes differ elsewhere than where they vary; ``dynamic`` counts the batch as axis 0."""
+    if len(first) != len(second):
+        return ("*",) not in (first, second)  # which stands for any number of axes
+    fixed = (sizes for axis, sizes in enumerate(zip(first, second, strict=True), 1) if axis not in dynamic)
+    return any(one != other for one, other in fixed if "*" not in (one, other))
+
+
+def shown(shape: Shape) -> str:
+    """A shape as text, its ``*`` without quotes."""
+    return str(shape).replace("'", "")
+
+
 def described(seen: Findings, split: Split) -> DataSplit:
     """Turn findings into the record of a split; axes that vary are shown as ``*``."""
     finite = seen.low <= seen.high
@@ -271,7 +308,7 @@ def described(seen: Findings, split: Split) -> DataSplit:
     )
 
 
-def common_shape(shapes: set[tuple[int, ...]]) -> tuple[int | str, ...]:
+def common_shape(shapes: set[tuple[int, ...]]) -> Shape:
     """The shape all examples share, ``*`` where they differ."""
     if len({len(shape) for shape in shapes}) > 1:
         return ("*",)

@@ -20,10 +20,13 @@ FINDINGS = [
     ("test", "data.images[1] = data.images[0]", "duplicates", r"duplicates: split 'test': .*got 1 again \(0 = 1\)"),
     ("test", "data.images[4] = Gratings(240, 5).images[0]", "leaks", r"leak: expected \w+ and test to share no input"),
     ("test", "data.targets[:] = data.targets % 2", "empty_classes", r"empty_classes: split 'test': .*got none of 2"),
+    ("test", "data.images = data.images[..., 1:, :]", "", r"'test', input: .*\(1, 8, 8\) as in train, got \(1, 7, 8\)"),
+    ("calibration", "data.images = data.images[:, 0]", "", r"'calibration', input: .*\(1, 8, 8\) .*, got \(8, 8\)"),
 ]
 
 
 def spoil(suite, split, code):
+    suite.append(f"\n\nEXAMPLES.setdefault({split!r}, 60)")
     suite.append(
         f"\n\nload_split = load\n\n\ndef load(split):\n    data = load_split(split)\n    if split == {split!r}:\n"
     )
@@ -135,6 +138,29 @@ def test_axes_that_vary_are_shown_as_such(suite):
     suite.append("    return words, int(self.targets[index])\n\n\nGratings.__getitem__ = item\n")
     suite.edit("prepare.allow", ["leaks", "duplicates"])
     assert prepare.run(suite.path).splits["test"].input_shapes == {"ids": ("*",), "one": (2,)}
+
+
+def test_axes_named_as_dynamic_may_differ_between_splits(suite):
+    spoil(suite, "test", "data.images = data.images[..., 1:, :]")
+    suite.edit("task.dynamic", {"input": {2: "height"}})
+    assert prepare.run(suite.path).splits["test"].input_shapes == {"input": (1, 7, 8)}
+
+
+# What a collate function makes of images, 8 high or, in test, 7; and whether that is refused.
+JOINED = [("torch.stack(images)", True), ("torch.stack([image[:, :7] for image in images])", False)]
+
+
+@pytest.mark.parametrize(("joined", "is_refused"), JOINED)
+def test_shapes_are_those_that_collate_makes(suite, joined, is_refused):
+    spoil(suite, "test", "data.images = data.images[..., 1:, :]")
+    suite.append("\n\ndef collate(items):\n    images, targets = zip(*items)\n")
+    suite.append(f"    return {joined}, torch.tensor(targets)\n")
+    suite.edit("task.collate", f"{suite.module}:collate")
+    if is_refused:
+        with pytest.raises(DataError, match=r"'test', input: expected shape .* got \(1, 7, 8\): .*task\.dynamic"):
+            prepare.run(suite.path)
+    else:
+        prepare.run(suite.path)
 
 
 def test_leak_between_train_and_test_counts_inputs_not_labels(suite):
