@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 from compression_gate.records.trial import Genome
@@ -25,17 +24,14 @@ class Children:
 
     Args:
         coins: for every choice.
-
-    Source: K. Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, 2002, §III (tournaments).
     """
 
     def __init__(self, space: Space, coins: random.Random) -> None:
         self.space, self.coins = space, coins
         self.names = {slot.name: [name for name in space.genes if belongs(name, slot)] for slot in space.slots}
 
-    def of(self, parents: Sequence[Genome]) -> Genome:
-        """Return a child of two of these, the best of which come first."""
-        one, other = self.winner(parents), self.winner(parents)
+    def of(self, one: Genome, other: Genome) -> Genome:
+        """Return a child of two."""
         child = dict(one)
         for slot in self.space.slots:
             names, pick = self.names[slot.name], pick_of(slot)
@@ -45,10 +41,6 @@ class Children:
                 taken = names if self.coins.random() < 0.5 else []
             child |= {name: other[name] for name in taken}
         return self.changed(child)
-
-    def winner(self, parents: Sequence[Genome]) -> Genome:
-        """Return the better one of two."""
-        return parents[min(self.coins.randrange(len(parents)) for _ in range(2))]
 
     def changed(self, genome: Genome) -> Genome:
         """Return a genome that differs in some of the genes that are in use."""

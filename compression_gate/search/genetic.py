@@ -11,7 +11,8 @@ from compression_gate.records.recipe import recipe_digest
 from compression_gate.records.trial import Genome
 from compression_gate.search.base import Proposal, Setup
 from compression_gate.search.children import Children
-from compression_gate.search.sampled import Sampled, decoded, encoded
+from compression_gate.search.front import dominates
+from compression_gate.search.sampled import VIOLATION, Sampled, decoded, encoded
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -46,11 +47,19 @@ class Genetic(Sampled):
         super().__init__(setup, self.sampler)
 
     def child(self, study: Study, genes: Any, parents: list[FrozenTrial]) -> dict[str, Any]:
-        """Return a child of the population as optuna names its values, the best of which come first."""
-        genomes = [
-            {name: decoded(gene, one.params[name]) for name, gene in self.space.genes.items()} for one in parents
-        ]
-        return encoded(self.space.genes, self.children.of(genomes))
+        """Return a child of two of the population, as optuna names its values."""
+        pair = [self.winner(parents) for _ in range(2)]
+        names = self.space.genes
+        one, other = ({name: decoded(gene, trial.params[name]) for name, gene in names.items()} for trial in pair)
+        return encoded(names, self.children.of(one, other))
+
+    def winner(self, parents: list[FrozenTrial]) -> FrozenTrial:
+        """Return the better one of two of the population."""
+        one, other = self.coins.choice(parents), self.coins.choice(parents)
+        broken = [trial.constraints[VIOLATION] for trial in (one, other)]
+        if broken[0] != broken[1]:
+            return one if broken[0] < broken[1] else other
+        return other if dominates(other.values, one.values) else one
 
     def ask(self) -> Proposal:
         """Return a chain that was not proposed before, where some tries find one."""
@@ -66,13 +75,19 @@ class Genetic(Sampled):
         """Return what the population has next, or in its first generation a neighbour of what it starts from."""
         first = self.told + len(self.open) < self.population
         if first and self.waiting <= 0 and self.start and self.coins.random() < NEAR_START:
-            return super().take(self.children.changed(self.coins.choice(self.start)))
-        return super().ask()
+            return self.entered(super().take(self.children.changed(self.coins.choice(self.start))))
+        return self.entered(super().ask())
 
     def take(self, genome: Genome) -> Proposal:
         """Propose a genome of somebody else's making; its chain is known from then on."""
         self.known.add(self.chain_of(genome))
-        return super().take(genome)
+        return self.entered(super().take(genome))
+
+    def entered(self, proposal: Proposal) -> Proposal:
+        """Make the newest trial one of the generation: optuna leaves out those whose genome it was given."""
+        _, trial = self.open[-1]
+        self.sampler.get_trial_generation(trial.study, trial.study._storage.get_trial(trial._trial_id))
+        return proposal
 
     def chain_of(self, genome: Genome) -> str | None:
         """The digest of the chain that a genome stands for; None where a method refuses an option."""

@@ -11,6 +11,7 @@ from compression_gate.search.base import Setup
 from compression_gate.search.children import Children
 from compression_gate.search.genes import Choice, Number
 from compression_gate.search.genetic import Genetic
+from compression_gate.search.objective import Score
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def test_options_of_a_step_that_only_one_parent_holds_come_from_that_parent_toge
     maker = Children(one, coins)
     for _ in range(200):
         mother, father = one.sample(coins), one.sample(coins)
-        child = maker.of([mother, father])
+        child = maker.of(mother, father)
         for slot in one.slots:
             pick, names = f"{slot.name}.pick", maker.names[slot.name]
             if pick in one.genes and mother[pick] != father[pick]:
@@ -33,14 +34,6 @@ def test_options_of_a_step_that_only_one_parent_holds_come_from_that_parent_toge
                     {name: parent[name] for name in names} for parent in (mother, father)
                 ]
             assert all(child[name] in (mother[name], father[name]) for name in names)
-
-
-def test_better_parents_have_more_children():
-    one = space()
-    maker = Children(one, random.Random(0))
-    ranks = list(range(8))
-    chosen = [maker.winner(ranks) for _ in range(4000)]
-    assert chosen.count(0) > 3 * chosen.count(6) > 0
 
 
 def test_a_changed_genome_differs_in_about_two_genes_in_use_and_stays_in_the_space():
@@ -102,3 +95,31 @@ def test_half_of_the_first_generation_are_neighbours_of_the_start():
     far = [strangers.ask().genome for _ in range(200)]
     few = sum(sum(genome[name] != begun[name] for name in used) <= len(used) // 2 for genome in far)
     assert sum(near) > few + 50
+
+
+def test_what_the_search_starts_from_and_what_others_made_have_children():
+    searcher = population(start=())
+    first = [searcher.ask() for _ in range(7)]
+    given = searcher.take(start(searcher.space))
+    for one in first:
+        searcher.tell(one, Score(values=(1.0, 1.0), violation=5.0))
+    searcher.tell(given, Score(values=(0.0, 0.5), violation=0.0))
+    children = [searcher.ask().genome for _ in range(64)]
+    ages = [one.number for one in searcher.sampler.get_parent_population(searcher.study, 1)]
+    assert 7 in ages
+    names = searcher.children.used(given.genome) & searcher.space.genes.keys()
+    assert sum(sum(one[name] != given.genome[name] for name in names) <= len(names) // 2 for one in children) > 4
+
+
+def test_of_two_parents_the_one_that_breaks_limits_less_wins_and_then_the_one_that_dominates():
+    searcher = population(start=())
+    scores = [Score(values=(1.0, 1.0), violation=0.0), Score(values=(0.5, 1.0), violation=0.0)]
+    scores += [Score(values=(0.0, 0.0), violation=1.0)] * 6
+    batch = [searcher.ask() for _ in scores]
+    for one, score in zip(batch, scores, strict=True):
+        searcher.tell(one, score)
+    parents = searcher.study.get_trials(deepcopy=False)
+    won = [searcher.winner(parents).number for _ in range(2000)]
+    counts = [won.count(number) for number in range(3)]
+    assert counts[1] > 1.1 * counts[0]
+    assert counts[0] > 2 * counts[2] > 0

@@ -1,5 +1,6 @@
 """The population and the policy: who proposes what, and that both learn from everything."""
 
+from optuna.trial import TrialState
 from small_space import FAILED, known, scored, space, start
 
 from compression_gate.search.base import Setup
@@ -40,7 +41,9 @@ def test_policy_changes_nothing_but_strengths_of_an_earlier_chain():
 def test_what_the_policy_proposed_is_part_of_the_population():
     searcher = made()
     proposals = told(searcher, 24)
-    assert len(searcher.population.study.trials) == len(searcher.policy.trials) == len(proposals)
+    trials = searcher.population.study.get_trials(states=[TrialState.COMPLETE])
+    assert len(trials) == len(searcher.policy.trials) == len(proposals)
+    assert all(searcher.population.sampler._get_generation_key() in one.system_attrs for one in trials)
 
 
 def test_elite_is_what_is_within_limits_and_best():
