@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import nn
 
+from compression_gate.methods.options import inside
 from compression_gate.records.params import TrainParams
 from compression_gate.records.sensitivity import SensitivityTable
 from compression_gate.tasks.task import Task
@@ -41,6 +42,19 @@ class Notes:
         names = (label if number == 1 else f"{label} {number}" for number in count(1))
         if points := tuple(curve):
             self.curves[next(name for name in names if name not in self.curves)] = points
+
+    def remark_frozen(self, model: nn.Module) -> None:
+        """Say which of the covered weights cannot be trained; for methods that train what they changed."""
+        frozen = [
+            name
+            for name, weight in model.named_parameters()
+            if not weight.requires_grad and "bias" not in name.rpartition(".")[2]
+        ]
+        if named := [one for one in self.covered if any(inside(name, (one,)) for name in frozen)]:
+            self.remarks.append(
+                f"frozen, so changed by this step but not trained: {', '.join(named)}: "
+                "unfreeze them, or name their layers in `ignore`"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

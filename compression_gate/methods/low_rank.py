@@ -128,10 +128,12 @@ class LowRank:
         return self.tuned(smaller, context) if self.epochs else smaller
 
     def tuned(self, model: nn.Module, context: Context) -> nn.Module:
-        """Return the model after distillation; its curves are kept, what it covered is not told a second time."""
+        """Return the model after distillation; what that covered is not told a second time."""
         inner = dataclasses.replace(context, notes=Notes())
+        context.notes.remark_frozen(model)
         tuned = Distillation(epochs=self.epochs, learning_rate=self.learning_rate).apply(model, inner)
         context.notes.curves.update(inner.notes.curves)
+        context.notes.remarks.extend(inner.notes.remarks)
         return tuned
 
 

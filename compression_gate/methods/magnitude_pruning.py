@@ -150,6 +150,8 @@ class MagnitudePruning:
             )
         context.notes.covered.extend(treated)
         context.notes.uncovered.update(reasons | unknown_weights(sparser))
+        if self.epochs:
+            context.notes.remark_frozen(sparser)
         share = shares_by_weight(self, model, treated, context) if self.is_spread else self.sparsity or 0.0
         if self.schedule == "gradual":
             return self.gradually(sparser, share, context)

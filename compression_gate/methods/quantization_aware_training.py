@@ -165,6 +165,7 @@ class QuantizationAwareTraining:
             label="quantization_aware_training",
             key=f"{self} {state_digest(student)} {state_digest(context.reference)}",
         )
+        context.notes.remark_frozen(student)
         context.notes.add_curve("quantization_aware_training", fit(student, context.task, fitting))
 
     def note_outputs(self, model: nn.Module, context: Context) -> None:

@@ -89,6 +89,7 @@ class WeightSharing:
             members |= share({name: treated[name] for name in names}, self.count, self.init, random)
         context.notes.covered.extend(treated)
         if self.epochs:
+            context.notes.remark_frozen(shared)
             fine_tune(shared, members, self, context)
         return shared
 

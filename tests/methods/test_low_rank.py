@@ -249,6 +249,7 @@ def test_distillation_afterwards_helps_keeps_the_ranks_and_notes_its_curve(tiny)
     }
     assert suite.accuracy(tuned) > suite.accuracy(bare)
     assert [len(curve) for curve in notes.curves.values()] == [3]
+    assert any("the teacher's answers" in remark for remark in notes.remarks)
 
 
 def test_training_continued_after_a_kill_ends_where_it_would_have(tiny, tmp_path, monkeypatch):
