@@ -110,6 +110,20 @@ ORDER_RULES = (
         mend="factorise first, then prune",
     ),
     OrderRule(
+        earlier=lambda method: getattr(method, "pattern", None) is not None,
+        later=lambda method: name_of(method) == "structured_pruning",
+        reason="channels that leave move every weight behind them to another group, which would undo the pattern",
+        mend="remove channels first",
+    ),
+    OrderRule(
+        earlier=lambda method: (
+            name_of(method) in ("batchnorm_folding", "rate_aware_training") and not getattr(method, "ignore", ())
+        ),
+        later=lambda method: getattr(method, "importance", None) == "norm_scale",
+        reason="the norms by whose scale it goes are folded into the layers before them, and gone",
+        mend="remove channels first, or take another importance",
+    ),
+    OrderRule(
         earlier=lambda method: True,
         later=lambda method: getattr(method, "replaces", False),
         reason="the student it names takes the place of the model, and what was done to that would be lost",

@@ -84,6 +84,7 @@ def test_all_problems_of_all_steps_are_told_at_once():
 
 PRUNE, SPARSE = {"method": "structured_pruning"}, {"method": "magnitude_pruning", "sparsity": 0.5}
 DISTIL, SHARE = {"method": "distillation"}, {"method": "weight_sharing", "bits": 4}
+FOLD, BY_NORMS = {"method": "batchnorm_folding"}, {**PRUNE, "importance": "norm_scale"}
 INTEGERS, WEIGHTS = {"method": "static_quantization"}, {"method": "weight_only_quantization"}
 
 ALLOWED = [
@@ -94,6 +95,9 @@ ALLOWED = [
     (SHARE, {**SHARE, "epochs": 1}),
     (SHARE, INTEGERS),
     (DISTIL, PRUNE, DISTIL),
+    (PRUNE, {"method": "magnitude_pruning", "pattern": "2:4"}),
+    ({**FOLD, "ignore": ["stem"]}, BY_NORMS),
+    (FOLD, PRUNE),
     ({**INTEGERS, "ignore": ["head"]}, INTEGERS),
     (PRUNE, {**WEIGHTS, "ignore": ["head"]}, INTEGERS),
     (INTEGERS, {"method": "dynamic_quantization"}, WEIGHTS),
@@ -108,6 +112,9 @@ REFUSED = [  # steps, later, earlier, reason
     ((SHARE, PRUNE, {**SPARSE, "epochs": 1}), 2, 0, "undo the sharing"),
     ((SHARE, {"method": "batchnorm_folding"}), 1, 0, "undo the sharing"),
     ((SPARSE, DISTIL, {"method": "low_rank", "rank": 4}), 2, 0, "undo the pruning"),
+    (({"method": "magnitude_pruning", "pattern": "2:4"}, DISTIL, PRUNE), 2, 0, "another group"),
+    ((FOLD, BY_NORMS), 1, 0, "gone"),
+    (({"method": "rate_aware_training", "strength": 1.0}, BY_NORMS), 1, 0, "gone"),
 ]
 
 
