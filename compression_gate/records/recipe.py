@@ -20,6 +20,9 @@ class Provenance(Record):
 
     Args:
         trial: its number, of ``trials`` in all.
+        space: the slots that were searched, as declared or as they were made to suit the model; ``space_digest`` of all
+            that could be chosen in them.
+        budget: what the search was given: trials, minutes, or the bytes to end at.
         rests_on: digest of the space, the rules, the code and everything else that the search rested on.
         feasible: whether the gate's judge let it through on the validation split, and ``validation`` its figures there.
         distances: of each rule, how far outside its limit as a share of it; 0 within, None where nothing was judged.
@@ -30,6 +33,9 @@ class Provenance(Record):
     seed: int
     trial: int
     trials: int
+    budget: dict[str, float] = {}
+    space: tuple[dict[str, Any], ...] = ()
+    space_digest: str | None = None
     rests_on: str
     reference_digest: str
     package_version: str

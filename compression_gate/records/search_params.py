@@ -18,7 +18,7 @@ class SearchBudget(Section):
     """When the search ends: whichever comes first.
 
     Args:
-        trials: that were told to the searcher, cached ones among them.
+        trials: that were told to the searcher, cached ones among them; 100 where neither they nor minutes are given.
         minutes: of this run of the search, the trials that were running included.
         size_bytes: ends once a feasible candidate is as small.
     """
@@ -26,6 +26,14 @@ class SearchBudget(Section):
     trials: int | None = Field(100, ge=1)
     minutes: float | None = Field(None, gt=0)
     size_bytes: int | None = Field(None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def minutes_alone(cls, values: Any) -> Any:
+        """Who gives minutes means these: the usual number of trials would end the search long before."""
+        if isinstance(values, dict) and values.get("minutes") is not None:
+            return {"trials": None, **values}
+        return values
 
     @model_validator(mode="after")
     def has_an_end(self) -> SearchBudget:

@@ -100,10 +100,15 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """All recipes that may be proposed."""
+    """All recipes that may be proposed.
+
+    Args:
+        declared: what the slots were read from.
+    """
 
     slots: tuple[Slot, ...]
     free_order: bool = True
+    declared: tuple[Mapping[str, Any], ...] = ()
 
     @cached_property
     def genes(self) -> dict[str, Gene]:
@@ -208,7 +213,7 @@ def space_of(
         partial(read_slot, slot, index, units, path)
         for index, (slot, path) in enumerate(zip(declared, paths, strict=True))
     )
-    space = Space(slots=tuple(slots), free_order=free_order)
+    space = Space(slots=tuple(slots), free_order=free_order, declared=tuple(declared))
     if problems := contradictions(space, paths):
         raise ParamsError(problems)
     return space

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import signal
 import time
@@ -122,9 +123,7 @@ def run_shown(suite: Path, ask: Ask) -> SearchRecord:
     with progress() as shown:
 
         def show(driver: Driver, left_s: float) -> None:
-            found, budget = driver.found, driver.params.budget
-            left = [f"{budget.trials - found.told} trials left"] if budget.trials is not None else []
-            left += [f"{max(0.0, left_s) / 60:.0f} min left"] if left_s != float("inf") else []
+            found = driver.found
             shown.show(
                 Moment(
                     told=found.told,
@@ -135,13 +134,28 @@ def run_shown(suite: Path, ask: Ask) -> SearchRecord:
                     unmet=tuple(check for check, most in found.closest.items() if most > 0),
                     behind=driver.behind,
                     batch=len(driver.batch) if driver.params.synchronous else 0,
-                    left=", ".join(left),
+                    left=left_of(driver, left_s),
                     objectives=driver.goal.objectives,
                     metric=driver.goal.metric,
                 )
             )
 
         return run(suite, ask, show)
+
+
+def left_of(driver: Driver, left_s: float) -> str:
+    """What is left of the budget, in words: trials, and minutes, which are reckoned where only trials were given.
+
+    Args:
+        left_s: until the time is up; infinite where none was given [s].
+    """
+    trials, carried_out = driver.params.budget.trials, driver.found.told + driver.behind
+    told = [] if trials is None else [f"{max(0, trials - carried_out)} trials left"]
+    if left_s != math.inf:
+        told.append(f"{max(0.0, left_s) / 60:.0f} min left")
+    elif trials is not None and carried_out:
+        told.append(f"about {driver.found.seconds / carried_out * max(0, trials - carried_out) / 60:.0f} min")
+    return ", ".join(told)
 
 
 def code_of(record: SearchRecord) -> int:

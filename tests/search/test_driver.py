@@ -19,7 +19,7 @@ from compression_gate.search.journal import Header, begin, resume
 from compression_gate.search.objective import Goal
 from compression_gate.search.random_search import Random
 from compression_gate.search.space import Units, space_of
-from compression_gate.stages.search import INTERRUPTED, drive
+from compression_gate.stages.search import INTERRUPTED, drive, left_of
 
 HEADER = Header(digest="a")
 SPACE = space_of(
@@ -161,6 +161,23 @@ def test_without_any_that_passes_the_nearest_miss_is_kept(path):
 def test_how_much_of_a_generation_is_behind_is_known_before_it_is_told(path):
     one = run(driver(path), stop_after=6)
     assert (one.found.told, one.behind, len(one.batch)) == (4, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("budget", "left_s", "told"),
+    [
+        ({"trials": 12}, math.inf, "6 trials left, about 0 min"),
+        ({"trials": 100}, math.inf, "94 trials left, about 1 min"),  # an answer a second
+        ({"minutes": 5}, 200.0, "3 min left"),
+        ({"trials": 100, "minutes": 5}, 200.0, "94 trials left, 3 min left"),
+    ],
+)
+def test_what_is_left_is_told_in_trials_and_minutes(path, budget, left_s, told):
+    assert left_of(run(driver(path, budget=budget), stop_after=6), left_s) == told
+
+
+def test_before_the_first_trial_nobody_knows_how_long_it_takes(path):
+    assert left_of(driver(path), math.inf) == "12 trials left"
 
 
 def test_what_an_unfinished_generation_found_counts_when_the_search_ends_and_changes_no_later_one(path):

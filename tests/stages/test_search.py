@@ -116,6 +116,9 @@ def test_a_search_writes_recipe_front_table_and_record(trained):
     recipe = Recipe.read(trained.path / found.recipe)
     assert recipe.digest == found.best.recipe_digest
     assert recipe.provenance.feasible
+    assert recipe.provenance.budget == {"trials": found.trials}
+    assert list(recipe.provenance.space) == SPACE
+    assert recipe.provenance.space_digest == found.space_digest
     assert recipe.provenance.validation["size_bytes"] == min(sizes)
     for placed in found.front:
         assert Recipe.read(trained.path / placed.recipe).digest == placed.trial.recipe_digest
