@@ -5,8 +5,9 @@ hand-written chain and get the same trials, told in generations of 16 as the dri
 front (hypervolume over quality lost, the logarithm of bytes, and latency, of trials within all limits) and the smallest
 file within the limit, after 100 and after 300 trials. Intervals are bootstraps over seeds; differences to `random` are
 paired by seed. The constants of `reinforcement` were chosen on networks 1000 to 1005, how `genetic` makes children on
-1000 to 1019 (`--tuning`), none of which is reported (0 to 19). That `hybrid` begins with spreads by the table, and tunes the best
-under the very preference it tunes for, was decided after a look at reported networks: its rows are not held out.
+1000 to 1019 (`--tuning`), none of which is reported (0 to 19). That `hybrid` begins with spreads by the table, and
+tunes the best under the very preference it tunes for, was decided after a look at reported networks: its rows are not
+held out.
 Times are of the wall, on whatever else the machine did (`load`).
 
 Rows go to `benchmarks/results/search_synthetic.json`; what is there is not run again.
