@@ -27,7 +27,7 @@ from compression_gate.methods.decompositions import (
 from compression_gate.methods.distillation import Distillation
 from compression_gate.methods.options import inside, not_exactly_one, not_one_of, outside, refuse
 from compression_gate.methods.thin_layers import CONVOLUTIONS, convolutions, linears, pointwise
-from compression_gate.modules.surgery import WEIGHTED, leaves, replace, ties
+from compression_gate.modules.surgery import WEIGHTED, leaves, replace, ties, unknown_weights
 from compression_gate.tasks.calling import call
 from compression_gate.tasks.task import seeded
 
@@ -138,10 +138,10 @@ class LowRank:
 
 
 def reasons(model: nn.Module, options: LowRank) -> dict[str, str]:
-    """Return why layers with weights cannot be factorised, by name; those that can are not in it."""
+    """Return why layers and weights cannot be factorised, by name; those that can are not in it."""
     free = {name for name, _ in leaves(model, TREATED)}
     tied = {name.rpartition(".")[0] for group in ties(model) for name in group}
-    found = {}
+    found = unknown_weights(model)
     for name, layer in model.named_modules():
         if not isinstance(layer, WEIGHTED):
             continue

@@ -140,16 +140,15 @@ class MagnitudePruning:
         """Return a sparser copy of ``model``."""
         refuse(*(not_one_of("ignore", name, dict(model.named_modules())) for name in self.ignore))
         sparser = copy.deepcopy(model).eval()
-        reasons = self.left(sparser)
+        reasons = self.left(sparser) | unknown_weights(sparser)
         treated = {name: weight for name, weight in weights(sparser).items() if name not in reasons}
         if not treated:
             why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
             raise CompressionError(
-                f"magnitude_pruning: no layer can be treated: {why or 'none has weights of a known type'}: "
-                "leave the step out"
+                f"magnitude_pruning: no layer can be treated: {why or 'none has weights'}: leave the step out"
             )
         context.notes.covered.extend(treated)
-        context.notes.uncovered.update(reasons | unknown_weights(sparser))
+        context.notes.uncovered.update(reasons)
         if self.epochs:
             context.notes.remark_frozen(sparser)
         share = shares_by_weight(self, model, treated, context) if self.is_spread else self.sparsity or 0.0

@@ -73,15 +73,17 @@ class WeightSharing:
         """Return a copy of ``model`` with few distinct weights."""
         refuse(*(not_one_of("ignore", name, dict(model.named_modules())) for name in self.ignore))
         shared = copy.deepcopy(model).eval()
-        found = weights(shared)
-        ignored = {
-            name for name, weight in found.items() if any(inside(one, self.ignore) for one in owners(shared, weight))
-        }
-        treated = {name: weight for name, weight in found.items() if name not in ignored}
+        found, reasons = weights(shared), unknown_weights(shared)
+        for name, weight in found.items():
+            if any(inside(one, self.ignore) for one in owners(shared, weight)):
+                reasons[name] = "it is in `ignore`"
+        treated = {name: weight for name, weight in found.items() if name not in reasons}
         if not treated:
-            why = "all weights are in `ignore`" if ignored else "no layer has weights of a known type"
-            raise CompressionError(f"weight_sharing: {why}: leave the step out")
-        context.notes.uncovered.update(unknown_weights(shared) | dict.fromkeys(ignored, "it is in `ignore`"))
+            why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            raise CompressionError(
+                f"weight_sharing: no layer can be treated: {why or 'none has weights'}: leave the step out"
+            )
+        context.notes.uncovered.update(reasons)
         random = torch.Generator().manual_seed(context.train.seed)
         tables = [[name] for name in treated] if self.scope == "local" else [list(treated)]
         members: dict[str, Tensor] = {}

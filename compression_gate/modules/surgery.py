@@ -82,11 +82,12 @@ def owners(model: nn.Module, weight: nn.Parameter) -> set[str]:
 
 
 def unknown_weights(model: nn.Module) -> dict[str, str]:
-    """Return the other parameters of two and more axes, each with the reason why nobody touches it."""
+    """Return the other parameters of two and more axes, each with the reason why nobody touches it, and what to do."""
     known = weights(model)
     owners = dict(model.named_modules(remove_duplicate=False))
     return {
-        name: f"belongs to {type(owners[name.rpartition('.')[0]]).__name__}: expected a layer type of torch.nn"
+        name: f"belongs to {type(owners[name.rpartition('.')[0]]).__name__}: expected a layer type of torch.nn: "
+        "write it with such layers, or leave it as it is"
         for name, parameter in model.named_parameters()
         if parameter.dim() >= 2 and name not in known and "bias" not in name.rpartition(".")[2]
     }

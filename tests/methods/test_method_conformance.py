@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
+from torch import nn
 
 from compression_gate import registry
 from compression_gate.errors import CompressionError, ParamsError
@@ -27,6 +30,8 @@ REFUSALS: dict[tuple[str, str], str] = {
         if kind not in ("resnet", "mobilenet")
     },
 }
+# Methods that know nothing but norms.
+BY_NORMS = {"batchnorm_folding"}
 # What to apply where the defaults are not enough; a method that needs nothing has no row.
 OPTIONS = {
     "magnitude_pruning": {"sparsity": 0.5},
@@ -78,6 +83,22 @@ def test_a_bad_option_names_itself_and_the_value(name):
     with pytest.raises(ParamsError, match=rf"^{option}: .*{value}") as caught:
         method(name, **{option: value})
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - BY_NORMS))
+def test_a_layer_of_the_users_own_is_named(tiny, name):
+    suite = tiny("own")
+    context: Context = suite.context()
+    method(name).apply(suite.reference, context)
+    assert any("own" in one for one in (*context.notes.covered, *context.notes.uncovered))
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - BY_NORMS - {"distillation"}))
+def test_a_model_of_such_layers_alone_is_refused_with_their_names(tiny, name):
+    suite = tiny("own")
+    alone = nn.Sequential(OrderedDict(own=suite.reference.own))
+    with pytest.raises(CompressionError, match=r": own(\.factors)?: .*Scaled"):
+        suite.apply(method(name), alone)
 
 
 def nonzeros(model):

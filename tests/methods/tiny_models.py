@@ -151,9 +151,29 @@ class Tied(nn.Module):
         return self.head(self.wide(self.again(self.middle(features).relu()).relu()).relu())
 
 
+class Scaled(nn.Module):
+    """A layer of the user's own, with a matrix that no layer of torch.nn holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.factors = nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, inputs):
+        return inputs * self.factors
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.own, self.hidden, self.head = Scaled(), nn.Linear(64, 16), nn.Linear(16, CLASSES)
+
+    def forward(self, inputs):
+        return self.head(self.hidden(self.own(inputs).flatten(1)).relu())
+
+
 IMAGES = (Mlp, LeNet, ResNet, MobileNet)
 SEQUENCES = (Tokens, Transformer, Recurrent, Gru, Bidirectional)
-MODELS = {kind.__name__.lower(): kind for kind in (*IMAGES, *SEQUENCES, Tied)}
+MODELS = {kind.__name__.lower(): kind for kind in (*IMAGES, *SEQUENCES, Tied, Own)}
 
 
 def build(kind):
