@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from compression_gate import registry
 from compression_gate.errors import CompressionGateError, MeasurementError
-from compression_gate.gate.timing_test import LEAST_TURNS, LOOKS, blocks_needed, decide
+from compression_gate.gate.timing_test import LEAST_TURNS, LOOKS, OFFSETS_INSIDE, blocks_needed, decide, share_of
 from compression_gate.gate.timing_zone import Zone
 from compression_gate.measurers.children import Child, Fork, Fresh, wait
 from compression_gate.measurers.latency import FORKED, PROCESSES, Turn
@@ -61,7 +62,8 @@ class Parent:
         self.folder = Path(request["folder"])
         self.zones = [Zone(**zone) for zone in request["zones"]]
         self.coin = random.Random(request["seed"])  # noqa: S311  # a coin, not a secret
-        self.end = time.monotonic() + request["budget_s"]
+        self.started = time.monotonic()
+        self.end = self.started + request["budget_s"]
         self.turns: list[Turn] = []
         self.number = 0
         # Of building or of processes, for what comes: of the pair (False) and of the control.
@@ -79,7 +81,7 @@ class Parent:
 
     def sample(self) -> None:
         """Take pairs; where the thread's clock does not see the work, take processes instead."""
-        started, pairs = time.monotonic(), self.request["threads"] == 1
+        began, pairs = time.monotonic(), self.request["threads"] == 1
         done = self.take_pairs() if pairs else self.take_processes()
         if pairs and self.pooled():
             self.turns = []
@@ -89,26 +91,25 @@ class Parent:
         summary = {
             "procedure": self.request["procedure"] if pairs else PROCESSES,
             "needed_s": None if done else self.needed_s(),
-            "sampling_s": time.monotonic() - started,
+            "sampling_s": time.monotonic() - began,
         }
         (self.folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
 
     def take_pairs(self) -> bool:
         """Turns of pairs, a control among every few; True if everything was decided in time."""
-        seconds, started = SHORTEST_TURN_S, time.monotonic()
+        seconds, self.started = SHORTEST_TURN_S, time.monotonic()
         self.turn_of_pairs(seconds * CONTROL_SHARE, control=True)
-        for look, count in enumerate(LOOKS):
-            while len(self.turns) < count:
+        for count in LOOKS:
+            while len(self.turns) < count and not self.late():
                 began = time.monotonic()
                 self.turn_of_pairs(seconds, control=False)
-                took = time.monotonic() - began
-                seconds = self.worthwhile_s(took)
-                if time.monotonic() + took > self.end and len(self.turns) >= LEAST_TURNS:
-                    return self.pooled() or self.decided()
+                seconds = self.worthwhile_s(time.monotonic() - began)
             if self.pooled() or self.decided():
                 return True
-            if look == 0:
-                self.warn(self.needed_s() - (time.monotonic() - started))
+            if count == LEAST_TURNS:
+                self.warn()
+            if self.late():
+                return False
             self.turn_of_pairs(seconds * CONTROL_SHARE, control=True)
         return False
 
@@ -131,15 +132,16 @@ class Parent:
 
     def take_processes(self) -> bool:
         """One observation a process, in the order A B B A, so that drift cancels; the controls are of A and A."""
-        files = self.request["files"]
-        while True:
+        files, self.started = self.request["files"], time.monotonic()
+        while not self.late():
             control = self.number % CONTROL_EVERY == 1
             sides = [files[0], files[0 if control else 1]]
             self.turn_of_processes(sides, self.next_order(control=control), control=control)
             if not control and self.decided():
                 return True
-            if time.monotonic() + 2 * PROCESS_S > self.end and len(self.turns) >= LEAST_TURNS:
-                return False
+            if not control and len(self.turns) == LEAST_TURNS:
+                self.warn()
+        return False
 
     def turn_of_pairs(self, seconds: float, *, control: bool) -> None:
         """One turn of the pair, or of its first model and a copy."""
@@ -212,22 +214,47 @@ class Parent:
             or median_of("seen_share", self.turns) == 0  # a clock that ticks rarely stands still during most calls
         )
 
-    def needed_s(self) -> float:
-        """About how many seconds of pairs the narrowest zone takes, from how the blocks scatter so far."""
-        blocks = np.concatenate([turn.blocks for turn in self.turns])
-        spread = scatter(blocks)
-        per_block = sum(float(turn.wall.sum()) * turn.repeats for turn in self.turns) / len(blocks)
-        return max(blocks_needed(spread, zone) for zone in self.zones) * per_block * 1.3
+    def turn_s(self) -> float:
+        """What a turn took on average: starting it, building, warming up, and its share of the controls [s]."""
+        return (time.monotonic() - self.started) / len(self.turns)
 
-    def warn(self, left_s: float) -> None:
+    def late(self) -> bool:
+        """Whether another turn would end after the time is up; never before the least number of them."""
+        return len(self.turns) >= LEAST_TURNS and time.monotonic() + self.turn_s() > self.end
+
+    def needed_s(self) -> float:
+        """About how long the narrowest zone takes in all, from how blocks and turns scatter so far."""
+        return max(turns_needed(self.turns, zone, self.request["alpha"]) for zone in self.zones) * self.turn_s()
+
+    def warn(self) -> None:
         """Say beforehand that the time will hardly do."""
-        if left_s > self.end - time.monotonic():
+        now = time.monotonic()
+        more_s, left_s = self.needed_s() - (now - self.started), max(0.0, self.end - now)
+        if more_s > left_s:
             log.info(
                 "timing: about %.0f s more are needed to decide, %.0f s are left: raise benchmark.budget_s, or see "
                 "`run --again`",
+                math.ceil(more_s),
                 left_s,
-                self.end - time.monotonic(),
             )
+
+
+def turns_needed(turns: Sequence[Turn], zone: Zone, alpha: float) -> int:
+    """About how many turns decide a candidate at one of the lines: the first look to come at which both would do.
+
+    Blocks, as many as they need by their scatter; and turns, by the deviation of their medians, in Student's t and in
+    the room that their places leave.
+    """
+    blocks = np.concatenate([turn.blocks for turn in turns])
+    for_blocks = blocks_needed(scatter(blocks), zone, alpha) * len(turns) / len(blocks)
+    deviation = float(np.std([np.median(turn.blocks) for turn in turns], ddof=1))
+    width = math.log(zone.high) - math.log(zone.low)
+    for look, count in enumerate(LOOKS):
+        error = deviation / math.sqrt(count)
+        apart = float(special.stdtrit(count - 1, 1 - alpha * share_of(look))) * error
+        if count > max(len(turns), for_blocks) and apart <= width and OFFSETS_INSIDE * error <= zone.room:
+            return count
+    return math.ceil(max(for_blocks, LOOKS[-1]))
 
 
 def median_of(figure: str, turns: Sequence[Turn]) -> float:

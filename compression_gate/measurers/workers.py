@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import IO, Any
 
 from compression_gate.errors import CompressionGateError, MeasurementError
 from compression_gate.measurers.machine import usable_cores
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 LAST_LINES = 5
+TOLD = "timing: "  # lines of a worker's stderr that begin so are for people
+log = logging.getLogger("compression_gate")
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -40,6 +45,8 @@ def pinning(threads: int) -> dict[str, str]:
 def run_module(module: str, arguments: list[str], *, threads: int, timeout_s: float, what: str) -> str:
     """Run ``python -m module`` in a process group of its own and return what it wrote to stdout.
 
+    What it says of its timing on stderr is logged here, at once.
+
     Raises:
         MeasurementError: it ended with an error, was killed, or is still silent after ``timeout_s``.
     """
@@ -52,8 +59,12 @@ def run_module(module: str, arguments: list[str], *, threads: int, timeout_s: fl
         env=environment(threads),
         start_new_session=os.name == "posix",
     )
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    listener = Thread(target=listen, args=(process.stderr, last), daemon=True)
+    process.stderr = None  # the listener's alone: `communicate` would read it too
+    listener.start()
     try:
-        output, errors = process.communicate(timeout=timeout_s)
+        output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
         raise MeasurementError(
             f"{what}: expected an answer within {timeout_s:.0f} s, got none: the model hangs, or the machine is "
@@ -61,13 +72,22 @@ def run_module(module: str, arguments: list[str], *, threads: int, timeout_s: fl
         ) from error
     finally:
         end(process)
+        listener.join()
     if process.returncode != 0:
-        how = how_it_ended(process.returncode)
-        last = "\n".join(errors.strip().splitlines()[-LAST_LINES:])
+        how, words = how_it_ended(process.returncode), "\n".join(last).strip()
         raise MeasurementError(
-            f"{what}: expected a measurement, got a process that ended ({how}): {last or 'no message'}"
+            f"{what}: expected a measurement, got a process that ended ({how}): {words or 'no message'}"
         )
     return output
+
+
+def listen(errors: IO[str], last: deque[str]) -> None:
+    """Read what a worker writes to stderr until that ends: keep the last lines, log those about timing."""
+    with errors:
+        for line in errors:
+            last.append(line.rstrip("\n"))
+            if line.startswith(TOLD):
+                log.info("%s", line.rstrip("\n"))
 
 
 def how_it_ended(code: int) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import psutil
@@ -15,6 +17,7 @@ import torch
 from torch import nn
 
 from compression_gate.errors import MeasurementError
+from compression_gate.gate.timing_zone import zone_of
 from compression_gate.measurers import latency, workers
 from compression_gate.measurers.latency import Setting, Turn, measure_pair
 from compression_gate.measurers.latency_worker import Parent
@@ -87,6 +90,44 @@ def test_several_threads_are_timed_in_processes_by_the_wall(files):
     assert (timing.clock, timing.procedure) == ("wall time", latency.PROCESSES)
     assert all(len(blocks) == 1 for blocks in timing.blocks)
     assert timing.ratio < 1
+
+
+def test_a_budget_that_will_hardly_do_is_told_while_it_is_spent(files, caplog):
+    """On this side of the process that measures, and with how much longer it would take."""
+    with caplog.at_level(logging.INFO, "compression_gate"):
+        timing = measure_pair(files["narrow"], files["narrow"], replace(SETTING, limits=(1 + 1e-4,)), 0.1).timing
+    (told,) = [record.message for record in caplog.records if record.message.startswith("timing: ")]
+    assert re.search(r"about [1-9]\d* s more are needed to decide, 0 s are left: raise benchmark.budget_s", told)
+    assert timing.needed_s > 1
+
+
+@pytest.fixture
+def parent_after(tmp_path):
+    """Return a callable(turns, seconds) -> the parent of turns that took so long; its limit is 5 %."""
+
+    def make(turns, seconds):
+        request = {"folder": str(tmp_path), "zones": [asdict(zone_of(1.05))], "seed": 0, "budget_s": seconds}
+        more = {"runtime": "onnxruntime", "threads": 2, "procedure": latency.PROCESSES, "alpha": 0.005}
+        made = Parent(request | more)
+        made.turns, made.started = turns, time.monotonic() - seconds
+        return made
+
+    return make
+
+
+def test_what_a_turn_takes_is_counted_whole(parent_after):
+    """One pair of calls of 1 ms stands for two processes that were started, and seconds of calls."""
+    random = np.random.default_rng(0)
+    parent = parent_after([turn(1.0, random, pairs=1) for _ in range(8)], 24.0)
+    assert parent.needed_s() >= 33  # eleven turns, of three seconds each
+
+
+def test_where_the_turns_differ_more_of_them_are_needed_however_many_blocks_there_are(parent_after):
+    """Places in memory that differ by 4 % leave the mean of eight turns in doubt: more of their blocks help nothing."""
+    random = np.random.default_rng(0)
+    turns = [turn(ratio, random) for ratio in (0.96, 1.04) * 4]
+    assert parent_after(turns, 8.0).needed_s() > 10
+    assert parent_after([turn(1.0, random) for _ in range(8)], 8.0).needed_s() == pytest.approx(11, abs=0.1)
 
 
 class Orders(Parent):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 
 import pytest
@@ -44,6 +45,19 @@ def test_a_worker_s_end_is_told_in_words(tmp_path, monkeypatch, line, words):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(MeasurementError, match=f"ending: expected a measurement, got a process that ended .*{words}"):
         workers.run_worker("ending_worker", {}, threads=1, timeout_s=60, what="ending")
+
+
+def test_what_a_worker_says_of_its_timing_is_told_while_it_runs(tmp_path, monkeypatch, caplog):
+    """And nothing else that libraries write beside it."""
+    (tmp_path / "talking_worker.py").write_text(
+        "import sys, time\n"
+        "print('timing: about 9 s more', 'a warning of a library', sep='\\n', file=sys.stderr, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with caplog.at_level(logging.INFO, "compression_gate"), pytest.raises(MeasurementError, match="within 3 s"):
+        workers.run_worker("talking_worker", {}, threads=1, timeout_s=3, what="talking")
+    assert caplog.messages == ["timing: about 9 s more"]
 
 
 @pytest.mark.parametrize("answer", ["", "\n", "the user's own words", "7", "null", '{"decode_s": 1'])
