@@ -1,7 +1,7 @@
 """Files of named tensors: a safetensors file of any size to a coded one and back, piece by piece.
 
-No more is held in memory than a few pieces of 2²⁰ numbers and the tensors under 64 KiB. What was coded before a kill is
-kept beside the file that is being written, and the next run goes on behind it.
+No more is held in memory than a few pieces of 2²⁰ numbers and the stream of the tensors under 64 KiB. What was coded
+before a kill is kept beside the file that is being written, and the next run goes on behind it.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def encode_tensors(source: Path, path: Path, *, fast: bool = False, workers: int
             journal.write(f"{json.dumps(frames[-1])}\n")
             journal.flush()
         stream = MixedStream()
-        code_small(stream, tensors.entries, [small_numbers(tensors, entry) for entry in tensors.entries])
+        code_small(stream, tensors.entries, (small_numbers(tensors, entry) for entry in tensors.entries))
         head = head_bytes(
             signature=None, directory=tensors.entries, graph=None, frames=frames, pool=stream.finish(), fast=fast
         )

@@ -94,7 +94,7 @@ class Stream(Protocol):
         ...
 
     def trial(self) -> Stream:
-        """A copy to try something out on."""
+        """A copy to try something out on, and to ask for its size."""
         ...
 
     def size(self) -> float:
@@ -161,8 +161,10 @@ class MixedStream:
 
     def trial(self) -> MixedStream:
         """See :class:`Stream`."""
+        coder = self.coder.copy()
+        coder[POSITION] = 0  # of its bytes only the cost is asked for: what was written before is not copied
         return MixedStream(
-            self.encoding, self.buffer.copy(), self.coder.copy(), self.learned.copy(), self.producers, self.cost
+            self.encoding, coder=coder, learned=self.learned.copy(), producers=self.producers, cost=self.cost
         )
 
     def size(self) -> float:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression_gate.codec.streams import LARGEST_SYMBOL, Geometry, MixedStream, code_whole, strides_of
+from compression_gate.codec.streams import LARGEST_SYMBOL, SPARE, Geometry, MixedStream, code_whole, strides_of
 from compression_gate.errors import CodecError
 
 CALLS = st.one_of(
@@ -98,6 +98,17 @@ def test_a_trial_leaves_the_stream_as_it_was():
         stream.plane(symbols[:5], Geometry(5, 20))
     assert plain.finish() == tried.finish()
     assert plain.size() == tried.size()
+
+
+def test_a_trial_takes_memory_for_what_is_tried_not_for_what_was_written():
+    symbols = np.random.default_rng(0).integers(-3, 4, (20, 20)).astype(np.int32)
+    stream = MixedStream()
+    stream.numbers(np.zeros(1 << 18, dtype=np.uint64), 32)
+    before, trial = stream.size(), stream.trial()
+    trial.plane(symbols, Geometry(20, 20))
+    assert trial.buffer.size <= 2 * (SPARE + 4 * symbols.size)
+    stream.plane(symbols, Geometry(20, 20))
+    assert trial.size() == stream.size() > before
 
 
 def test_a_stream_grows_with_what_is_written():
