@@ -29,7 +29,8 @@ def run(suite: Path) -> CompressionRecord:
     """Compress the reference and write `models/candidate/` and `reports/compression.json`."""
     params = read_params(suite)
     steps = steps_of(params, suite)
-    bench = open_workbench(suite, params, suite / REFERENCE, FinishedSteps(suite / CHECKPOINTS / "steps"))
+    finished, climbing = FinishedSteps(suite / CHECKPOINTS / "steps"), params.compress.target is not None
+    bench = open_workbench(suite, params, suite / REFERENCE, finished, keeps_last=climbing)
     choice = None
     if params.compress.target is None:
         done = bench.carry_out(steps)

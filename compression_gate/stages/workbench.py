@@ -73,7 +73,7 @@ class Workbench:
         artifact: what the reference is on disk.
         shell: what the task's factory builds, which finished steps are read into.
         finished: steps of runs that were killed, or of other chains that begin alike.
-        keeps_last: whether the last step of a chain is kept too: another may go on behind it.
+        keeps_last: whether the last step of a chain is kept too: another may go on behind it, or be tried after it.
     """
 
     suite: Path
@@ -135,10 +135,12 @@ class Workbench:
         smaller = step.apply(model, context).eval()
         norms = renormed(smaller, model, self.task, self.params.train.seed)
         after = measured(smaller, self.task)
+        # Epochs of before a kill were not on this process's clock.
+        trained = sum(epoch.seconds for curve in context.notes.curves.values() for epoch in curve)
         record = step_record(
             name_of(step),
             dataclasses.asdict(step),  # type: ignore[call-overload]
-            time.monotonic() - start,
+            max(time.monotonic() - start, trained),
             before,
             after,
             context.notes,

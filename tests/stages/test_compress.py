@@ -1,5 +1,8 @@
 """`compress`: the chain of steps, measured step by step, and a candidate that is whole or not there."""
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -11,6 +14,7 @@ from compression_gate.records.metrics import CompressionRecord
 from compression_gate.records.params import read_params
 from compression_gate.records.provenance import params_digests
 from compression_gate.stages import compress, prepare, train, workbench
+from compression_gate.tasks import training
 
 CANDIDATE = "models/candidate"
 
@@ -311,6 +315,26 @@ def test_a_chain_that_was_killed_goes_on_behind_the_last_finished_step(trained, 
     assert [step.method for step in record.steps] == [step.method for step in whole.steps]
     assert [step.quality for step in record.steps] == [step.quality for step in whole.steps]
     assert not (trained.path / compress.CHECKPOINTS / "steps").exists()
+
+
+def test_seconds_of_a_step_that_goes_on_behind_a_kill_are_those_of_all_its_epochs(trained, monkeypatch):
+    trained.edit("compress.steps", [{"method": "distillation", "epochs": 3}])
+    validated, epochs = training.validated, iter(range(3))
+
+    def killed(*given):
+        if next(epochs) == 2:
+            raise KeyboardInterrupt
+        return validated(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "validated", killed)
+        patch.setattr(training, "time", SimpleNamespace(monotonic=itertools.count(step=1000).__next__))
+        with pytest.raises(KeyboardInterrupt):
+            compress.run(trained.path)
+    (step,) = compress.run(trained.path).steps
+    (curve,) = step.curves.values()
+    assert [point.seconds for point in curve[:2]] == [1000, 1000]
+    assert step.seconds >= 2000
 
 
 def test_a_finished_step_is_not_taken_for_another_recipe_or_when_it_is_damaged(trained, monkeypatch):

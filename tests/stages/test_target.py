@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compression_gate.errors import CompressionError, ParamsError
+from compression_gate.methods.static_quantization import StaticQuantization
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.choice import Tried
 from compression_gate.records.metrics import CompressionRecord
@@ -73,6 +74,28 @@ def test_the_nearest_miss_is_named_with_its_figures(trained, monkeypatch):
     trained.edit("compress.target", {"compression_ratio": 3.9, "max_accuracy_drop": 0.1, "max_epochs": 0})
     with pytest.raises(CompressionError, match=r"nearest was .*: [\d,]+ bytes, \d\.\d+ × smaller, .* points lost"):
         compress.run(trained.path)
+
+
+def test_a_rung_that_was_finished_before_a_kill_is_not_made_again(trained, monkeypatch):
+    made, whole, measure = [], StaticQuantization.apply, compress.predict
+
+    def counted(method, model, context):
+        if context.checkpoint is not None:  # else only its size is asked for
+            made.append(method.bits)
+        return whole(method, model, context)
+
+    def killed(session, task, *splits):
+        if made:
+            raise KeyboardInterrupt
+        return measure(session, task, *splits)
+
+    monkeypatch.setattr(StaticQuantization, "apply", counted)
+    monkeypatch.setattr(compress, "predict", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compress.run(trained.path)
+    monkeypatch.setattr(compress, "predict", measure)
+    assert compress.run(trained.path).choice.chosen == "8 bits"
+    assert made == [8]
 
 
 FAR = Tried(name="a", why="b", compression_ratio=10.0, accuracy_drop=0.03)
