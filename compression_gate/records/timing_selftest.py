@@ -7,6 +7,7 @@ from typing import Literal
 from compression_gate.records.base import Record
 
 Size = Literal["small", "large"]
+NOT_MEASURED = 4
 
 
 class TimingCase(Record):
@@ -52,7 +53,11 @@ class TimingRate(Record):
 
     Args:
         wrong: how often it failed the same model, or passed one slower than the limit. low, high: exact one-sided 99 %
-            bounds of that rate. median_ratio: over the decisions, what the slowed model really came to.
+            bounds of that rate.
+        missed: how often it did not fail a slowed model, for want of an answer too; None for the same model.
+            missed_low, missed_high: bounds of that rate.
+        claim, missed_claim: what the rates are at most.
+        median_ratio: over the decisions, what the slowed model really came to.
         load_average: of the machine, the median over the decisions. whole_s: the mean with imports.
     """
 
@@ -64,6 +69,10 @@ class TimingRate(Record):
     low: float
     high: float
     claim: float
+    missed: int | None
+    missed_low: float
+    missed_high: float
+    missed_claim: float
     median_ratio: float | None
     mean_s: float | None
     p95_s: float | None
@@ -72,8 +81,8 @@ class TimingRate(Record):
 
     @property
     def held(self) -> bool:
-        """False only where even the lower bound of the rate exceeds the claim."""
-        return self.low <= self.claim
+        """False only where even the lower bound of a rate exceeds its claim."""
+        return self.low <= self.claim and (self.missed is None or self.missed_low <= self.missed_claim)
 
 
 class TimingSelfTest(Record):
@@ -86,5 +95,7 @@ class TimingSelfTest(Record):
 
     @property
     def exit_code(self) -> int:
-        """0 where every rate held, 1 where one did not."""
+        """0 where every rate held, 1 where one did not, 4 where a live one has no decision to speak of."""
+        if not all(rate.n for rate in self.live):
+            return NOT_MEASURED
         return 0 if all(rate.held for rate in (*self.live, *self.replayed)) else 1

@@ -16,6 +16,7 @@ from compression_gate.records.timing_selftest import TimingCase, TimingDecision,
 
 TRACES = Path(__file__).parent / "timing_traces.npz"
 WRONG_AT_MOST, BOUND_ALPHA = 0.01, 0.01
+MISSED_AT_MOST = 0.1  # for want of an answer too, which a machine may be too busy for; it passes nothing
 END = -1  # behind the lengths of a decision's turns
 STEP = 1e-5  # of what is stored, as whole numbers [log]
 
@@ -30,10 +31,12 @@ def status_of(blocks: Turns, control: Turns, limit: float) -> str:
 
 
 def rate_of(case: TimingCase, decisions: Sequence[TimingDecision]) -> TimingRate:
-    """How often a kind of decision was wrong, with exact bounds."""
+    """How often a kind of decision was wrong, or missing where it should have been a refusal, with exact bounds."""
     wrong_status = "pass" if case.slowed else "fail"
     wrong = sum(one.status == wrong_status for one in decisions)
-    low, high = clopper_pearson(wrong, len(decisions), BOUND_ALPHA) if decisions else (0.0, 1.0)
+    missed = sum(one.status != "fail" for one in decisions) if case.slowed else None
+    low, high = bounds(wrong, len(decisions))
+    missed_low, missed_high = bounds(missed or 0, len(decisions))
     seconds, whole = ([getattr(one, name) for one in decisions] for name in ("seconds", "whole_s"))
     ratios = [one.ratio for one in decisions if one.ratio is not None]
     loads = [one.load_average for one in decisions if one.load_average is not None]
@@ -46,12 +49,21 @@ def rate_of(case: TimingCase, decisions: Sequence[TimingDecision]) -> TimingRate
         low=low,
         high=high,
         claim=WRONG_AT_MOST,
+        missed=missed,
+        missed_low=missed_low,
+        missed_high=missed_high,
+        missed_claim=MISSED_AT_MOST,
         median_ratio=float(np.median(ratios)) if ratios else None,
         mean_s=float(np.mean(seconds)) if seconds else None,
         p95_s=float(np.quantile(seconds, 0.95)) if seconds else None,
         whole_s=float(np.mean(whole)) if whole else None,
         load_average=float(np.median(loads)) if loads else None,
     )
+
+
+def bounds(events: int, n: int) -> tuple[float, float]:
+    """Exact one-sided 99 % bounds of a rate."""
+    return clopper_pearson(events, n, BOUND_ALPHA) if n else (0.0, 1.0)
 
 
 def recorded(path: Path = TRACES) -> tuple[TimingRate, ...]:

@@ -14,7 +14,7 @@ import pytest
 
 from compression_gate.errors import ParamsError
 from compression_gate.measurers.known_speed import Shape
-from compression_gate.records.timing_selftest import TimingCase, TimingDecision
+from compression_gate.records.timing_selftest import TimingCase, TimingDecision, TimingRate, TimingSelfTest
 from compression_gate.selftest.timing_traces import rate_of
 from compression_gate.stages import selftest_timing
 from compression_gate.stages.selftest_timing import Plan, keep, open_cases, plan_of, read, shares_of
@@ -33,6 +33,37 @@ def test_what_is_wrong_depends_on_the_truth(case: TimingCase, wrong: str) -> Non
     assert (found.n, found.wrong, found.undecided, found.untrusted) == (4, 1, 1, 1)
     assert rate_of(case, [decision(case, wrong)] * 40).held is False
     assert rate_of(case, []).held
+
+
+def self_test(*live: TimingRate) -> TimingSelfTest:
+    return TimingSelfTest(environment={}, live=live, seconds=1.0)
+
+
+MISSED = [  # statuses of a slowed candidate's decisions, how many were missed, whether that may be
+    (["undecided"] * 300, 300, False),
+    (["undecided"] * 250 + ["untrusted"] * 50, 300, False),
+    (["undecided"] * 2 + ["fail"] * 8, 2, True),  # ten of them on a busy machine refute little
+    (["undecided"] * 5 + ["fail"] * 5, 5, False),
+    (["pass"] + ["fail"] * 9, 1, True),
+]
+
+
+@pytest.mark.parametrize(("statuses", "missed", "held"), MISSED)
+def test_a_slowed_candidate_is_missed_unless_it_is_refused(statuses: list, missed: int, held: bool) -> None:
+    found = rate_of(SLOWED, [decision(SLOWED, status) for status in statuses])
+    assert (found.missed, found.held) == (missed, held)
+    assert self_test(found).exit_code == (0 if held else 1)
+
+
+def test_at_the_same_model_there_is_nothing_to_miss() -> None:
+    found = rate_of(SAME, [decision(SAME, "undecided")] * 300)
+    assert (found.missed, found.held) == (None, True)
+
+
+def test_what_was_never_decided_could_not_be_measured() -> None:
+    decided = rate_of(SAME, [decision(SAME, "pass")])
+    assert self_test(decided, rate_of(SLOWED, [])).exit_code == 4
+    assert self_test(rate_of(SAME, [decision(SAME, "fail")] * 40), rate_of(SLOWED, [])).exit_code == 4
 
 
 def test_one_wrong_decision_of_few_refutes_nothing() -> None:
