@@ -172,10 +172,10 @@ def sum_of(first: Measurement, second: Measurement) -> Measurement:
     )
 
 
-def inputs_of(task: Task, size: int) -> Arrays:
-    """Real test inputs of one batch size, by name; a smaller split is repeated."""
-    have = len(task.split("test"))
-    inputs = named(task.example_inputs(min(size, have), "test"))
+def inputs_of(task: Task, size: int, split: str = "test") -> Arrays:
+    """Real inputs of one batch size, by name; a smaller split is repeated."""
+    have = len(task.split(split))
+    inputs = named(task.example_inputs(min(size, have), split))
     if size <= have:
         return {name: value.numpy() for name, value in inputs.items()}
     return {name: np.resize(value.numpy(), (size, *value.shape[1:])) for name, value in inputs.items()}

@@ -49,11 +49,10 @@ from compression_gate.records.waivers import Waiver
 from compression_gate.search.base import Request
 from compression_gate.search.executors.room import STEPS
 from compression_gate.stages.artifacts import runtime_of
-from compression_gate.stages.benchmark import exact_figures, inverted, limits_on
+from compression_gate.stages.benchmark import exact_figures, inputs_of, inverted, limits_on
 from compression_gate.stages.evaluate import Measured, measure, record
 from compression_gate.stages.models import Models, add_references
 from compression_gate.stages.workbench import Workbench, open_workbench, record_of_reference
-from compression_gate.tasks.calling import named
 from compression_gate.tasks.sources import import_roots, sources_at
 from compression_gate.tasks.task import Task, targets_of
 
@@ -257,7 +256,7 @@ def without_times(params: Params) -> Params:
 
 def paired(models: Models, task: Task, params: Params) -> dict[str, PairedSamples]:
     """Time the candidate against each other model that a rule on times speaks of, the reference always."""
-    inputs = {name: value.numpy() for name, value in named(task.example_inputs(1, SPLIT)).items()}
+    inputs = inputs_of(task, params.benchmark.batch_sizes[0], SPLIT)
     times = [rule for rule in params.gate.rules.values() if kind_of(rule.metric) == "timed"]
     asked = {"reference", *(rule.against for rule in times), *(rule.fallback for rule in times)}
     found: dict[str, PairedSamples] = {}
@@ -290,7 +289,7 @@ def costs(models: Models, pairs: dict[str, PairedSamples], params: Params) -> Be
     return Benchmark(
         runtime=params.compress.runtime,
         threads=params.benchmark.threads,
-        batch_sizes=(1,),
+        batch_sizes=params.benchmark.batch_sizes,
         models={
             role: ModelCost(digest=artifact.digest, figures={**exact_figures(artifact, reference), **times[role]})
             for role, artifact in models.artifacts.items()

@@ -520,6 +520,24 @@ def test_times_are_asked_for_only_where_somebody_wants_them(laboratory):
     assert answer.figures["latency_ratio"] > 0
 
 
+def test_a_trial_is_timed_and_judged_at_the_batch_size_of_the_gate(laboratory, monkeypatch):
+    params = laboratory.params
+    parts = {"benchmark": {"batch_sizes": (8, 1)}, "search": {"objectives": ("quality", "latency")}}
+    parts = {name: getattr(params, name).model_copy(update=changes) for name, changes in parts.items()}
+    asked = []
+
+    def sampled(other, candidate, setting, budget_s):
+        asked.extend(value.shape[0] for value in setting.inputs.values())
+        return trial_sample_pair(other, candidate, setting, budget_s)
+
+    trial_sample_pair = trial.sample_pair
+    monkeypatch.setattr(trial, "sample_pair", sampled)
+    batches = dataclasses.replace(laboratory, params=params.model_copy(update=parts))
+    answer = trial.carry_out(steps({"method": "weight_only_quantization", "bits": 4}), batches)
+    assert set(asked) == {8}
+    assert {check.rule: check.status for check in answer.checks}["size"] == "pass"
+
+
 def test_rules_that_a_trial_cannot_answer_are_named(trained):
     trained.edit("gate.rules.load", {"metric": "load_time_ms", "max": 500})
     found = search.run(trained.path, Ask(trials=2))
