@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
+from onnx.checker import ValidationError, check_model
+from onnx.helper import make_tensor_value_info
 from onnx.numpy_helper import to_array
 
 from compression_gate.codec.container import Entry, entry_of, opened, read_head, write_file
@@ -24,6 +26,17 @@ from compression_gate.errors import CodecError
 MOST_BYTES = 2**31 - 2**20  # protobuf takes 2 GiB, which their names count to
 NUMBER_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 FEWEST_NUMBERS = 16  # smaller tensors stay in the graph: naming them would take more than it saves
+SCALES: dict[str, tuple[int, ...]] = {  # which inputs of a node are scales: ONNX's own nodes, and onnxruntime's
+    "QuantizeLinear": (1,),
+    "DequantizeLinear": (1,),
+    "QLinearConv": (1, 4, 6),
+    "QLinearMatMul": (1, 4, 6),
+    "QGemm": (1, 4, 7),
+    "MatMulIntegerToFloat": (2, 3),
+    "MatMulNBits": (2,),
+    "DynamicQuantizeMatMul": (2,),
+    "DynamicQuantizeLSTM": (8, 10),
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,7 @@ def encode_graph(source: Path, path: Path, *, fast: bool = False, workers: int =
     """
     try:
         model = onnx.load(str(source))
-    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
+    except (OSError, ValueError, DecodeError, ValidationError) as error:
         raise CodecError(f"{source}: expected an ONNX file: {error}") from error
     tensors = named_tensors(model, str(source))
     held = [tensor for tensor in tensors.values() if is_held(tensor)]
@@ -75,6 +88,7 @@ def encode_graph(source: Path, path: Path, *, fast: bool = False, workers: int =
     for tensor in tensors.values():
         if not is_held(tensor):
             check_whole(tensor, str(source))
+    check_scales(model.graph, str(source))
     stream = MixedStream()
     code_small(stream, entries, (numbers_of(tensor, source) for tensor in held))
     numbers = (numbers_of(tensor, source) for tensor in held)
@@ -82,6 +96,7 @@ def encode_graph(source: Path, path: Path, *, fast: bool = False, workers: int =
     for tensor in held:
         for field in NUMBER_FIELDS:
             tensor.ClearField(field)
+    check_graph(model, str(source))
     graph = model.SerializeToString(deterministic=True)
     check_size(entries, graph, str(source))
     return write_file(
@@ -168,7 +183,11 @@ def decode_graph(source: Path | str | bytes | BinaryIO, *, workers: int = 1) -> 
         for one in tensors_in(model):
             if one.external_data or one.data_location == TensorProto.EXTERNAL:
                 raise CodecError(f"{name}: graph: expected the numbers of {one.name!r} inside, got a name of a file")
-        waiting = named_tensors(model, name)
+        waiting, coded = named_tensors(model, name), {entry.name for entry in head.directory}
+        for one in waiting.values():
+            if one.name not in coded:
+                check_whole(one, name)
+        check_graph(model, name)
         pool = MixedStream.reading(head.pool)
         large = large_tensors(file, name, head, head.directory, workers=workers)
         for stored in chain(small_tensors(pool, head.directory), large):
@@ -178,8 +197,7 @@ def decode_graph(source: Path | str | bytes | BinaryIO, *, workers: int = 1) -> 
                 raise CodecError(f"{name}: graph: expected a tensor {entry.name!r} as the directory names it")
             patterns = stored.numbers.patterns.reshape(-1)
             tensor.raw_data = (gathered(patterns, held) if held.bits < 8 else patterns).tobytes()
-        for tensor in waiting.values():
-            check_whole(tensor, name)
+        check_scales(model.graph, name)
         return model.SerializeToString(deterministic=True)
 
 
@@ -203,6 +221,62 @@ def check_whole(tensor: TensorProto, name: str) -> None:
         to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:
         raise CodecError(f"{name}: graph: initializer {tensor.name!r}: expected its numbers: {error}") from error
+
+
+def check_graph(model: onnx.ModelProto, where: str) -> None:
+    """Make sure that a graph is one: each node's inputs come from before it, and it is a node that there is.
+
+    Nodes of other domains than ONNX's own may be any. Initializers count as inputs: what is in them is not looked at.
+
+    Raises:
+        CodecError: it is none.
+    """
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    given = {one.name for one in plain.graph.input}
+    missing = (tensor for tensor in plain.graph.initializer if tensor.name not in given)
+    try:
+        plain.graph.input.extend(make_tensor_value_info(one.name, one.data_type, one.dims) for one in missing)
+        plain.graph.ClearField("initializer")
+        check_model(plain)
+    except (ValidationError, ValueError) as error:  # a name that is no text is a ValueError
+        said = " ".join(str(error).split())
+        raise CodecError(f"{where}: graph: expected one that ONNX's checker takes: {said}") from error
+
+
+def check_scales(graph: onnx.GraphProto, where: str, outside: Mapping[str, TensorProto] | None = None) -> None:
+    """Make sure that the scales of a graph, and of those inside it, are numbers.
+
+    Args:
+        outside: tensors of the graphs around it, by name.
+
+    Raises:
+        CodecError: one is NaN or infinite.
+    """
+    known = {**(outside or {}), **{tensor.name: tensor for tensor in graph.initializer}}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.HasField("t"):
+                known.update(dict.fromkeys(node.output, attribute.t))
+            for inside in (attribute.g, *attribute.graphs):
+                check_scales(inside, where, known)
+        for name in (node.input[place] for place in SCALES.get(node.op_type, ()) if place < len(node.input)):
+            if name in known:
+                check_finite(known[name], f"{where}: graph: scale {name!r}")
+
+
+def check_finite(tensor: TensorProto, where: str) -> None:
+    """Make sure that a tensor holds numbers.
+
+    Raises:
+        CodecError: one is NaN or infinite, or no number at all.
+    """
+    try:
+        values = to_array(tensor).astype(np.float64)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CodecError(f"{where}: expected finite numbers: {error}") from error
+    if not (finite := np.isfinite(values)).all():
+        raise CodecError(f"{where}: expected finite numbers, got {values[~finite][0]}")
 
 
 def spread(raw: np.ndarray, held: Held, count: int) -> np.ndarray:

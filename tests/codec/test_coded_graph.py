@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compression_gate.codec import coded_graph
+from compression_gate.codec import coded_graph, container
 from compression_gate.codec.coded_graph import decode_graph, encode_graph
 from compression_gate.codec.container import write_file
 from compression_gate.codec.streams import MixedStream
@@ -66,6 +66,7 @@ def of_bytes(name, length):
 
 WHOLE = numpy_helper.from_array(np.arange(32, dtype=np.float32), "w")
 ZEROS = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.zeros((2048, 2048), np.float32)))
+CIRCLE = model_of(nodes=[helper.make_node("Relu", ["b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])])
 UNWRITABLE = {  # a graph -> why no coded file is made of it
     "too few bytes": (
         model_of(of_bytes("w", 100)), r"x\.onnx: initializer 'w': expected 128 bytes of shape \(32,\), got 100"
@@ -80,6 +81,7 @@ UNWRITABLE = {  # a graph -> why no coded file is made of it
     "a name that no file holds": (
         model_of(numpy_helper.from_array(np.arange(32), "__metadata__")), "initializer: expected .*__metadata__"
     ),
+    "a circle": (CIRCLE, "graph: expected one that ONNX's checker takes: .*input 'b' of node"),
     "a constant that a reader takes for a bomb": (model_of(nodes=[ZEROS]), "make its large constants initializers"),
 }  # fmt: skip
 
@@ -123,6 +125,7 @@ HOSTILE = {  # a graph -> why it is not given back
     ),
     "an initializer of no type": (model_of(TensorProto(name="w", dims=[4])), "initializer 'w': expected its numbers"),
     "a name twice": (model_of(WHOLE, WHOLE), "expected each initializer once, got 'w' twice"),
+    "a circle": (CIRCLE, "expected one that ONNX's checker takes: .*input 'b' of node"),
 }  # fmt: skip
 
 
@@ -132,4 +135,51 @@ def test_a_graph_that_is_not_whole_is_not_given_back(tmp_path, case):
     graph, pool = model.SerializeToString(), MixedStream().finish()
     write_file(tmp_path / "x.cgz", signature=None, directory=[], graph=graph, pool=pool, segments=[], fast=False)
     with pytest.raises(CodecError, match=rf"x\.cgz: graph: .*{complaint}"):
+        decode_graph(tmp_path / "x.cgz")
+
+
+def quantized(scale, *, inside=False):
+    """Integers times a scale of so many numbers, in a branch if asked to."""
+    names, own = ["w", "s"], {"domain": "some.where"}
+    initializers = [
+        numpy_helper.from_array(np.ones((len(scale), 4), np.int8), "w"),
+        numpy_helper.from_array(scale, "s"),
+    ]
+    node = helper.make_node("DequantizeLinear", names, ["y"], axis=0)
+    if inside:
+        branch = helper.make_graph([node], "inside", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+        node = helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch)
+        initializers.append(numpy_helper.from_array(np.array(True), "c"))
+    nodes = [helper.make_node("Unheard", ["w"], ["o"], **own), node]
+    graph = helper.make_graph(nodes, "g", [], [], initializer=initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("some.where", 1)])
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["", "in a branch"])
+@pytest.mark.parametrize("count", [3, 40], ids=["in the graph", "coded"])
+@pytest.mark.parametrize("last", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_number_is_not_written_nor_read(tmp_path, monkeypatch, count, last, inside):
+    scale = np.full(count, 0.5, np.float32)
+    onnx.save(quantized(scale, inside=inside), tmp_path / "x.onnx")
+    encode_graph(tmp_path / "x.onnx", tmp_path / "x.cgz")
+    assert decode_graph(tmp_path / "x.cgz")
+    scale[-1] = last
+    onnx.save(quantized(scale, inside=inside), tmp_path / "x.onnx")
+    with pytest.raises(CodecError, match=rf"x\.onnx: graph: scale 's': expected finite numbers, got {last}"):
+        encode_graph(tmp_path / "x.onnx", tmp_path / "y.cgz")
+    with monkeypatch.context() as patch:
+        patch.setattr(coded_graph, "check_scales", lambda graph, where: None)
+        encode_graph(tmp_path / "x.onnx", tmp_path / "x.cgz")
+    with pytest.raises(CodecError, match=rf"x\.cgz: graph: scale 's': expected finite numbers, got {last}"):
+        decode_graph(tmp_path / "x.cgz")
+
+
+def test_a_graph_is_checked_before_its_tensors_are_read(tmp_path):
+    entry = container.entry_of(["w", "F32", [1 << 28]], "")
+    held = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 28])
+    graph = model_of(held, nodes=CIRCLE.graph.node).SerializeToString()
+    write_file(
+        tmp_path / "x.cgz", signature=None, directory=[entry], graph=graph, pool=b"x" * 2000, segments=[], fast=False
+    )
+    with pytest.raises(CodecError, match="expected one that ONNX's checker takes"):
         decode_graph(tmp_path / "x.cgz")
