@@ -14,9 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compression_gate.errors import TaskError
 from compression_gate.modules.quantized_layer import QuantizedLayer
+from compression_gate.modules.quantized_weights import FEWEST_BITS, held_bits
 from compression_gate.tasks.calling import Inputs, call, named
-
-FILE_BITS = (2, 4, 8)  # of the integer types that files have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +41,18 @@ def weights_of(model: nn.Module) -> list[Tensor]:
     return weights
 
 
-def stored_bytes(model: nn.Module) -> int:
-    """Bytes of weights and buffers as files hold them: an integer takes 8, 4 or 2 bits, a zero its full price."""
+def stored_bytes(model: nn.Module, narrowest: int = FEWEST_BITS) -> int:
+    """Bytes of weights and buffers as files hold them: an integer takes 8, 4 or 2 bits, a zero its full price.
+
+    Args:
+        narrowest: bits of the narrowest type that the file has.
+    """
     together = (*model.parameters(), *model.buffers())
     whole = sum(value.numel() * value.element_size() for value in together)
     for layer in model.modules():
         if isinstance(layer, QuantizedLayer):
-            bits = next(size for size in FILE_BITS if size >= layer.bits)
             integers = sum(getattr(layer, f"{name}_integers").numel() for name in layer.weight_names)
-            whole -= integers * (8 - bits) // 8
+            whole -= integers * (8 - held_bits(layer.bits, narrowest)) // 8
     return whole
 
 

@@ -17,7 +17,6 @@ from compression_gate.errors import CompressionError
 from compression_gate.methods.allocation import Choice, spread
 from compression_gate.methods.base import Context, Method, Notes
 from compression_gate.methods.chain import name_of
-from compression_gate.methods.integer_layers import remark_on_bits
 from compression_gate.methods.options import inside, outside
 from compression_gate.methods.sensitivity import STRENGTHS, Column, members_of, sensitivity_of
 from compression_gate.modules.quantized_weights import FEWEST_BITS, MOST_BITS, Scheme
@@ -83,8 +82,6 @@ def bits_by_layer(method: Any, model: nn.Module, context: Context) -> dict[str, 
     found = {layer: int(cells[index].strength) for (layer, cells), index in zip(rows.items(), picked, strict=True)}
     mean = sum(found[layer] * size for layer, size in sizes.items()) / total
     told = ", ".join(f"{layer} {bits}" for layer, bits in found.items())
-    for bits in sorted(set(found.values())):
-        remark_on_bits(bits, context)
     context.notes.remarks.append(f"{budget_told(method)}: {mean:.3f} bits a weight: {told}")
     return {member: found[layer] for layer, cells in rows.items() for member in cells[0].members}
 

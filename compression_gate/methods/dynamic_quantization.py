@@ -13,7 +13,6 @@ from compression_gate.methods.integer_layers import (
     called_one_by_one,
     integer_form,
     refuse_none,
-    remark_on_bits,
     replaced,
     treatable,
 )
@@ -69,5 +68,4 @@ class DynamicQuantization:
             model = replaced(model, layer, form)
             context.notes.covered.append(name)
         refuse_none("dynamic_quantization", "linear layers or LSTMs", model, context)
-        remark_on_bits(self.bits, context)
         return model

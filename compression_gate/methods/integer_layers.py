@@ -168,14 +168,6 @@ def integer_form(
     return kind.from_float(layer, rounded, inputs)
 
 
-def remark_on_bits(bits: int, context: Context) -> None:
-    """Say so where no format has integers of just so many bits."""
-    if bits in (3, 5, 6, 7):
-        context.notes.remarks.append(
-            f"model.onnx holds integers of {bits} bits in {4 if bits == 3 else 8}: it has no type of {bits} bits"
-        )
-
-
 def refuse_none(method: str, wanted: str, model: nn.Module, context: Context) -> None:
     """Refuse a model of which nothing was treated.
 

@@ -14,12 +14,14 @@ from typing import Any
 from torch import nn
 
 from compression_gate.errors import CompressionError, ExportError, ParamsError
+from compression_gate.modules.quantized_weights import MOST_BITS
 from compression_gate.modules.surgery import CONVOLUTIONS
 from compression_gate.records.params import FILE_NAME, Params
+from compression_gate.runtimes.placement import narrowest_bits
 
 Steps = tuple[dict[str, Any], ...]
 INTEGER_RUNTIMES = ("onnxruntime", "openvino")  # those that multiply integers; elsewhere they are computed in float
-PACKED_FORMATS = ("onnx", "coded")  # hold integers of 4 and 2 bits in less than a byte
+HELD = {2: "half and a quarter of a byte", 4: "half a byte each", 8: "a byte each"}  # 4 and 2 bits, by narrowest type
 ROUNDED_BY_RANGE, STORED = (nn.Linear, *CONVOLUTIONS), (nn.Embedding, nn.RNNBase)
 TUNING_EPOCHS = 2  # of distillation behind pruning, and of quantization-aware training: the methods' own default
 BUDGETS = tuple(quarter / 4 for quarter in range(8, 32))  # mean bits, 2 to 7.75
@@ -37,16 +39,21 @@ class Facts:
         rounded: whether there are layers whose inputs can be rounded to a range; ``stored``: others with weights that
             can only be stored as integers.
         integers: whether the runtime multiplies integers.
-        packed: whether files hold 4 and 2 bits in less than a byte.
+        narrowest: bits that an integer takes at least in the file that ships.
         coded: whether the coded file ships.
     """
 
     rounded: bool
     stored: bool
     integers: bool
-    packed: bool
+    narrowest: int
     told: tuple[str, ...]
     coded: bool = False
+
+    @property
+    def packed(self) -> bool:
+        """Whether the file holds 4 bits in less than a byte."""
+        return self.narrowest < MOST_BITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +91,17 @@ def facts_of(model: nn.Module, runtime: str, file_format: str) -> Facts:
             own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
             kinds[type(module).__name__] = kinds.get(type(module).__name__, 0) + own
     layers = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items())
-    integers, packed = runtime in INTEGER_RUNTIMES, file_format in PACKED_FORMATS
+    integers, narrowest = runtime in INTEGER_RUNTIMES, narrowest_bits(runtime, file_format)
     return Facts(
         rounded=any(isinstance(module, (*ROUNDED_BY_RANGE, nn.MultiheadAttention)) for module in model.modules()),
         stored=any(isinstance(module, STORED) for module in model.modules()),
         integers=integers,
-        packed=packed,
+        narrowest=narrowest,
         coded=file_format == "coded",
         told=(
             f"weights by layer type: {layers or 'none of a known type'}",
             f"{runtime} {'multiplies integers' if integers else 'computes integers in float'}",
-            f"{file_format} holds 4 and 2 bits in {'half and a quarter of a byte' if packed else 'a byte each'}",
+            f"{file_format} holds 4 and 2 bits in {HELD[narrowest]}",
         ),
     )
 
@@ -155,7 +162,7 @@ def ladder(facts: Facts, most_bytes: float, state_bytes: int, fits: Fits) -> Ite
     yield searched(
         "trained bits",
         "training moves weights to where rounding costs least",
-        TRAINED_BITS[::-1] if facts.packed else (8,),
+        [bits for bits in TRAINED_BITS[::-1] if bits >= facts.narrowest],
         trained_integers,
         fits,
         need,

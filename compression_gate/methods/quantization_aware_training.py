@@ -18,7 +18,6 @@ from compression_gate.methods.integer_layers import (
     called_one_by_one,
     finite_weights,
     refuse_none,
-    remark_on_bits,
     replaced,
     treatable,
     weight_names,
@@ -119,7 +118,6 @@ class QuantizationAwareTraining:
             assert kind is not None  # treatable() chose it
             student = replaced(student, layer, integer_layer(student, layer, kind, norms.get(name)))
         self.note_outputs(student, context)
-        remark_on_bits(self.bits, context)
         return student.eval()
 
     def seen(self, student: nn.Module, layers: dict[str, nn.Module], context: Context) -> dict[str, Seen]:

@@ -14,7 +14,6 @@ from compression_gate.methods.integer_layers import (
     called_one_by_one,
     integer_form,
     refuse_none,
-    remark_on_bits,
     replaced,
     treatable,
     with_norms_folded,
@@ -97,5 +96,4 @@ class StaticQuantization:
             model = replaced(model, layer, form)
             context.notes.covered.append(name)
         refuse_none("static_quantization", "linear or convolution layers", model, context)
-        remark_on_bits(self.bits, context)
         return model

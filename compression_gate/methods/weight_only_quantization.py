@@ -14,7 +14,6 @@ from compression_gate.methods.integer_layers import (
     called_one_by_one,
     integer_form,
     refuse_none,
-    remark_on_bits,
     replaced,
     treatable,
 )
@@ -77,5 +76,4 @@ class WeightOnlyQuantization:
             model = replaced(model, layer, form)
             context.notes.covered.append(name)
         refuse_none("weight_only_quantization", "linear, convolution, embedding or recurrent layers", model, context)
-        remark_on_bits(self.bits, context)
         return model

@@ -14,6 +14,7 @@ Granularity = Literal["per_tensor", "per_channel", "per_group"]
 Fit = Literal["minmax", "mse"]
 
 FEWEST_BITS, MOST_BITS = 2, 8
+FILE_BITS = (2, 4, 8)  # of the integer types that files have
 SMALLEST_RANGE = 1e-6  # taken where all is zero, which any scale holds
 NARROWEST = 1e-15  # range: squared errors and products of two scales still are numbers that float32 has
 SHRINKS = tuple(share / 100 for share in range(10, 101))  # ranges tried by mse: 10 % to all of the weights'
@@ -111,6 +112,11 @@ class IntegerWeight:
         if not bool((self.scale < least).any()):
             return self
         return rounded(self.dequantized(), torch.maximum(self.scale, least), self.zero_point, self.scheme)
+
+
+def held_bits(bits: int, narrowest: int = FEWEST_BITS) -> int:
+    """What an integer of so many bits takes in a file whose narrowest type has ``narrowest``."""
+    return next(size for size in FILE_BITS if size >= max(bits, narrowest))
 
 
 def scheme_problems(bits: object, granularity: object, group_size: object, symmetric: object) -> list[str]:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir
 from onnx_ir import DataType, Value
 
-from compression_gate.modules.quantized_layer import QuantizedLayer
-from compression_gate.modules.quantized_weights import IntegerWeight, row_length
+from compression_gate.modules.quantized_weights import IntegerWeight, held_bits, row_length
 from compression_gate.runtimes.opaque import DOMAIN
 
-# The narrowest type for integers of so many bits, and the ONNX version that brought it. There is none of 3 bits.
-INTEGER_TYPES = {2: (DataType.INT2, 25), 3: (DataType.INT4, 21), 4: (DataType.INT4, 21)}
-BYTES = (DataType.INT8, 20)
+# The type of so many bits, and the ONNX version that brought it.
+INTEGER_TYPES = {2: (DataType.INT2, 25), 4: (DataType.INT4, 21), 8: (DataType.INT8, 20)}
 FLOAT = DataType.FLOAT.value
 
 
-def opset_for(layers: dict[str, QuantizedLayer]) -> int:
-    """The ONNX version that has a type for every layer's integers; the oldest in use where there are none."""
-    return max((INTEGER_TYPES.get(layer.bits, BYTES)[1] for layer in layers.values()), default=BYTES[1])
+def opset_for(bits: Iterable[int]) -> int:
+    """The ONNX version that has a type for integers held in so many bits; the oldest in use where there are none."""
+    return max((INTEGER_TYPES[size][1] for size in bits), default=INTEGER_TYPES[8][1])
 
 
 class GraphBuilder:
@@ -30,10 +28,11 @@ class GraphBuilder:
     Args:
         name: of the layer; its constants' names start with it.
         node: the opaque node.
+        narrowest: bits of the narrowest integer type that the runtime reads.
     """
 
-    def __init__(self, graph: onnx_ir.Graph, node: onnx_ir.Node, name: str) -> None:
-        self.graph, self.node, self.name = graph, node, name
+    def __init__(self, graph: onnx_ir.Graph, node: onnx_ir.Node, name: str, narrowest: int) -> None:
+        self.graph, self.node, self.name, self.narrowest = graph, node, name, narrowest
         self.nodes: list[onnx_ir.Node] = []
 
     def add(self, operator: str, *inputs: Value | None, outputs: int = 1, domain: str = "", **attributes: Any) -> Value:
@@ -69,9 +68,13 @@ class GraphBuilder:
         onnx_ir.convenience.replace_nodes_and_values(self.graph, self.node, [self.node], self.nodes, old, results)
         self.nodes = []
 
+    def type_of(self, bits: int) -> DataType:
+        """The narrowest type for integers of so many bits."""
+        return INTEGER_TYPES[held_bits(bits, self.narrowest)][0]
+
     def integers(self, name: str, array: np.ndarray, bits: int) -> Value:
         """Integers as int8, which operators take; runtimes unpack what is held in fewer bits when they load a file."""
-        kind, _ = INTEGER_TYPES.get(bits, BYTES)
+        kind = self.type_of(bits)
         held = self.constant(name, np.ascontiguousarray(array), kind)
         return held if kind == DataType.INT8 else self.add("Cast", held, to=DataType.INT8.value)
 
@@ -81,7 +84,7 @@ class GraphBuilder:
         Operators on constants alone, which runtimes compute once, when they load a file. DequantizeLinear says the
         same in one, but onnxruntime computes it at every call.
         """
-        shape, kind = tuple(weight.integers.shape), INTEGER_TYPES.get(weight.scheme.bits, BYTES)[0]
+        shape, kind = tuple(weight.integers.shape), self.type_of(weight.scheme.bits)
         steps = self.add("Cast", self.constant(f"{name}_integers", weight.integers.numpy(), kind), to=FLOAT)
         # Whole groups are an axis of their own; a short one needs the figures spread over the weight's rows.
         group = weight.scheme.group_size

@@ -46,8 +46,13 @@ class OnnxRuntime:
 
     file_name: ClassVar[str] = "model.onnx"
 
-    def export(self, model: nn.Module, inputs: Inputs, path: Path, dynamic: dict[str, dict[int, str]]) -> None:
+    def export(
+        self, model: nn.Module, inputs: Inputs, path: Path, dynamic: dict[str, dict[int, str]], narrowest: int = 2
+    ) -> None:
         """Write ``model`` to ``path``, batch axis free, the axes of ``dynamic`` too; same model, same bytes.
+
+        Args:
+            narrowest: bits of the narrowest integer type in the file, for runtimes that read fewer types than this one.
 
         Raises:
             ExportError: there is no ONNX form of it, or this onnxruntime knows no integers of so few bits.
@@ -56,7 +61,8 @@ class OnnxRuntime:
         from onnx_ir.passes.common import NameFixPass
 
         from compression_gate.modules.opened import layer_by_layer
-        from compression_gate.runtimes.graph_builder import INTEGER_TYPES, opset_for
+        from compression_gate.modules.quantized_weights import held_bits
+        from compression_gate.runtimes.graph_builder import opset_for
         from compression_gate.runtimes.opaque import opaque
         from compression_gate.runtimes.qdq import lowered
         from compression_gate.runtimes.tracing import dynamic_shapes, quietly, two_examples
@@ -65,6 +71,7 @@ class OnnxRuntime:
         examples = two_examples(inputs)
         shapes = dynamic_shapes(examples, dynamic)
         traced, layers = opaque(copy.deepcopy(model).eval())
+        held = {held_bits(layer.bits, narrowest) for layer in layers.values()}
         wrapped = Positional(traced, inputs).eval()
         try:
             # torch's transformer layers may run as one operation, which ONNX has not.
@@ -74,7 +81,7 @@ class OnnxRuntime:
                     tuple(examples.values()),
                     dynamo=True,
                     external_data=False,
-                    opset_version=opset_for(layers),
+                    opset_version=opset_for(held),
                     input_names=list(examples),
                     output_names=["output"],
                     dynamic_shapes=(shapes,),
@@ -82,7 +89,7 @@ class OnnxRuntime:
                 )
             assert program is not None  # only the old exporter returns nothing
             graph_model = program.model
-            lowered(graph_model, layers)
+            lowered(graph_model, layers, narrowest)
             NameFixPass()(graph_model)  # inputs keep the task's names, and what they are taken from gets others
         except ExportError:
             raise
@@ -94,8 +101,8 @@ class OnnxRuntime:
         rename_axes(graph_model, dynamic)
         strip(graph_model)
         write(graph_model, path)
-        if narrow := {layer.bits for layer in layers.values()} & INTEGER_TYPES.keys():
-            self.refuse_unknown(path, sorted(narrow))
+        if narrow := sorted(held - {8}):
+            self.refuse_unknown(path, narrow)
 
     def refuse_unknown(self, path: Path, bits: list[int]) -> None:
         """Take a file away that this onnxruntime cannot load: types of few bits came one version after another.

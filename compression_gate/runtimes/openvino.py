@@ -92,8 +92,9 @@ class OpenVino:
             ExportError: there is no ONNX form of it.
         """
         from compression_gate.runtimes.onnx_runtime import OnnxRuntime
+        from compression_gate.runtimes.placement import NARROWEST
 
-        OnnxRuntime().export(model, inputs, path, dynamic)
+        OnnxRuntime().export(model, inputs, path, dynamic, NARROWEST["openvino"])
 
     def load(self, path: Path, threads: int) -> OpenVinoSession:
         """Open a file written by ``export``.

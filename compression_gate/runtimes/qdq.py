@@ -22,8 +22,11 @@ from compression_gate.runtimes.opaque import DOMAIN
 from compression_gate.runtimes.run_time_ranges import lower_linear, lower_lstm
 
 
-def lowered(model: onnx_ir.Model, layers: dict[str, QuantizedLayer]) -> None:
+def lowered(model: onnx_ir.Model, layers: dict[str, QuantizedLayer], narrowest: int) -> None:
     """Replace the opaque nodes of a graph, in place.
+
+    Args:
+        narrowest: bits of the narrowest integer type that the runtime reads.
 
     Raises:
         ExportError: a layer runs inside a branch or a loop of the model.
@@ -32,7 +35,7 @@ def lowered(model: onnx_ir.Model, layers: dict[str, QuantizedLayer]) -> None:
     for node in list(model.graph):
         if node.domain == DOMAIN:
             name = node.attributes["layer"].as_string()
-            outputs += lower(model, node, name, layers[name])
+            outputs += lower(model, GraphBuilder(model.graph, node, name, narrowest), layers[name])
     if left := [node.attributes["layer"].as_string() for node in model.graph.all_nodes() if node.domain == DOMAIN]:
         raise ExportError(f"model.onnx: layer {left[0]}: expected it outside of branches and loops: leave it in float")
     keep_integers(model.graph, outputs)
@@ -40,27 +43,26 @@ def lowered(model: onnx_ir.Model, layers: dict[str, QuantizedLayer]) -> None:
     model.opset_imports.pop(DOMAIN, None)
 
 
-def lower(model: onnx_ir.Model, node: onnx_ir.Node, name: str, layer: QuantizedLayer) -> list[Output]:
+def lower(model: onnx_ir.Model, builder: GraphBuilder, layer: QuantizedLayer) -> list[Output]:
     """Replace one opaque node; what it gives is returned where an operator on integers gives it."""
-    if node.op_type == "Weight":
-        builder = GraphBuilder(model.graph, node, name)
-        key = node.attributes["weight"].as_string()
+    if builder.node.op_type == "Weight":
+        key = builder.node.attributes["weight"].as_string()
         builder.splice([builder.floats(key, layer.held(key))])
     elif isinstance(layer, QuantizedLSTM):
-        lower_lstm(model, GraphBuilder(model.graph, node, name), layer)
+        lower_lstm(model, builder, layer)
     elif layer.inputs == "dynamic":
         assert isinstance(layer, QuantizedLinear)  # the only other kind with dynamic inputs
-        lower_linear(GraphBuilder(model.graph, node, name), layer)
+        lower_linear(builder, layer)
     else:
-        return Lowering(model.graph, node, name, layer).replace()
+        return Lowering(builder, layer).replace()
     return []
 
 
 class Lowering(GraphBuilder):
     """One layer's way from an opaque node to pairs around a plain operator."""
 
-    def __init__(self, graph: onnx_ir.Graph, node: onnx_ir.Node, name: str, layer: QuantizedLayer) -> None:
-        super().__init__(graph, node, name)
+    def __init__(self, builder: GraphBuilder, layer: QuantizedLayer) -> None:
+        super().__init__(builder.graph, builder.node, builder.name, builder.narrowest)
         self.layer = layer
         # No integer operator knows groups: the layer is computed in float32 from rounded inputs and integer weights.
         self.grouped = layer.scheme.granularity == "per_group"

@@ -17,6 +17,7 @@ from compression_gate.records.base import replacing_folder
 from compression_gate.records.metrics import CompressionRecord, StepRecord
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.provenance import params_digests
+from compression_gate.runtimes.placement import widened_lines
 from compression_gate.stages.artifacts import CODED, CODED_FILE, runtime_of
 from compression_gate.stages.target import Made, Workshop, climb
 from compression_gate.stages.workbench import CHECKPOINTS, Workbench, open_workbench, record_of_reference
@@ -31,13 +32,14 @@ def run(suite: Path) -> CompressionRecord:
     steps = steps_of(params, suite)
     finished, climbing = FinishedSteps(suite / CHECKPOINTS / "steps"), params.compress.target is not None
     bench = open_workbench(suite, params, suite / REFERENCE, finished, keeps_last=climbing)
+    ships_as = params.compress.runtime, params.compress.format
     choice = None
     if params.compress.target is None:
         done = bench.carry_out(steps)
         model, records = done.model, done.records
     else:
         check_target(params)
-        facts = facts_of(bench.reference, params.compress.runtime, params.compress.format)
+        facts = facts_of(bench.reference, *ships_as)
         chosen = climb(params.compress.target, facts, workshop(bench))
         steps, choice = chosen.methods, chosen.record
         model, records = chosen.made.model, chosen.made.records
@@ -48,7 +50,7 @@ def run(suite: Path) -> CompressionRecord:
         reference=record_of_reference(bench.before),
         steps=tuple(records),
         size_bytes=artifact.size_bytes,
-        warnings=tuple(invisible_effects(records, params)),
+        warnings=(*invisible_effects(records, params), *widened_lines(model, *ships_as)),
         choice=choice,
         params_digests=params_digests("compress", params),
     )

@@ -125,7 +125,7 @@ def fitting(target: CompressTarget, facts: Facts, workshop: Workshop) -> Callabl
         model = workshop.reference
         for method in methods_of(without_training(steps)):
             model = method.apply(model, replace(workshop.context, notes=Notes())).eval()
-        return model, stored_bytes(model)
+        return model, stored_bytes(model, facts.narrowest)
 
     def fits(steps: Steps) -> bool:
         if "graph" not in sizes:

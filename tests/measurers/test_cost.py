@@ -60,11 +60,13 @@ def test_the_mode_of_every_module_is_kept():
     assert [part.training for part in model.modules()] == [True, False, True]
 
 
-@pytest.mark.parametrize(("bits", "file_bits"), [(8, 8), (5, 8), (4, 4), (3, 4), (2, 2)])
-def test_integers_take_the_bits_that_files_have(bits, file_bits):
+@pytest.mark.parametrize(
+    ("bits", "narrowest", "file_bits"), [(8, 2, 8), (5, 2, 8), (4, 2, 4), (3, 2, 4), (2, 2, 2), (2, 4, 4), (4, 8, 8)]
+)
+def test_integers_take_the_bits_that_files_have(bits, narrowest, file_bits):
     layer = nn.Linear(16, 10)
     weight = quantized_weight(layer.weight, Scheme(bits=bits, granularity="per_tensor"), "minmax")
     quantized = quantized_type_of(layer).from_float(layer, {"weight": weight}, "float")
     scale, bias = 4, 4 * 10
-    assert stored_bytes(nn.Sequential(quantized)) == 16 * 10 * file_bits // 8 + scale + bias
+    assert stored_bytes(nn.Sequential(quantized), narrowest) == 16 * 10 * file_bits // 8 + scale + bias
     assert stored_bytes(layer) == 4 * (16 * 10 + 10)

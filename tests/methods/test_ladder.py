@@ -47,6 +47,16 @@ def test_layers_runtime_and_format_say_how_weights_become_integers(model, runtim
     assert all(rung.why for rung in found)
 
 
+@pytest.mark.parametrize(("runtime", "bits"), [("onnxruntime", 2), ("openvino", 4), ("torch", 8)])
+def test_no_fewer_bits_are_trained_than_a_file_can_hold(runtime, bits):
+    def trained_bits(most):
+        found = rungs(CONVOLUTIONS, runtime, fits=lambda steps: steps[0].get("bits", 2) <= most)
+        return next(rung for rung in found if rung.name == "trained bits")
+
+    assert trained_bits(bits).steps[0]["bits"] == bits
+    assert trained_bits(bits - 1).reason == "its file would not be 10 × smaller"
+
+
 def test_the_coded_file_has_a_rung_that_is_trained_to_its_bytes():
     found = {rung.name: rung for rung in rungs(CONVOLUTIONS, file_format="coded")}
     (step,) = found["priced bits"].steps

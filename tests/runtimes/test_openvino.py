@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto
 from torch import nn
 
 from compression_gate.errors import ExportError
 from compression_gate.measurers.latency import PROCEDURE, PROCESSES, Setting, measure_pair
 from compression_gate.methods.base import Context
+from compression_gate.methods.dynamic_quantization import DynamicQuantization
 from compression_gate.methods.static_quantization import StaticQuantization
 from compression_gate.methods.weight_only_quantization import WeightOnlyQuantization
 from compression_gate.records.params import TrainParams
@@ -146,6 +149,24 @@ def test_groups_of_4_bit_weights_are_computed_as_in_onnxruntime(name, method, gr
     inputs = {key: value.numpy() for key, value in named(make(5)).items()}
     expected = OnnxRuntime().load(tmp_path / "model.onnx", 1)(inputs)
     assert apart(session(inputs), expected) <= (0.03 if method is StaticQuantization else 1e-5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        WeightOnlyQuantization(bits=2),
+        WeightOnlyQuantization(bits=2, granularity="per_group", group_size=7, symmetric=False),
+        DynamicQuantization(bits=2),
+    ],
+)
+def test_2_bits_are_held_in_4_which_it_reads(method, tmp_path):
+    torch.manual_seed(0)
+    model = Recurrent().eval()
+    made = method.apply(model, Context(task=None, reference=model, train=TrainParams()))
+    export(OpenVino(), made, torch.randn(2, 6, 5), tmp_path / "model.onnx", {})
+    kinds = {value.data_type for value in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    assert TensorProto.INT4 in kinds
+    assert TensorProto.INT2 not in kinds
 
 
 WRONG = [  # what is given, and what the message says of it
