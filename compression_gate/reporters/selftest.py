@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -33,9 +34,9 @@ def timing_report(found: TimingSelfTest) -> RenderableType:
         if rates:
             parts += [Text(title, style="bold"), table(TIMING_COLUMNS, [timing_row(one) for one in rates])]
     end = (
-        "same: against itself; busy: processes run beside; missed: slowed and not refused; open: no answer; ≤: at 99 %, "
-        "exact; mean, p95: seconds a decision, imports not counted; load: average of the machine. Claimed: wrong in at "
-        f"most 1 % of each, missed in at most 10 %. {found.seconds:.0f} s, exit code {found.exit_code}"
+        "same: against itself; busy: processes run beside; missed: slowed and not refused; open: no answer; ≤: exact, "
+        "at 99 %; mean, p95: seconds a decision, imports not counted; load: average of the machine. Claimed: wrong in "
+        f"at most 1 % of each, missed in at most 10 %. {found.seconds:.0f} s, exit code {found.exit_code}"
     )
     return Group(*parts, Text(end, style="dim"))
 
@@ -136,8 +137,17 @@ def lines_of(one: Damage) -> list[str]:
     ]
 
 
-def as_json(found: SelfTest) -> str:
-    """The record, with what held."""
+def as_json(gate: SelfTest | None, timing: TimingSelfTest | None) -> str:
+    """One document of the halves that were asked for, under their names; the gate's with what held."""
+    halves = {
+        "gate": gate and with_held(gate) | {"exit_code": gate.exit_code},
+        "timing": timing and timing.model_dump(mode="json", by_alias=True) | {"exit_code": timing.exit_code},
+    }
+    return json.dumps({name: half for name, half in halves.items() if half}, indent=2)
+
+
+def with_held(found: SelfTest) -> dict[str, Any]:
+    """The record's plain values, with what held."""
     plain = found.model_dump(mode="json", by_alias=True)
     held = {
         "claims": [one.held for one in found.claims],
@@ -145,4 +155,4 @@ def as_json(found: SelfTest) -> str:
     }
     for name, answers in held.items():
         plain[name] = [entry | {"held": answer} for entry, answer in zip(plain[name], answers, strict=True)]
-    return json.dumps(plain | {"exit_code": found.exit_code}, indent=2)
+    return plain

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,9 +35,7 @@ from compression_gate.stages.models import Models, open_models
 from compression_gate.tasks.calling import form_of, named
 from compression_gate.tasks.task import Task, open_task
 
-# Shares of benchmark.budget_s; what starting Python and torch takes may be more where the budget is small.
-ABSOLUTE_SHARE, FRESH_SHARE, START_SHARE = 0.1, 0.2, 0.05
-PAIRS_SHARE = 1 - ABSOLUTE_SHARE - FRESH_SHARE - START_SHARE
+ABSOLUTE_SHARE, FRESH_SHARE = 0.1, 0.2  # of benchmark.budget_s; pairs have what is left when they begin
 OF_LOADING = ("load_time_ms", "decode_time_ms", "first_call_ms")  # what fresh processes are asked for
 MENDING = 'hold the rule against the reference, or accept this run as baseline: compression-gate record --accept "why"'
 PAIRED = ("latency_ms", "throughput_per_s")  # what pairs speak of, as a change
@@ -44,12 +44,15 @@ PAIRED = ("latency_ms", "throughput_per_s")  # what pairs speak of, as a change
 def run(suite: Path) -> Benchmark:
     """Write ``reports/benchmark.json``, ``pytest_benchmark.json`` and ``timings.npz``.
 
+    It ends with ``benchmark.budget_s``, or with the least that its figures take where that is more.
+
     Raises:
         MeasurementError: the absolute figures could not be taken, or the split is smaller than a batch.
         MetricsError, StaleError: an artifact is missing or not the one its record speaks of.
     """
     params = read_params(suite)
     options = params.benchmark
+    end = time.monotonic() + options.budget_s
     task = open_task(params, suite)
     models = open_models(suite, params)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
@@ -71,12 +74,11 @@ def run(suite: Path) -> Benchmark:
     fresh = with_decoding(fresh, suite, models, params, least)
     form = form_of(task.example_inputs(1, "test"))
     eager = {"reference": {"eager_latency_ms": measure_eager(suite, suite / "models/reference", form, conditions)}}
+    others = [role for role in models.files if role != "candidate"]
+    limits = {role: limits_on(role, params.gate, figures_of(timed[role])) for role in others}
     pairs = {
-        role: measure_against(
-            role, suite, models, setting, options, limits_on(role, params.gate, figures_of(timed[role]))
-        )
-        for role in models.files
-        if role != "candidate"
+        role: measure_against(role, suite, models, replace(setting, limits=limits[role]), options, share_s)
+        for role, share_s in shared(others, end)
     }
     write_timings(suite / "reports/timings.npz", pairs)
     environment = timing_environment(options.threads)
@@ -210,10 +212,16 @@ def limits_on(role: str, gate: GateParams, bases: Figures) -> tuple[float, ...]:
     return tuple(limits)
 
 
+def shared(roles: Sequence[str], end: float) -> Iterator[tuple[str, float]]:
+    """Each role with its share of the time that is left when its turn comes [s]: none left is none, never less."""
+    for number, role in enumerate(roles):
+        yield role, max(0.0, end - time.monotonic()) / (len(roles) - number)
+
+
 def measure_against(
-    role: str, suite: Path, models: Models, setting: Setting, options: BenchmarkParams, limits: tuple[float, ...]
+    role: str, suite: Path, models: Models, setting: Setting, options: BenchmarkParams, budget_s: float
 ) -> PairedSamples:
-    """Time the candidate against one other model, in its share of the budget, and add it to what is known of both."""
+    """Time the candidate against one other model, for so long, and add it to what is known of both."""
     shapes = {name: [list(value.shape), str(value.dtype)] for name, value in setting.inputs.items()}
     timed = Timed(
         candidate=models.artifacts["candidate"].digest,
@@ -228,12 +236,11 @@ def measure_against(
         procedure=PROCEDURE,
     )
     other, candidate = models.files[role].resolve(), models.files["candidate"].resolve()
-    share_s = options.budget_s * PAIRS_SHARE / (len(models.files) - 1)
 
     def sample(number: int) -> Sampled:
         # Each attempt throws coins of its own: models built in the same order again would lie in memory alike.
-        again = replace(setting, seed=setting.seed + number - 1, limits=limits)
-        return sample_pair(other, candidate, again, share_s)
+        again = replace(setting, seed=setting.seed + number - 1)
+        return sample_pair(other, candidate, again, budget_s)
 
     return accumulated(suite, timed, sample)
 

@@ -69,6 +69,16 @@ def test_every_cost_of_the_contract_is_there(measured):
     assert "node" not in found["machine_info"]
 
 
+def test_pairs_have_what_is_left_of_the_budget_and_what_one_leaves_goes_to_the_next(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(benchmark.time, "monotonic", lambda: clock[0])
+    given = {}
+    for role, share_s in benchmark.shared(["reference", "baseline", "release"], 130.0):
+        given[role] = share_s
+        clock[0] += {"reference": 4.0, "baseline": 50.0}.get(role, 0.0)
+    assert given == {"reference": 10.0, "baseline": 13.0, "release": 0.0}
+
+
 def test_a_second_benchmark_adds_an_attempt_to_the_first(measured):
     suite, first = measured
     second = benchmark.run(suite.path)
