@@ -6,6 +6,7 @@ import importlib
 import json as json_module
 import logging
 import os
+import signal
 import sys
 import traceback
 from dataclasses import replace
@@ -239,6 +240,7 @@ def review(
 
 @app.command()
 def init(
+    context: typer.Context,
     suite: Suite = HERE,
     model: Annotated[str | None, typer.Option(help="Dotted path of the module or its factory.")] = None,
     data: Annotated[str | None, typer.Option(help="Dotted path of the callable that returns a split.")] = None,
@@ -252,6 +254,8 @@ def init(
     from compression_gate.stages import init as stage_init
 
     if refresh:
+        if given := given_of(context, "model", "data", "weights", "kind", "scorer", "loss"):
+            raise ParamsError(f"init: {given}: expected none beside --refresh: edit params.yaml, or leave them out")
         typer.echo(stage_init.refresh(suite) or "dvc.yaml declares every source already")
         return
     request = stage_init.Request(model=model, data=data, weights=weights, kind=kind, scorer=scorer, loss=loss)
@@ -506,6 +510,7 @@ def waive(
 
 @app.command()
 def selftest(
+    context: typer.Context,
     suite: Suite = HERE,
     gate: Annotated[bool, typer.Option("--gate", help="The judge: its error rates; nothing is silent.")] = False,
     timing: Annotated[bool, typer.Option("--timing", help="Live decisions on models of known speed.")] = False,
@@ -520,21 +525,28 @@ def selftest(
     """Hold the gate to its own numbers, on this machine, and end with 1 where one does not hold."""
     from compression_gate.reporters import selftest as reporter
 
-    codes = []
     if timing:  # what is asked is checked before anything is measured
         stage = importlib.import_module("compression_gate.stages.selftest_timing")
         kept = suite / ".compression_gate/selftest_timing.jsonl" if full else None
         asked = {"runtimes": runtime.split(","), "sizes": size.split(","), "load": load, "minutes": minutes}
         plan = stage.plan_of(full=full, kept=kept, slowed=stage.shares_of(slowed), **asked)
-    if gate or not timing:
-        found = importlib.import_module("compression_gate.stages.selftest").run(full=full)
-        codes.append(found.exit_code)
-        typer.echo(reporter.as_json(found)) if json else reporter.show(found)
-    if timing:
-        timed = stage.run(plan)
-        codes.append(timed.exit_code)
-        tell(timed, "", as_json=True) if json else reporter.show_timing(timed)
-    raise typer.Exit(max(codes))
+    elif given := given_of(context, "load", "runtime", "size", "slowed", "minutes"):
+        raise ParamsError(f"selftest: {given}: expected --timing too, got none: add it, or leave them out")
+    judged = importlib.import_module("compression_gate.stages.selftest").run(full=full) if gate or not timing else None
+    if judged and not json:
+        reporter.show(judged)
+    timed = stage.run(plan) if timing else None
+    if timed and not json:
+        reporter.show_timing(timed)
+    if json:
+        typer.echo(reporter.as_json(judged, timed))
+    raise typer.Exit(max(half.exit_code for half in (judged, timed) if half))
+
+
+def given_of(context: typer.Context, *names: str) -> str:
+    """Those options of a command that stand on its command line, by commas."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return ", ".join(f"--{name}" for name, source in sources.items() if source and source.name == "COMMANDLINE")
 
 
 def checked(suite: Path, policy: Policy, *, as_json: bool) -> int:
@@ -558,6 +570,7 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("compression_gate").setLevel(logging.INFO)
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended, no child survives
     try:
         app()
     except CompressionGateError as error:

@@ -8,14 +8,19 @@ import sys
 import time
 from functools import partial
 
+import psutil
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from compression_gate import __version__
 from compression_gate.cli import app
+from compression_gate.errors import ParamsError
 from compression_gate.pipeline.definition import STAGES
 from compression_gate.pipeline.state import Failure, failure_path
+from compression_gate.records.selftest import SelfTest
+from compression_gate.records.timing_selftest import TimingSelfTest
+from compression_gate.stages import selftest, selftest_timing
 
 COMMANDS = typer.main.get_command(app).commands
 
@@ -120,6 +125,29 @@ def test_list_and_doctor_print_json(suite):
     assert {finding["name"] for finding in json.loads(answer.stdout)} >= {"python", "torch", "params.yaml"}
 
 
+def test_both_halves_of_selftest_are_one_json_document_and_its_code_the_worse_one(monkeypatch):
+    seen = {"environment": {}, "live": (), "seconds": 1.0}
+    monkeypatch.setattr(selftest, "run", lambda **_: SelfTest(full=False, claims=(), mutations=(), seconds=1))
+    monkeypatch.setattr(selftest_timing, "run", lambda _: TimingSelfTest(**seen))
+    monkeypatch.setattr(TimingSelfTest, "exit_code", 4)
+    for words in (["--gate"], ["--timing"], ["--gate", "--timing"]):
+        answer = called("selftest", "--json", *words)
+        assert json.loads(answer.stdout).keys() == {word.strip("-") for word in words}
+    assert (answer.exit_code, json.loads(answer.stdout)["timing"]["exit_code"]) == (4, 4)
+
+
+IGNORED = [
+    (["selftest", "--gate", "--slowed", "2", "--size", "large"], "--size, --slowed: expected --timing"),
+    (["init", "--refresh", "--model", "shop:Net"], "--model: expected none beside --refresh"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), IGNORED)
+def test_option_that_would_be_ignored_is_refused(words, told):
+    with pytest.raises(ParamsError, match=told):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
 def test_doctor_ends_with_4_where_something_needed_is_missing(suite):
     suite.write("task: [\n")
     answer = called("doctor", "-C", suite.path)
@@ -139,3 +167,27 @@ def test_interrupted_command_does_not_end_with_the_code_of_a_broken_limit(suite)
         process.communicate()
     assert process.returncode not in (0, 1, 2, 3)
     assert not (suite.path / "reports").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are of POSIX")
+def test_a_command_that_is_asked_to_end_leaves_no_worker_behind(tmp_path, monkeypatch):
+    """As a forge does to a job that was cancelled: workers run in sessions of their own, which no signal reaches."""
+    told = tmp_path / "pid"
+    (tmp_path / "hanging_worker.py").write_text(
+        f"import os, pathlib, time\npathlib.Path({str(told)!r}).write_text(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    (tmp_path / "command.py").write_text(
+        "from compression_gate import cli\n"
+        "from compression_gate.measurers.workers import run_module\n"
+        "cli.checked = lambda *_, **__: run_module('hanging_worker', [], threads=1, timeout_s=600, what='timing')\n"
+        "cli.main()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    command = subprocess.Popen([sys.executable, tmp_path / "command.py", "check"], stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not (told.exists() and told.read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+    worker = psutil.Process(int(told.read_text()))
+    command.send_signal(signal.SIGTERM)
+    assert command.wait(60) == 130
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
