@@ -28,7 +28,7 @@ $(shell rm -f $(READY))
 endif
 endif
 
-.PHONY: help environment data gate examples test selftest forge-demo lint clean
+.PHONY: help environment data gate examples test selftest hot-paths forge-demo lint clean
 
 help: ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,9 @@ test: data lint ## Environment, the data the tests need, the linters, all tests,
 
 selftest: $(READY) ## Hold the gate and the timing to their own numbers, on this machine.
 	$(BIN)/compression-gate selftest --gate --timing
+
+hot-paths: $(READY) ## How fast the package's own hot paths are, stored in .benchmarks by pytest-benchmark.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks/hot_paths.py --benchmark-autosave
 
 forge-demo: $(READY) ## act, pipeline, gate, comment: pull requests on a fake forge, on this machine.
 	@$(BIN)/python tests/support/forge_demo.py
