@@ -92,7 +92,7 @@ def encode_graph(source: Path, path: Path, *, fast: bool = False, workers: int =
     stream = MixedStream()
     code_small(stream, entries, (numbers_of(tensor, source) for tensor in held))
     numbers = (numbers_of(tensor, source) for tensor in held)
-    segments = coded_segments(entries, numbers, fast=fast, workers=workers)
+    segments = list(coded_segments(entries, numbers, fast=fast, workers=workers))  # before the numbers are cleared
     for tensor in held:
         for field in NUMBER_FIELDS:
             tensor.ClearField(field)

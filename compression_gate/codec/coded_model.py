@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compression_gate.codec.container import Entry, Head, opened, read_head, write_file
 from compression_gate.codec.number_types import BY_NAME, Numbers
-from compression_gate.codec.segments import code_small, coded_segments, large_tensors, small_tensors
+from compression_gate.codec.segments import Piece, code_small, coded_segments, read_pieces, small_tensors
 from compression_gate.codec.streams import MixedStream
 from compression_gate.codec.structure_code import code_structure
 from compression_gate.errors import CodecError
@@ -82,10 +83,12 @@ def decode_model(factory_model: nn.Module, source: Path | str | bytes | BinaryIO
         head = read_head(file, name)
         stream, model = begun(head, factory_model, name)
         state, entries = dict(own_tensors(model)), entries_of(model)
-        large = large_tensors(file, name, head, entries, workers=workers)
-        for stored in chain(small_tensors(stream, entries), large):
-            with torch.no_grad():
+        pieces = read_pieces(file, name, head, entries, workers=workers)
+        with torch.no_grad():
+            for stored in small_tensors(stream, entries):
                 state[stored.entry.name].copy_(tensor_of(stored.numbers))
+            for entry, group in groupby(pieces, key=lambda piece: piece.part.entry):
+                fill(state[entry.name], group)
         try:
             check_scales(model)
         except CodecError as error:
@@ -187,6 +190,16 @@ def numbers_of(tensor: Tensor) -> Numbers:
 
 
 def tensor_of(numbers: Numbers) -> Tensor:
-    """The tensor of numbers."""
-    flat = torch.frombuffer(bytearray(numbers.patterns.tobytes()) or bytearray(8), dtype=TORCH_TYPES[numbers.type.name])
-    return flat[: numbers.patterns.size].reshape(numbers.shape)
+    """The tensor of numbers, in the same memory."""
+    flat = torch.from_numpy(numbers.patterns.reshape(-1).view(np.uint8))
+    return flat.view(TORCH_TYPES[numbers.type.name]).reshape(numbers.shape)
+
+
+def fill(tensor: Tensor, pieces: Iterable[Piece]) -> None:
+    """Put a large tensor's pieces where they belong, one after the other."""
+    flat = tensor.contiguous().view(-1)  # of the same memory, but for a tensor that lies there in another order
+    for piece in pieces:
+        part = piece.part
+        flat[part.start : part.start + part.size] = tensor_of(Numbers(part.entry.type, piece.patterns))
+    if not tensor.is_contiguous():
+        tensor.copy_(flat.view(tensor.shape))

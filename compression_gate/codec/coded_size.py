@@ -18,11 +18,12 @@ def coded_bytes(model: nn.Module, without: Sequence[str] = ()) -> int:
         without: names of modules that are left out, with everything inside them.
     """
     counted = [
-        (entry, numbers_of(tensor))
+        (entry, tensor)
         for entry, (name, tensor) in zip(entries_of(model), own_tensors(model), strict=True)
         if not any(name.startswith(f"{one}.") for one in without)
     ]
-    entries, numbers = [entry for entry, _ in counted], [one for _, one in counted]
+    entries = [entry for entry, _ in counted]
     stream = MixedStream()
-    code_small(stream, entries, numbers)
-    return len(stream.finish()) + sum(map(len, coded_segments(entries, numbers, fast=False)))
+    code_small(stream, entries, (numbers_of(tensor) for _, tensor in counted))
+    segments = coded_segments(entries, (numbers_of(tensor) for _, tensor in counted), fast=False)
+    return len(stream.finish()) + sum(map(len, segments))

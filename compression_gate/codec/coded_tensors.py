@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from compression_gate.codec.container import SCHEMA, Entry, entry_of, head_bytes, opened, read_head, writable
+from compression_gate.codec.container import COPIED, SCHEMA, Entry, entry_of, head_bytes, opened, read_head, writable
 from compression_gate.codec.number_types import Numbers
 from compression_gate.codec.segments import (
     Part,
@@ -36,7 +36,6 @@ from compression_gate.records.base import digest_of, replacing
 from compression_gate.records.lock import locked
 
 MOST_HEADER = 100_000_000  # what safetensors itself takes
-COPIED = 1 << 24
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import lzma
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -34,6 +34,7 @@ LARGEST = 1 << 40  # size of an axis, and numbers of a tensor
 MOST_TEXT = 1 << 28  # bytes of a directory or a graph once it is unpacked
 DIRECTORY_RATIO, GRAPH_RATIO = 100, 2000  # and so many times what it takes in the file, beside a mebibyte
 PART = 1 << 20
+COPIED = 1 << 24  # bytes from file to file at once
 
 
 @dataclass(frozen=True)
@@ -389,14 +390,28 @@ def write_file(
     directory: Sequence[Entry] | None,
     graph: bytes | None,
     pool: bytes,
-    segments: Sequence[bytes],
+    segments: Iterable[bytes],
     fast: bool,
 ) -> int:
-    """Write a file whose segments are in memory, under a temporary name, then rename; return its length."""
-    frames = [(len(segment), zlib.crc32(segment)) for segment in segments]
-    head = head_bytes(signature=signature, directory=directory, graph=graph, frames=frames, pool=pool, fast=fast)
-    with writable(path), replacing(path) as temporary, temporary.open("wb") as file:
-        file.writelines([head, *segments])
+    """Write a file under a temporary name, then rename; return its length.
+
+    Args:
+        segments: taken one by one; what they come to beyond a few mebibytes waits on the disk for the head.
+    """
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.SpooledTemporaryFile(COPIED, dir=str(path.parent)) as body:
+            frames = []
+            for segment in segments:
+                body.write(segment)
+                frames.append((len(segment), zlib.crc32(segment)))
+            head = head_bytes(
+                signature=signature, directory=directory, graph=graph, frames=frames, pool=pool, fast=fast
+            )
+            body.seek(0)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                file.write(head)
+                shutil.copyfileobj(body, file, COPIED)
     return path.stat().st_size
 
 

@@ -79,8 +79,8 @@ def coded_part(part: Part, patterns: np.ndarray, *, fast: bool) -> bytes:
 
 def coded_segments(
     entries: Sequence[Entry], numbers: Iterable[Numbers], *, fast: bool, workers: int = 1
-) -> list[bytes]:
-    """The segments of all large tensors; of the tensors themselves only those are held that are being coded.
+) -> Iterator[bytes]:
+    """The segments of all large tensors, as they are coded: of tensors only those are held that are being coded.
 
     Args:
         numbers: of all tensors, small ones too.
@@ -91,7 +91,7 @@ def coded_segments(
         return coded_part(*piece, fast=fast)
 
     count = sum(entry.segments for entry in entries)
-    return list(tracked(side_by_side(coded, pieces_of(entries, numbers), workers), count, "coded pieces"))
+    return tracked(side_by_side(coded, pieces_of(entries, numbers), workers), count, "coded pieces")
 
 
 def pieces_of(entries: Sequence[Entry], numbers: Iterable[Numbers]) -> Iterator[tuple[Part, np.ndarray]]:

@@ -234,6 +234,29 @@ def round_trip_of_profile(model, path, *, fast):
     assert state_digest(decode_model(model, path)) == state_digest(model)
 
 
+def test_a_tensor_that_lies_in_another_order_comes_back_in_it(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Conv2d(64, 64, 3).to(memory_format=torch.channels_last)
+    again = round_trip(model, copy.deepcopy(model), tmp_path / "model.cgz")
+    assert again.weight.stride() == model.weight.stride()
+
+
+def test_of_a_huge_tensor_only_pieces_are_held(tmp_path):
+    """Neither its numbers nor its segments, written or read; what torch itself allocates is not counted."""
+    model = nn.Module()
+    model.register_buffer("huge", torch.randint(256, (1 << 27,), dtype=torch.uint8))
+    peaks = []
+    for work in (
+        lambda: encode_model(model, model, tmp_path / "model.cgz", fast=True),
+        lambda: decode_model(model, tmp_path / "model.cgz"),
+    ):
+        tracemalloc.start()
+        work()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < model.huge.numel() // 2 < (tmp_path / "model.cgz").stat().st_size // 2, peaks
+
+
 def test_a_file_does_not_hang_on_the_process(untrained, tmp_path):
     suite = untrained("mlp")
     encode_model(rounded(suite.reference), suite.factory, tmp_path / "a.cgz")
