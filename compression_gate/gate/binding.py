@@ -8,13 +8,13 @@ from pathlib import Path
 
 from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, MetricsError, StaleError
-from compression_gate.records.artifact import Artifact
+from compression_gate.records.artifact import MODELS, Artifact
 from compression_gate.records.base import digest_of, digest_of_file
 from compression_gate.records.params import read_params
 from compression_gate.records.state_files import HISTORY, MACHINE, PACKAGE, REFERENCES, SOURCES
 from compression_gate.records.verdict import Verdict
+from compression_gate.records.waivers import FILE_NAME as WAIVERS_FILE
 
-MODELS = ("models/reference", "models/candidate")
 LAID = (f"{REFERENCES}/baseline", f"{REFERENCES}/release")
 RECORDS = (
     "models/reference/artifact.json",
@@ -25,7 +25,7 @@ RECORDS = (
     "reports/predictions.npz",
     "reports/benchmark.json",
     "reports/timings.npz",
-    "waivers.yaml",
+    WAIVERS_FILE,
     HISTORY,
 )
 ABSENT = "absent"

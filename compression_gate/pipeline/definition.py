@@ -12,6 +12,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from compression_gate.errors import ParamsError
+from compression_gate.records.artifact import MODELS
 from compression_gate.records.document import parsed
 from compression_gate.records.params import Params
 from compression_gate.records.provenance import READ_BY
@@ -42,7 +43,6 @@ class Stage:
 
 DATA_FIELDS = ("data", "collate")
 ALL_FIELDS = ("model", "data", "collate", "loss", "scorer", "trainer")
-MODELS = ("models/reference", "models/candidate")
 DEFINITION: Mapping[str, Stage] = {
     "prepare": Stage(params=READ_BY["prepare"], fields=DATA_FIELDS, outs=("reports/data.json",)),
     "train": Stage(

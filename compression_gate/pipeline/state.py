@@ -27,10 +27,10 @@ from compression_gate.records.state_files import (
     STATE,
     WAIVERS,
 )
+from compression_gate.records.waivers import FILE_NAME as WAIVERS_FILE
 
 SEEN = f"{STATE}/seen.json"  # what `run` remembers of the history from one time to the next; no stage reads it
 DVC_IGNORE = f"{STATE}/.dvcignore"
-WAIVERS_FILE = "waivers.yaml"
 
 
 class Failure(Record):

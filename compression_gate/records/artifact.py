@@ -11,6 +11,7 @@ from compression_gate.errors import MetricsError, StaleError
 from compression_gate.records.base import Record, digest_of, digest_of_file
 
 FILE_NAME = "artifact.json"
+MODELS = ("models/reference", "models/candidate")  # where a suite's own lie
 RUN_FILE_NAME = "run.json"  # beside a baseline or a release: the record of the run that made it
 Role = Literal["reference", "candidate", "baseline", "release"]
 

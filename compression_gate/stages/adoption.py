@@ -15,7 +15,7 @@ from yaml import CollectionNode, MappingNode, Node
 from compression_gate.errors import ParamsError
 from compression_gate.methods.chain import recipe_of, steps_of
 from compression_gate.pipeline.definition import FILE_NAME as DEFINITION_NAME
-from compression_gate.records.base import replacing
+from compression_gate.records.base import write_bytes
 from compression_gate.records.params import FILE_NAME, read_params
 from compression_gate.records.search import SearchRecord
 from compression_gate.stages.init import refresh
@@ -71,12 +71,6 @@ def adopt(suite: Path, recipe: str) -> bool:
         write_bytes(path, before)
         raise
     return True
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file; the ends of its lines are what they are."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def check_rest(before: str, after: str, recipe: str) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from compression_gate import __version__
 from compression_gate.errors import MetricsError
-from compression_gate.gate.binding import LAID, MODELS, stale_reasons
+from compression_gate.gate.binding import LAID, stale_reasons
 from compression_gate.gate.policy import Code, Decision, decide, decide_again, told
 from compression_gate.gate.test_reuse import unjudged
+from compression_gate.records.artifact import MODELS
 from compression_gate.records.history import releases_of
 from compression_gate.records.holdout import SUFFIX, Holdout
 from compression_gate.records.metric_table import QUALITY, kind_of

@@ -13,6 +13,7 @@ from compression_gate.records.metrics import CompressionRecord, DataRecord
 from compression_gate.records.recipe import Recipe
 from compression_gate.records.release_name import EXPECTED, NAME
 from compression_gate.records.verdict import Verdict
+from compression_gate.records.waivers import FILE_NAME as WAIVERS_FILE
 from compression_gate.release import bundle
 from compression_gate.release.card import card_of
 from compression_gate.release.manifest import MANIFEST, SUMS, Manifest, entry_of, sums_of
@@ -113,8 +114,8 @@ def contents_of(suite: Path, verdict: Verdict, name: str) -> tuple[dict[str, byt
     }
     contents = {path: text.encode() for path, text in texts.items()}
     contents["params.yaml"] = taken(suite / "params.yaml")
-    if (suite / "waivers.yaml").is_file():
-        contents["waivers.yaml"] = taken(suite / "waivers.yaml")
+    if (suite / WAIVERS_FILE).is_file():
+        contents[WAIVERS_FILE] = taken(suite / WAIVERS_FILE)
     contents[f"model/{FILE_NAME}"] = taken(suite / CANDIDATE / FILE_NAME)
     if artifact.digest != verdict.candidate.digest:
         raise ReleaseError(f"not released: {suite / CANDIDATE}: expected the candidate that was judged, got another")
