@@ -31,8 +31,11 @@ TORCH_TYPES: dict[str, torch.dtype] = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "I16": torch.int16,
+    "U16": torch.uint16,
     "I32": torch.int32,
+    "U32": torch.uint32,
     "I64": torch.int64,
+    "U64": torch.uint64,
     "BOOL": torch.bool,
 }
 SPARE_NUMBERS = 1 << 20
@@ -155,12 +158,12 @@ def check_scales(model: nn.Module) -> None:
 
 
 def own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Each saved tensor once, under the first of its names."""
+    """Each saved tensor once, under the first of its names; complex numbers by a last axis of their two parts."""
     seen: set[int] = set()
     for name, tensor in state_of(model).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            yield name, tensor
+            yield name, torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor
 
 
 def entries_of(model: nn.Module) -> list[Entry]:

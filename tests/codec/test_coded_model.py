@@ -148,10 +148,21 @@ def test_a_signalling_nan_keeps_its_bits(tmp_path):
     assert again.weight.view(torch.int32)[0].tolist() == [0x7F800001, 0x7FA00000, -1, -0x7FFFFF]
 
 
+@pytest.mark.parametrize("kind", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("shape", [(), (3,), (100, 90)], ids=str)
+def test_complex_numbers_come_back(tmp_path, kind, shape):
+    """As rotary tables are; the larger one lies in segments."""
+    torch.manual_seed(0)
+    model, factory = nn.Linear(2, 2), nn.Linear(2, 2)
+    model.register_buffer("turn", torch.randn(shape, dtype=kind))
+    factory.register_buffer("turn", torch.zeros(shape, dtype=kind))
+    assert torch.equal(round_trip(model, factory, tmp_path / "model.cgz").turn, model.turn)
+
+
 def test_a_type_that_no_file_holds_is_named(tmp_path):
     model = nn.Linear(2, 2)
-    model.register_buffer("turn", torch.zeros(2, dtype=torch.complex64))
-    with pytest.raises(CodecError, match=r"turn: expected one of .*, got torch\.complex64"):
+    model.register_buffer("turn", torch.zeros(2, dtype=torch.float8_e5m2fnuz))
+    with pytest.raises(CodecError, match=r"turn: expected one of .*, got torch\.float8_e5m2fnuz"):
         encode_model(model, model, tmp_path / "model.cgz")
     assert not list(tmp_path.iterdir())
 
