@@ -22,7 +22,7 @@ from compression_gate.methods.structured_pruning import StructuredPruning
 CHOSEN = {
     "mlp": (("second", "second"),),
     "lenet": (("second", "second"), ("hidden", "hidden")),
-    "resnet": (("blocks.1", "blocks.1"), ("blocks.3.second", "blocks.3.second")),
+    "resnet": (("blocks.1.shortcut.0", "blocks.1.shortcut.0"), ("blocks.1.second", "blocks.1.second")),
     "tokens": (("hidden", "hidden"),),
     "recurrent": (("lstm", "lstm"), ("hidden", "hidden")),
 }

@@ -131,18 +131,20 @@ def around(tiny, model):
 
 def test_a_pointwise_convolution_becomes_two_with_the_stride_in_the_first(tiny):
     suite = tiny("resnet")
-    smaller, _ = treated(suite, {"rank": 3, "ignore": ("stem", "head", "blocks.0", "blocks.3")})
-    first, last = smaller.blocks[1]
+    smaller, _ = treated(
+        suite, {"rank": 3, "ignore": ("stem", "head", "blocks.0", "blocks.1.first", "blocks.1.second")}
+    )
+    first, last = smaller.blocks[1].shortcut[0]
     assert (first.stride, last.stride) == ((2, 2), (1, 1))
-    assert (first.out_channels, last.bias is not None) == (3, True)
+    assert (first.out_channels, last.bias) == (3, None)
 
 
 REFUSED = [  # model, layer, reason
     ("mobilenet", "blocks.0.depthwise.0", "has 24 groups: each is thin already"),
     ("recurrent", "lstm", "LSTM: expected one of Linear, Conv1d, Conv2d, Conv3d"),
     ("tokens", "embedding", "Embedding: expected one of"),
-    ("transformer", "encoder.self_attn", "MultiheadAttention: expected one of"),
-    ("transformer", "encoder.self_attn.out_proj", "NonDynamicallyQuantizableLinear: expected one of"),
+    ("transformer", "encoder.layers.0.self_attn", "MultiheadAttention: expected one of"),
+    ("transformer", "encoder.layers.0.self_attn.out_proj", "NonDynamicallyQuantizableLinear: expected one of"),
     ("tied", "middle", "shares its weights with another layer"),
     ("tied", "again", "shares its weights with another layer"),
     ("mlp", "head", "rank 4 is not under its full rank 4"),
@@ -166,10 +168,10 @@ def test_a_convolution_that_would_grow_is_named(tiny):
 def test_the_linear_layers_of_an_encoder_are_called_although_torch_has_a_shortcut(tiny, tmp_path):
     suite = tiny("transformer")
     smaller, notes = treated(suite, {"rank": 6})
-    assert {"encoder.linear1", "encoder.linear2"} <= set(notes.covered)
+    assert {"encoder.layers.0.linear1", "encoder.layers.1.linear2"} <= set(notes.covered)
     before = suite.outputs(smaller)
     with torch.no_grad():
-        smaller.encoder.linear1[0].weight.zero_()
+        smaller.encoder.layers[0].linear1[0].weight.zero_()
     assert not torch.equal(suite.outputs(smaller), before)
     again, _ = treated(suite, {"rank": 6})
     save_model(again, suite.factory, tmp_path / "saved")

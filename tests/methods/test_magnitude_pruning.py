@@ -41,7 +41,10 @@ def test_a_threshold_removes_exactly_what_is_below_it(tiny):
 
 
 def test_recurrent_and_attention_weights_are_treated(tiny):
-    for kind, name in (("recurrent", "lstm.weight_hh_l1"), ("transformer", "encoder.self_attn.in_proj_weight")):
+    for kind, name in (
+        ("recurrent", "lstm.weight_hh_l1"),
+        ("transformer", "encoder.layers.0.self_attn.in_proj_weight"),
+    ):
         pruned = tiny(kind).apply(MagnitudePruning(sparsity=0.5))
         assert share(pruned.get_parameter(name)) == pytest.approx(0.5, abs=0.01)
 
@@ -143,7 +146,7 @@ def test_a_shared_weight_is_treated_once_and_stays_shared(tiny):
 
 
 PATTERNED = [("mlp", "first.weight"), ("recurrent", "lstm.weight_ih_l0"), ("recurrent", "lstm.weight_hh_l1")]
-PATTERNED += [("transformer", "encoder.self_attn.in_proj_weight"), ("lenet", "second.weight")]
+PATTERNED += [("transformer", "encoder.layers.0.self_attn.in_proj_weight"), ("lenet", "second.weight")]
 
 
 @pytest.mark.parametrize(("kind", "name"), PATTERNED)

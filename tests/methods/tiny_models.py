@@ -33,20 +33,25 @@ class LeNet(nn.Module):
 
 
 class Residual(nn.Module):
-    def __init__(self, channels):
+    """Two convolutions beside a shortcut, which is a strided convolution where the sizes change."""
+
+    def __init__(self, into, out, stride=1):
         super().__init__()
-        self.first, self.norm = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        self.second, self.last = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        self.first, self.norm = nn.Conv2d(into, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out)
+        self.second, self.last = nn.Conv2d(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out)
+        self.shortcut = nn.Identity()
+        if stride > 1:
+            self.shortcut = nn.Sequential(nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, inputs):
-        return (inputs + self.last(self.second(self.norm(self.first(inputs)).relu()))).relu()
+        return (self.shortcut(inputs) + self.last(self.second(self.norm(self.first(inputs)).relu()))).relu()
 
 
 class ResNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem, self.norm = nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
-        self.blocks = nn.Sequential(Residual(8), nn.Conv2d(8, 12, 1, stride=2), nn.ReLU(), Residual(12))
+        self.blocks = nn.Sequential(Residual(8, 8), Residual(8, 12, stride=2))
         self.head = nn.Linear(12, CLASSES)
 
     def forward(self, inputs):
@@ -54,24 +59,28 @@ class ResNet(nn.Module):
 
 
 class Inverted(nn.Module):
-    def __init__(self, channels, wide):
+    """Narrow, wide, narrow; with the input added where the sizes stay."""
+
+    def __init__(self, into, wide, out, stride=1):
         super().__init__()
-        self.expand = nn.Sequential(nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6())
+        self.expand = nn.Sequential(nn.Conv2d(into, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6())
         self.depthwise = nn.Sequential(
-            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU6()
+            nn.Conv2d(wide, wide, 3, stride, padding=1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU6()
         )
-        self.project = nn.Sequential(nn.Conv2d(wide, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        self.project = nn.Sequential(nn.Conv2d(wide, out, 1, bias=False), nn.BatchNorm2d(out))
+        self.adds = into == out and stride == 1
 
     def forward(self, inputs):
-        return inputs + self.project(self.depthwise(self.expand(inputs)))
+        features = self.project(self.depthwise(self.expand(inputs)))
+        return inputs + features if self.adds else features
 
 
 class MobileNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
-        self.blocks = nn.Sequential(Inverted(8, 24), Inverted(8, 24))
-        self.head = nn.Linear(8, CLASSES)
+        self.blocks = nn.Sequential(Inverted(8, 24, 8), Inverted(8, 24, 12, stride=2))
+        self.head = nn.Linear(12, CLASSES)
 
     def forward(self, inputs):
         return self.head(self.blocks(self.stem(inputs)).mean((2, 3)))
@@ -95,7 +104,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.embed = nn.Linear(8, 16)
         self.place = nn.Parameter(torch.randn(1, 8, 16) * 0.1)
-        self.encoder = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+        layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.head = nn.Linear(16, CLASSES)
 
     def forward(self, inputs):
@@ -151,6 +161,20 @@ class Tied(nn.Module):
         return self.head(self.wide(self.again(self.middle(features).relu()).relu()).relu())
 
 
+class TiedEmbedding(nn.Module):
+    """An embedding whose weight scores the tokens too."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.hidden, self.back = nn.Embedding(16, 12), nn.Linear(12, 20), nn.Linear(20, 12)
+        self.scores, self.head = nn.Linear(12, 16), nn.Linear(16, CLASSES)
+        self.scores.weight = self.embedding.weight
+
+    def forward(self, ids, mask):
+        features = (self.embedding(ids) * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True)
+        return self.head(self.scores(self.back(self.hidden(features).relu())).relu())
+
+
 class Scaled(nn.Module):
     """A layer of the user's own, with a matrix that no layer of torch.nn holds."""
 
@@ -173,7 +197,7 @@ class Own(nn.Module):
 
 IMAGES = (Mlp, LeNet, ResNet, MobileNet)
 SEQUENCES = (Tokens, Transformer, Recurrent, Gru, Bidirectional)
-MODELS = {kind.__name__.lower(): kind for kind in (*IMAGES, *SEQUENCES, Tied, Own)}
+MODELS = {kind.__name__.lower(): kind for kind in (*IMAGES, *SEQUENCES, Tied, TiedEmbedding, Own)}
 
 
 def build(kind):
@@ -188,7 +212,7 @@ class Data:
         random = torch.Generator().manual_seed(sorted(SIZES).index(split))
         patterns = torch.randn(CLASSES, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(9))
         self.targets = torch.arange(count) % CLASSES
-        if kind == "tokens":
+        if kind in ("tokens", "tiedembedding"):
             noise = torch.randint(0, 16, (count, 6), generator=random)
             own = torch.rand(count, 6, generator=random) < 0.6
             ids = torch.where(own, self.targets[:, None] * 4 + noise % 4, noise)
