@@ -19,7 +19,7 @@ class InvertedResidual(nn.Module):
     """Widen, look at each channel by itself, narrow; added to what came in where the shapes agree.
 
     Source: M. Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018, section 3.3. The
-        activation is ReLU6 as there.
+        activation is ReLU, where theirs is ReLU6.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int, expansion: int) -> None:
