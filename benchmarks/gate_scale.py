@@ -148,7 +148,14 @@ def facts_of(kind: str, examples: int) -> Facts:
         environment={},
         machine_digest="m",
     )
-    return Facts(params=params, evaluation=evaluation, outcomes=outcomes, benchmark=benchmark, artifacts=artifacts)
+    return Facts(
+        params=params,
+        alpha=params.gate.alpha,
+        evaluation=evaluation,
+        outcomes=outcomes,
+        benchmark=benchmark,
+        artifacts=artifacts,
+    )
 
 
 def with_limits(rule: dict) -> dict:

@@ -163,6 +163,7 @@ class Facts:
     """
 
     params: Params
+    alpha: float
     data: DataRecord | None = None
     compression: CompressionRecord | None = None
     evaluation: Evaluation | None = None
@@ -173,7 +174,6 @@ class Facts:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     missing: dict[str, CompressionGateError] = field(default_factory=dict)
     laid_absent: dict[str, str] = field(default_factory=dict)
-    alpha: float = 0.05
 
     @cached_property
     def absent(self) -> dict[str, str]:

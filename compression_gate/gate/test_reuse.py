@@ -57,17 +57,16 @@ def uses_of(gate: GateParams) -> int | None:
 
 def level(gate: GateParams) -> float:
     """How often each bound of a quality may be wrong, so that all uses together are as sure as `gate.confidence`."""
-    alpha = 1 - gate.confidence
     wanted = wanted_of(gate)
     if wanted.get("mode") == "non_adaptive":
-        return alpha / int(wanted["uses"])
+        return gate.alpha / int(wanted["uses"])
     if wanted.get("mode") == "adaptive":
         # Whoever adapts may have asked something else after each sequence of answers: all of them must be right, and
         # within a use all its rules, since one answer speaks for those of a level together.
         asked = sum(kind_of(rule.metric) in QUALITY for rule in gate.rules.values())
         answers = int(wanted["uses"]) * max(len(quality_levels(gate.rules)), 1)
-        return max(alpha / max(asked, 1) * (1 / ANSWERS) ** answers, 1e-300)
-    return alpha
+        return max(gate.alpha / max(asked, 1) * (1 / ANSWERS) ** answers, 1e-300)
+    return gate.alpha
 
 
 def spent(reuse: TestReuse) -> list[Check]:

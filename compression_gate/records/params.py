@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -112,13 +113,18 @@ class CompressTarget(Section):
 
 
 class CompressParams(Section):
-    """What is done to the model, and what it ships as."""
+    """What is done to the model, and what it ships as.
+
+    Args:
+        profile: of the coded file: large tensors in fewest bytes, or a hundred times faster.
+    """
 
     recipe: str | None = None
     steps: tuple[Step, ...] = ()
     target: CompressTarget | None = None
     runtime: str = "onnxruntime"
     format: str = "onnx"
+    profile: Literal["small", "fast"] = "small"
 
     @model_validator(mode="after")
     def one_source_of_steps(self) -> CompressParams:
@@ -126,6 +132,13 @@ class CompressParams(Section):
         given = [name for name in ("recipe", "steps", "target") if getattr(self, name) not in (None, ())]
         if len(given) > 1:
             raise ValueError(f"has both {' and '.join(given)}: keep one of them")
+        return self
+
+    @model_validator(mode="after")
+    def profile_of_a_coded_file(self) -> CompressParams:
+        """No other file has profiles."""
+        if self.profile != "small" and self.format != "coded":
+            raise ValueError(f"profile: expected format: coded beside {self.profile!r}, got format {self.format!r}")
         return self
 
 
@@ -183,6 +196,11 @@ class GateParams(Section):
     rules: dict[str, Rule] = Field(default_factory=dict)
     policies: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def alpha(self) -> float:
+        """How often each bound may be wrong, where test data are asked once."""
+        return 1 - self.confidence
+
 
 class Params(Section):
     """All of ``params.yaml`` with every default filled in."""
@@ -212,6 +230,11 @@ class Params(Section):
                 if rule[name] is not None:
                     rule[name] = str(Limit(**rule[name])) if rule[name]["relative"] else rule[name]["value"]
         return plain
+
+    def with_rules(self, keep: Callable[[Rule], bool]) -> Params:
+        """The same with only those rules of the gate that are to be kept."""
+        rules = {name: rule for name, rule in self.gate.rules.items() if keep(rule)}
+        return self.model_copy(update={"gate": self.gate.model_copy(update={"rules": rules})})
 
     @property
     def digest_of_task(self) -> str:

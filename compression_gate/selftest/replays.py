@@ -104,6 +104,7 @@ def facts_of(scene: Scene, params: Params, random: np.random.Generator) -> Facts
     split = DataSplit(n=scene.n, digest="d", input_shapes={"input": (4,)}, value_range=(0, 1))
     return Facts(
         params=params,
+        alpha=params.gate.alpha,
         data=DataRecord(digest="d", splits={"test": split}, leaks={}),
         compression=compression_of(models),
         evaluation=evaluation_of(target, predicted, models, {}, "held in memory"),

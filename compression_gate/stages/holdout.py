@@ -12,7 +12,7 @@ from compression_gate.gate.facts import Facts, Outcomes
 from compression_gate.gate.judge import checks_of
 from compression_gate.records.holdout import SUFFIX, Holdout
 from compression_gate.records.metric_table import QUALITY, kind_of
-from compression_gate.records.params import Params, read_params
+from compression_gate.records.params import read_params
 from compression_gate.stages.evaluate import measure, record
 from compression_gate.stages.models import open_models
 from compression_gate.tasks.task import open_task
@@ -41,11 +41,11 @@ def run(suite: Path) -> Holdout | None:
     digest = hashlib.sha256("\n".join(measured.ids.tolist()).encode()).hexdigest()
     evaluation = record(measured, models, params, digest, suite / FOLDER)
     facts = Facts(
-        params=quality_rules(params),
+        params=params.with_rules(lambda rule: kind_of(rule.metric) in QUALITY),
         evaluation=evaluation,
         outcomes=Outcomes.read(suite / FOLDER / "predictions.npz"),
         artifacts=models.artifacts,
-        alpha=1 - params.gate.confidence,
+        alpha=params.gate.alpha,
     )
     found = Holdout(
         n=evaluation.n,
@@ -61,9 +61,3 @@ def run(suite: Path) -> Holdout | None:
     )
     found.write(suite / FOLDER / "verdict.json")
     return found
-
-
-def quality_rules(params: Params) -> Params:
-    """The params with only those rules that test examples answer."""
-    rules = {name: rule for name, rule in params.gate.rules.items() if kind_of(rule.metric) in QUALITY}
-    return params.model_copy(update={"gate": params.gate.model_copy(update={"rules": rules})})

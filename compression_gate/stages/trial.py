@@ -95,8 +95,7 @@ class Laboratory:
     @cached_property
     def judged_params(self) -> Params:
         """The params with those rules that a trial can answer."""
-        rules = {name: rule for name, rule in self.params.gate.rules.items() if answerable(rule)}
-        return self.params.model_copy(update={"gate": self.params.gate.model_copy(update={"rules": rules})})
+        return self.params.with_rules(answerable)
 
     @property
     def times(self) -> bool:
@@ -177,7 +176,7 @@ def tried(request: Request, laboratory: Laboratory, start: float) -> Answer:
         timed = laboratory.times and request.share >= params.search.train_share
         pairs = paired(models, bench.task, params) if timed else {}
         facts = Facts(
-            params=params if timed else without_times(params),
+            params=params if timed else params.with_rules(lambda rule: kind_of(rule.metric) != "timed"),
             compression=CompressionRecord(
                 recipe_digest=recipe_of(steps).digest,
                 reference=record_of_reference(bench.before),
@@ -188,7 +187,7 @@ def tried(request: Request, laboratory: Laboratory, start: float) -> Answer:
             outcomes=Outcomes.read(folder / "predictions.npz"),
             benchmark=costs(models, pairs, params),
             artifacts=models.artifacts,
-            alpha=1 - params.gate.confidence,
+            alpha=params.gate.alpha,
         )
         decision = decide(judge(facts), params.search.policy, params.gate.policies, laboratory.waivers)
     figures = figures_of(measured, bench.task, artifact, models.artifacts["reference"], pairs)
@@ -246,12 +245,6 @@ def with_candidate(others: Models, artifact: Artifact, folder: Path, params: Par
         files={**others.files, "candidate": folder / runtime_of(params).file_name},
         absent=others.absent,
     )
-
-
-def without_times(params: Params) -> Params:
-    """The params without rules on times, for trials whose candidates are not the final ones."""
-    rules = {name: rule for name, rule in params.gate.rules.items() if kind_of(rule.metric) != "timed"}
-    return params.model_copy(update={"gate": params.gate.model_copy(update={"rules": rules})})
 
 
 def paired(models: Models, task: Task, params: Params) -> dict[str, PairedSamples]:

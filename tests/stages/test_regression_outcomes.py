@@ -96,6 +96,7 @@ def test_a_suite_of_several_values_is_judged_by_every_metric_and_under_a_perturb
         exported_artifact(model, task, params, folder, role=role)
     facts = Facts(
         params=params,
+        alpha=params.gate.alpha,
         evaluation=evaluate.run(suite.path),
         outcomes=Outcomes.read(suite.path / "reports/predictions.npz"),
         artifacts={role: Artifact.open(suite.path / "models" / role) for role in ("reference", "candidate")},
