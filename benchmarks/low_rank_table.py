@@ -103,24 +103,24 @@ def measured(row: str, seed: int, work: Path, splits: tuple[str, ...]) -> dict[s
 def spread(values: list[float]) -> str:
     """Mean and standard deviation, in points."""
     deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{100 * statistics.mean(values):+.2f} ± {100 * deviation:.2f}"
+    return f"{100 * statistics.mean(values):.2f} ± {100 * deviation:.2f}"
 
 
 def markdown(rows: list[dict[str, Any]], table: str) -> list[str]:
-    """Lines of one table: change against each seed's own reference, and what is left of MACs, weights and bytes."""
+    """Lines of one table: loss against each seed's own reference, and what is left of MACs, weights and bytes."""
     references = {row["seed"]: row for row in rows if row["row"] == "reference"}
-    lines = ["| | seeds | accuracy, points | MACs | weights | `model.onnx` |", "|---|---|---|---|---|---|"]
+    lines = ["| | seeds | points lost, test | MACs | weights | `model.onnx` |", "|---|---|---|---|---|---|"]
     for name, (kind, _) in ROWS.items():
         own = [row for row in rows if row["row"] == name]
         if kind != table or not own:
             continue
-        changes = [row["test_accuracy"] - references[row["seed"]]["test_accuracy"] for row in own]
+        losses = [references[row["seed"]]["test_accuracy"] - row["test_accuracy"] for row in own]
         shares = [
             statistics.mean(row[key] / references[row["seed"]][key] for row in own)
             for key in ("macs", "parameters", "onnx_bytes")
         ]
         lines.append(
-            f"| {name} | {len(own)} | {spread(changes)} | {' | '.join(f'{100 * share:.0f} %' for share in shares)} |"
+            f"| {name} | {len(own)} | {spread(losses)} | {' | '.join(f'{100 * share:.0f} %' for share in shares)} |"
         )
     return lines
 
