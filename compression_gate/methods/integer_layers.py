@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compression_gate.errors import CompressionError
-from compression_gate.methods.base import Context
+from compression_gate.methods.base import Context, Notes
 from compression_gate.methods.batchnorm_folding import EXAMPLES, NORMS, fold, pairs
 from compression_gate.methods.options import inside, not_one_of, refuse
 from compression_gate.modules.attention import HeadAttention
@@ -65,7 +65,37 @@ def treatable(
             context.notes.uncovered.setdefault(name, reason)  # of a norm, why it was not folded
         elif quantized_type_of(module):
             layers[name] = module
+    leave_half_shared(model, layers, context.notes)
     return layers
+
+
+def leave_half_shared(model: nn.Module, layers: dict[str, nn.Module], notes: Notes) -> None:
+    """Take layers out whose weight stays as a float for another, and remark on those that no longer share theirs.
+
+    Integers of one layer's own beside the float weight that the other still has would make the model larger.
+    """
+    groups = sharers(model)
+    while half := next((group for group in groups if 0 < len(layers.keys() & set(group)) < len(group)), None):
+        other = next(name for name in half if name not in layers)
+        because = f" ({notes.uncovered[other]})" if other in notes.uncovered else ""
+        for name in half:
+            if layers.pop(name, None) is not None:
+                notes.uncovered[name] = f"shares its weight with {other}, which stays in float here{because}"
+    notes.remarks.extend(
+        f"{' and '.join(group)} shared a weight: each has integers of its own now"
+        for group in groups
+        if layers.keys() >= set(group)
+    )
+
+
+def sharers(model: nn.Module) -> list[tuple[str, ...]]:
+    """Names of different modules that have one and the same weight, by weight; each module by its first name."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found: dict[tuple[str, ...], None] = {}
+    for group in ties(model):
+        holders = [name.rpartition(".")[0] for name in group if "bias" not in name.rpartition(".")[2]]
+        found[tuple(dict.fromkeys(names[id(model.get_submodule(holder))] for holder in holders))] = None
+    return [group for group in found if len(group) > 1]
 
 
 def reads_past_layers(module: nn.Module) -> bool:

@@ -21,7 +21,7 @@ IMAGES, SEQUENCES = (
     ("mlp", "lenet", "resnet", "mobilenet"),
     ("tokens", "transformer", "recurrent", "gru", "bidirectional"),
 )
-KINDS = (*IMAGES, *SEQUENCES, "tied")
+KINDS = (*IMAGES, *SEQUENCES, "tied", "tiedembedding")
 # What a method cannot treat at all: (method, kind) -> the text of its refusal.
 REFUSALS: dict[tuple[str, str], str] = {
     **{
