@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -116,7 +117,8 @@ def run_worker(module: str, request: dict[str, Any], *, threads: int, timeout_s:
     """Run a worker of this package with a request, handed over in a file; returns its stdout."""
     with tempfile.TemporaryDirectory(prefix="compression-gate-") as folder:
         path = Path(folder) / "request.json"
-        path.write_text(json.dumps(request), encoding="utf-8")
+        # A second more than we wait: what hangs is told by us.
+        path.write_text(json.dumps(request | {"patience_s": math.ceil(timeout_s) + 1}), encoding="utf-8")
         return run_module(module, [str(path)], threads=threads, timeout_s=timeout_s, what=what)
 
 
@@ -136,9 +138,15 @@ def answer_of(output: str, what: str) -> dict[str, Any]:
 
 
 def answer_or_say_why(main: Callable[[Path], None]) -> None:
-    """Run a worker's ``main`` on the request that the command line names; what stops it becomes its last words."""
+    """Run a worker's ``main`` on the request that the command line names; what stops it becomes its last words.
+
+    It ends by itself once nobody waits for it any more: whoever would have ended it may have been killed.
+    """
+    path = Path(sys.argv[1])
+    if hasattr(signal, "alarm"):
+        signal.alarm(json.loads(path.read_text(encoding="utf-8"))["patience_s"])
     try:
-        main(Path(sys.argv[1]))
+        main(path)
     except MemoryError as error:
         sys.exit(f"MemoryError: expected memory enough for one model, got none left: {error or 'no more is known'}")
     except (CompressionGateError, OSError) as error:

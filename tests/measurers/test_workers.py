@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from compression_gate.errors import MeasurementError
@@ -58,6 +63,31 @@ def test_what_a_worker_says_of_its_timing_is_told_while_it_runs(tmp_path, monkey
     with caplog.at_level(logging.INFO, "compression_gate"), pytest.raises(MeasurementError, match="within 3 s"):
         workers.run_worker("talking_worker", {}, threads=1, timeout_s=3, what="talking")
     assert caplog.messages == ["timing: about 9 s more"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="alarms are of POSIX")
+def test_a_worker_that_hangs_ends_though_whoever_started_it_was_killed(tmp_path, monkeypatch):
+    told = tmp_path / "pid"
+    (tmp_path / "hanging_worker.py").write_text(
+        "import os, time\n"
+        "from compression_gate.measurers.workers import answer_or_say_why\n"
+        "def main(path):\n"
+        f"    open({str(told)!r}, 'w').write(str(os.getpid()))\n"
+        "    time.sleep(600)\n"
+        "answer_or_say_why(main)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    line = "from compression_gate.measurers import workers\nworkers.run_worker('hanging_worker', {}, threads=1, "
+    starter = subprocess.Popen([sys.executable, "-c", f"{line}timeout_s=9, what='hanging')"])
+    end = time.monotonic() + 60
+    while not (told.exists() and told.read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+    starter.kill()
+    starter.wait()
+    worker = psutil.Process(int(told.read_text()))
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("answer", ["", "\n", "the user's own words", "7", "null", '{"decode_s": 1'])
