@@ -346,7 +346,6 @@ def history_of(findings: Findings, search: Search) -> History:
     broken = [f"passed over: {problem}" for problem in runs.damaged.values()]
     notice = [search.seen.notice] if search.seen.notice else []
     return History(
-        recorded=bool(runs.records or runs.damaged or search.seen.commits),
         baseline_commit=baseline.commit if baseline else None,
         baseline_gate=baseline.gate if baseline else None,
         release_commit=release.commit if release else None,

@@ -59,7 +59,6 @@ class History(Record):
     """`.compression_gate/history.json`: what `run` found in the history, for the gate to read.
 
     Args:
-        recorded: whether any run of this suite was ever recorded, as far as can be seen.
         baseline_commit: the commit of the baseline; baseline_gate: its gate section, None where there is no baseline.
         release_commit, release_name: those of the last release.
         run_digests: baseline, release -> SHA-256 of its ``run.json``; DVC does not look at those files themselves.
@@ -69,7 +68,6 @@ class History(Record):
     """
 
     schema_number: Literal[1] = Field(1, alias="schema")
-    recorded: bool = False
     baseline_commit: str | None = None
     baseline_gate: dict[str, Any] | None = None
     release_commit: str | None = None

@@ -78,7 +78,6 @@ def write_recorded(suite: Path) -> Path:
     test = "d"
     gate = read_params(suite).as_dict()["gate"]
     History(
-        recorded=True,
         baseline_commit=BASELINE_COMMIT,
         baseline_gate=gate,
         judged={test: (models["baseline"].digest,)},

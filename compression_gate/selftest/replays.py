@@ -22,7 +22,6 @@ from compression_gate.gate.policy import DEFAULT_POLICY, Decision, decide
 from compression_gate.gate.proportions import clopper_pearson
 from compression_gate.progress import tracked
 from compression_gate.records.artifact import Artifact, FileEntry, Role
-from compression_gate.records.history import History
 from compression_gate.records.metrics import DataRecord, DataSplit, PairedTiming
 from compression_gate.records.params import Params
 from compression_gate.records.selftest import Claim
@@ -113,7 +112,6 @@ def facts_of(scene: Scene, params: Params, random: np.random.Generator) -> Facts
         ),
         benchmark=benchmark_of(models, pairs, "m"),
         machine_digest="m",
-        history=History(recorded=True),
         artifacts={str(role): model for role, model in models.items()},
     )
 

@@ -116,7 +116,6 @@ class Task:
     params: TaskParams
     folder: Path
     seed: int
-    data_batch_size: int = 256
     splits: dict[str, Split] = field(default_factory=dict)
 
     def build_model(self) -> nn.Module:

@@ -520,7 +520,7 @@ def test_limits_of_the_baseline_that_cannot_be_read_are_no_proof_that_none_was_l
     finished: Path, action: str, rules: dict
 ) -> None:
     edit(finished / "params.yaml", lambda values: values["gate"].update(policies={"self_loosening": action}))
-    History(recorded=True, baseline_commit="b" * 40, baseline_gate=rules).write(finished / gate.HISTORY)
+    History(baseline_commit="b" * 40, baseline_gate=rules).write(finished / gate.HISTORY)
     verdict = gate.run(finished)
     assert verdict.exit_code == (4 if action == "block" else 0)
     unseen = next(one for one in verdict.checks if one.rule == "limits")
@@ -638,7 +638,7 @@ def baseline(finished: Path) -> Path:
         record(lambda v: v["models"].update(baseline=v["models"]["candidate"]))(finished)
     benchmark(lambda v: v["pairs"].update(baseline=v["pairs"]["reference"]))(finished)
     rewrite(finished, lambda a: a.update(baseline_predicted=a["candidate_predicted"]))
-    History(recorded=True, baseline_commit="b" * 40).write(finished / gate.HISTORY)
+    History(baseline_commit="b" * 40).write(finished / gate.HISTORY)
     return folder
 
 

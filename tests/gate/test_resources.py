@@ -116,7 +116,7 @@ def test_an_earlier_model_without_a_figure_is_no_fault_of_this_run(finished: Pat
     found = json.loads(path.read_text())
     found["models"]["baseline"] = {**found["models"]["candidate"], "figures": {}}
     path.write_text(json.dumps(found))
-    History(recorded=True, baseline_commit="b" * 40).write(finished / gate.HISTORY)
+    History(baseline_commit="b" * 40).write(finished / gate.HISTORY)
     rule = {"metric": "load_time_ms", "max_increase": "10%", "against": "baseline"}
     gone = {"value": None, "samples": 0, "reason": "it cannot be decoded"}
     check = judged(finished, rule, BOTH | {"confidence": 0.98}, baseline=gone)

@@ -169,7 +169,7 @@ FIGURES = ("observed", "compared_to", "change", "interval", "allowed", "headroom
 
 def test_a_change_that_allows_itself_more_uses_is_told_so(finished: Path) -> None:
     baseline = {"rules": {}, "policies": {"test_reuse": {"uses": 1, "mode": "non_adaptive"}}}
-    history = History(recorded=True, judged={"d": ("one",)}, baseline_commit="b" * 40, baseline_gate=baseline)
+    history = History(judged={"d": ("one",)}, baseline_commit="b" * 40, baseline_gate=baseline)
     history.write(finished / gate.HISTORY)
     reusing(finished, {"uses": 50, "mode": "non_adaptive"})
     told = [one for one in gate.run(finished, "release").checks if one.rule == "limits"]
