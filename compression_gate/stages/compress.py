@@ -17,7 +17,7 @@ from compression_gate.records.base import replacing_folder
 from compression_gate.records.metrics import CompressionRecord, StepRecord
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.provenance import params_digests
-from compression_gate.runtimes.placement import widened_lines
+from compression_gate.runtimes.placement import integer_lines, widened_lines
 from compression_gate.stages.artifacts import CODED, CODED_FILE, runtime_of
 from compression_gate.stages.target import Made, Workshop, climb
 from compression_gate.stages.workbench import CHECKPOINTS, Workbench, open_workbench, record_of_reference
@@ -51,6 +51,7 @@ def run(suite: Path) -> CompressionRecord:
         steps=tuple(records),
         size_bytes=artifact.size_bytes,
         warnings=(*invisible_effects(records, params), *widened_lines(model, *ships_as)),
+        integers=tuple(integer_lines(model, *ships_as)),
         choice=choice,
         params_digests=params_digests("compress", params),
     )
@@ -88,7 +89,8 @@ def workshop(bench: Workbench) -> Workshop:
             if params.compress.format == CODED:
                 from compression_gate.codec.coded_model import encode_model
 
-                return encode_model(model, bench.shell, Path(name) / CODED_FILE)
+                fast = params.compress.profile == "fast"
+                return encode_model(model, bench.shell, Path(name) / CODED_FILE, fast=fast)
             path = Path(name) / runtime.file_name
             runtime.export(model, task.example_inputs(2), path, params.task.dynamic)
             return sum(file.stat().st_size for file in Path(name).iterdir())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compression_gate import __version__
+from compression_gate.errors import CodecError
 from compression_gate.measurers.workers import answer_of, answer_or_say_why, run_worker
 from compression_gate.methods.base import Method
 from compression_gate.methods.chain import built, factory_of, recipe_of, steps_of
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 DECODED = Path(".compression_gate/decoded")
 WORKER = "compression_gate.stages.decoding"
 PATIENCE_S = 600.0
+SEGMENT_S = 10.0  # for each segment beside: a tenth of the small profile's speed, on a busy machine
 
 
 def decoded(suite: Path, artifact: Artifact, folder: Path, params: Params) -> Path:
@@ -84,8 +86,19 @@ def decode_afresh(
         "exported": None if exported is None else str(exported.resolve()),
     }
     what = f"decode {file}"
-    answer = run_worker(WORKER, request, threads=params.benchmark.threads, timeout_s=PATIENCE_S, what=what)
+    answer = run_worker(WORKER, request, threads=params.benchmark.threads, timeout_s=patience_of(file), what=what)
     return float(answer_of(answer, what)["decode_s"])
+
+
+def patience_of(file: Path) -> float:
+    """How long decoding a file may take [s], by how many numbers it has."""
+    from compression_gate.codec.container import opened, read_head
+
+    try:
+        with opened(file) as (stream, name):
+            return PATIENCE_S + SEGMENT_S * len(read_head(stream, name).segments)
+    except CodecError:  # told by the process that decodes
+        return PATIENCE_S
 
 
 def factory_model(task: Task, steps: Sequence[Method], *, normalize: bool) -> nn.Module:

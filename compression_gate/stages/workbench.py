@@ -160,7 +160,7 @@ class Workbench:
         if params.compress.format == CODED:
             from compression_gate.codec.coded_model import encode_model
 
-            encode_model(model, factory, folder / CODED_FILE)
+            encode_model(model, factory, folder / CODED_FILE, fast=params.compress.profile == "fast")
             # The runtime's file beside it does not ship: a later commit compares with it, when this one's code is gone.
             file = folder / runtime_of(params).file_name
             decode_afresh(self.suite, folder / CODED_FILE, self.artifact.normalize, methods, params, file)

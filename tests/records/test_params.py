@@ -47,6 +47,8 @@ BAD_VALUES = [
     ("prepare: {allow: [leak]}", r"prepare\.allow\.0: expected .*got 'leak' \(did you mean 'leaks'\?\)"),
     ("compress: {steps: [{bits: 8}]}", r"compress\.steps\.0\.method: is required and missing"),
     ("compress: {steps: [static_quantization]}", r"compress\.steps\.0: expected .*got 'static_quantization'"),
+    ("compress: {profile: fast}", r"profile: expected format: coded beside 'fast', got format 'onnx'"),
+    ("compress: {format: coded, profile: quick}", r"compress\.profile: expected .*small.*fast.*got 'quick'"),
     ("compress: {format: 5}", r"params\.yaml:2: compress\.format: expected .*string.*got 5"),
     ("compress: {recipe: r.json, steps: [{method: x}]}", r"compress: has both recipe and steps: keep one of them"),
     ("evaluate: {metrics: [acuracy]}", r"evaluate\.metrics\.0: expected .*'acuracy' \(did you mean 'accuracy'\?\)"),

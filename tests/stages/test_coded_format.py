@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from compression_gate.cli import app
+from compression_gate.codec import container
 from compression_gate.errors import CodecError, MeasurementError, ParamsError, StaleError
 from compression_gate.measurers.fresh import LEAST_WARM
 from compression_gate.records.artifact import Artifact
@@ -103,6 +104,28 @@ def test_a_format_that_nothing_writes_is_refused_before_anything_is_trained(suit
     suite.edit("compress.format", "code")
     with pytest.raises(ParamsError, match="did you mean 'coded'"):
         recipe_check.check(read_params(suite.path), suite.path)
+
+
+def test_a_fast_profile_ships(coded):
+    coded.edit("compress.steps", [{"method": "magnitude_pruning", "sparsity": 0.7}])
+    coded.edit("compress.profile", "fast")
+    compress.run(coded.path)
+    with (coded.path / CANDIDATE / "model.cgz").open("rb") as file:
+        assert container.read_head(file, "").fast
+
+
+def test_decoding_may_take_the_longer_the_more_numbers_there_are(tmp_path):
+    patience = []
+    for count in (0, 700):
+        path = tmp_path / "model.cgz"
+        container.write_file(
+            path, signature=0, directory=None, graph=None, pool=b"", segments=[b"x"] * count, fast=False
+        )
+        patience.append(decoding.patience_of(path))
+    assert patience[0] == decoding.PATIENCE_S
+    assert patience[1] > 700 * container.SEGMENT_NUMBERS / 250_000
+    path.write_bytes(path.read_bytes()[:-1])
+    assert decoding.patience_of(path) == decoding.PATIENCE_S
 
 
 def test_steps_chosen_for_a_target_decode_as_well(coded):
