@@ -89,16 +89,18 @@ class CompressionRecord(Record):
     """`reports/compression.json`: the chain of steps, measured on the validation split.
 
     ``reference`` is the row before the first step; ``warnings`` name effects that the shipping format cannot show;
-    ``choice`` says how the steps were chosen where a target was asked for; ``params_digests`` are of the params that
-    the steps were made with. Schema 1 lacks ``layer_bytes`` and is read still: DVC may bring such a record back.
+    ``integers`` say where the layers that hold them end, in the file and in its runtime; ``choice`` says how the steps
+    were chosen where a target was asked for; ``params_digests`` are of the params that the steps were made with.
+    Schema 1 lacks ``layer_bytes`` and schema 2 ``integers``; both are read still: DVC may bring such a record back.
     """
 
-    schema_number: Literal[1, 2] = Field(2, alias="schema")
+    schema_number: Literal[1, 2, 3] = Field(3, alias="schema")
     recipe_digest: str
     reference: StepRecord
     steps: tuple[StepRecord, ...]
     size_bytes: int
     warnings: tuple[str, ...] = ()
+    integers: tuple[str, ...] = ()
     choice: Choice | None = None
     params_digests: dict[str, str] = {}
 

@@ -70,6 +70,7 @@ def evidence(findings: Findings) -> list[str]:
         *details("What each layer bears", sensitivities(findings)),
         *details("Training inside the steps", bullets(record_tables.training_lines(findings))),
         *details("Layers left as they were", bullets(record_tables.uncovered_lines(findings))),
+        *details("Where integers ended", bullets(record_tables.integer_lines(findings))),
         *details("Environment", environment(findings)),
         *details("What was compared", table(*record_tables.subject_table(verdict), "lll")),
         *details("Rules, expanded", fenced(record_tables.rule_lines(findings))),

@@ -259,6 +259,11 @@ def uncovered_lines(findings: Findings) -> list[str]:
     return [f"{step.method} left {layer}: {reason}" for step in steps for layer, reason in step.uncovered.items()]
 
 
+def integer_lines(findings: Findings) -> list[str]:
+    """Where the layers that hold integers end, in the file that ships and in its runtime."""
+    return list(findings.compression.integers) if findings.compression else []
+
+
 def training_lines(findings: Findings) -> list[str]:
     """How every training inside a step went, and what else the step had to say."""
     lines = []

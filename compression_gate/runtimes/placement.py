@@ -5,10 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from compression_gate.modules.quantized_layer import QuantizedLayer
+from compression_gate.modules.quantized_recurrent import QuantizedLSTM
 from compression_gate.modules.quantized_weights import FEWEST_BITS, MOST_BITS, held_bits
 
 CODED = "coded"
 NARROWEST = {"onnxruntime": 2, "openvino": 4, "torch": 8}  # bits of the narrowest integers that a runtime reads
+# Kinds of inputs with which a runtime multiplies integers; elsewhere it makes floats of them.
+MULTIPLIED = {"onnxruntime": {"static", "dynamic"}, "openvino": {"static"}, "torch": set[str]()}
 
 
 def narrowest_bits(runtime: str, file_format: str) -> int:
@@ -26,6 +29,34 @@ def widened_lines(model: nn.Module, runtime: str, file_format: str) -> list[str]
         for bits in found
         if (held := held_bits(bits, NARROWEST[runtime])) != bits
     ]
+
+
+def integer_lines(model: nn.Module, runtime: str, file_format: str) -> list[str]:
+    """Where the integers of each layer are held and what they are computed as; layers alike share a line."""
+    alike: dict[tuple[str, int, str], list[str]] = {}
+    for name, layer in integer_layers(model).items():
+        kind = layer.float_type.__name__
+        alike.setdefault((kind, layer.bits, fate(layer, runtime)), []).append(name or "the model")
+    return [
+        f"{kind} {', '.join(names)}: integers of {bits} bits in the {file_format} file, {what}"
+        for (kind, bits, what), names in alike.items()
+    ]
+
+
+def fate(layer: QuantizedLayer, runtime: str) -> str:
+    """What a runtime makes of a layer's integers when it is called.
+
+    Groups have a scale each, which no operator on integers knows, nor has OpenVINO one for weights with zero points.
+    """
+    if runtime not in MULTIPLIED:
+        return f"computed by {runtime}"
+    symmetric_only = runtime == "openvino" and not layer.scheme.symmetric
+    grouped = layer.scheme.granularity == "per_group"
+    if layer.inputs not in MULTIPLIED[runtime] or grouped or symmetric_only:
+        return f"computed in float32 in {runtime}"
+    operator = " (DynamicQuantizeLSTM)" if isinstance(layer, QuantizedLSTM) else ""
+    processor = " where the processor has VNNI" if runtime == "openvino" else ""
+    return f"multiplied as such in {runtime}{operator}{processor}"
 
 
 def integer_layers(model: nn.Module) -> dict[str, QuantizedLayer]:

@@ -142,6 +142,7 @@ def test_what_a_contributor_names_stays_text(whole: Path) -> None:
     path = whole / "reports/compression.json"
     record = json.loads(path.read_text())
     record["steps"][0] |= {"method": HOSTILE, "layer_bytes": {HOSTILE: 5}, "uncovered": {HOSTILE: HOSTILE}}
+    record["integers"] = [HOSTILE]
     record["steps"][0] |= {"curves": {HOSTILE: record["steps"][0]["curves"]["student"]}}
     path.write_text(json.dumps(record))
     text = html.rendered(replace(findings_of(whole), suite=HOSTILE))

@@ -21,7 +21,7 @@ from compression_gate.cli import app
 from compression_gate.records.coded import Inspection
 from compression_gate.records.power import PowerReport
 from compression_gate.records.verdict import Check, Subject, TradeOff
-from compression_gate.reporters import coded, markdown, record_tables, terminal, wording
+from compression_gate.reporters import coded, html, markdown, record_tables, terminal, wording
 from compression_gate.stages import gate, report
 from compression_gate.stages.report import read_findings
 
@@ -445,6 +445,17 @@ def test_training_inside_a_step_is_told_with_its_losses_and_remarks(finished: Pa
         f"{name}, beside: loss 1 → 0.5 in 2 epochs",
         f"{name}: asked once",
     ]
+
+
+def test_where_integers_ended_is_told(finished: Path) -> None:
+    gate.run(finished)
+    path = finished / "reports/compression.json"
+    line = "LSTM lstm: integers of 8 bits in the onnx file, multiplied as such in onnxruntime (DynamicQuantizeLSTM)"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"integers": [line]}))
+    findings = read_findings(finished)
+    for text in (markdown.rendered(findings), html.rendered(findings)):
+        assert "Where integers ended" in text
+        assert line in text
 
 
 def test_a_choice_for_a_target_is_told_rung_by_rung(finished: Path) -> None:

@@ -94,6 +94,17 @@ def test_every_integer_layer_runs_on_integers(name, expected, tmp_path, monkeypa
     assert not [row for row in found if row[0] in {"Convolution", "FullyConnected"} and row[1] != "I8"]
 
 
+FLOATS = [{"symmetric": False}, {"granularity": "per_group", "group_size": 3}]
+
+
+@pytest.mark.parametrize("options", FLOATS)
+def test_layers_that_are_said_to_be_computed_in_float_are(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "sums_are_exact", lambda: True)
+    model = models.quantized(models.Two().eval(), models.CASES["two"][1], **options)
+    found = operators(exported(model, models.CASES["two"][1](2), tmp_path))
+    assert {computed_in for kind, computed_in in found if kind == "FullyConnected"} == {"f32"}
+
+
 @torch.no_grad()
 def test_integer_layers_are_computed_in_float_where_integer_sums_would_saturate(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "sums_are_exact", lambda: False)
