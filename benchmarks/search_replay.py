@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from search_volume import hypervolume
 
 from compression_gate import registry
 from compression_gate.errors import ParamsError
@@ -47,7 +48,6 @@ from compression_gate.records.trial import Answer, Genome
 from compression_gate.search import SEARCHERS
 from compression_gate.search.base import Searcher, Setup
 from compression_gate.search.descriptors import Knowledge, Walk, walk_of
-from compression_gate.search.front import front_of, hypervolume
 from compression_gate.search.genes import Choice, genes_in
 from compression_gate.search.journal import Answered, Asked, Reference, events_of
 from compression_gate.search.objective import Goal, Score
@@ -396,9 +396,7 @@ def worth_of(rows: Sequence[Row], table: Recorded) -> dict[str, float | None]:
         (max(0.0, lost) / MOST_LOST, 1 + math.log10(max(0.01, size / table.reference_bytes)) / 2)
         for lost, size in pairs
     ]
-    found: dict[str, float | None] = {
-        "hypervolume": round(hypervolume([points[index] for index in front_of(points)], (1.0, 1.0)), 5)
-    }
+    found: dict[str, float | None] = {"hypervolume": round(hypervolume(points, (1.0, 1.0)), 5)}
     for most in POINTS:
         found[f"bytes at {most:g}"] = min((size for lost, size in pairs if lost <= most), default=None)
     return found

@@ -27,13 +27,13 @@ from typing import Any
 
 import numpy as np
 from search_landscape import BYTES, MOST_LATENCY, MOST_LOST, SPACES, Landscape
+from search_volume import hypervolume
 
 from compression_gate import registry
 from compression_gate.measurers.machine import machine_fingerprint
 from compression_gate.search import SEARCHERS
 from compression_gate.search.base import Searcher, Setup
 from compression_gate.search.descriptors import Knowledge
-from compression_gate.search.front import front_of, hypervolume
 from compression_gate.search.objective import Score
 
 RESULTS = Path(__file__).parent / "results" / "search_synthetic.json"
@@ -77,7 +77,7 @@ def covered(scores: Sequence[Score]) -> float:
         (max(0.0, lost) / MOST_LOST, 1 + math.log10(max(0.01, size)) / 2, latency / MOST_LATENCY)
         for lost, size, latency in (score.values for score in scores if score.complete and score.violation == 0)
     ]
-    return hypervolume([rows[index] for index in front_of(rows)], (1.0, 1.0, 1.0))
+    return hypervolume(rows, (1.0, 1.0, 1.0))
 
 
 def smallest(scores: Sequence[Score], most_lost: float) -> float | None:

@@ -23,7 +23,7 @@ from compression_gate.records.search import Improvement
 from compression_gate.records.search_params import SearchParams
 from compression_gate.records.trial import Answer, Trial
 from compression_gate.search.base import Proposal, Request, Searcher
-from compression_gate.search.front import dominates
+from compression_gate.search.front import Row, extended
 from compression_gate.search.journal import Answered, Asked, Event, Journal, Reference
 from compression_gate.search.objective import Goal, Score
 from compression_gate.search.proxy import Correlation, correlation_of, order_of
@@ -72,7 +72,7 @@ class Found:
     failed: int = 0
     cached: int = 0
     feasible: int = 0
-    front: list[tuple[tuple[float, ...], Trial]] = field(default_factory=list)
+    front: list[Row[Trial]] = field(default_factory=list)
     course: list[Improvement] = field(default_factory=list)
     best: Trial | None = None
     nearest: Trial | None = None
@@ -374,8 +374,7 @@ class Driver:
         found.feasible += 1
         found.smallest = min(found.smallest, trial.answer.figures["size_bytes"])
         values = tuple(self.goal.value(name, trial.answer.figures) for name in self.goal.objectives)
-        if not any(dominates(other, values) or other == values for other, _ in found.front):
-            found.front = [row for row in found.front if not dominates(values, row[0])] + [(values, trial)]
+        found.front = extended(found.front, (values, trial))
         if found.best is None or self.preference(trial) < self.preference(found.best):
             found.best = trial
             lost, size = self.goal.quality_lost(trial.answer.figures), trial.answer.figures["size_bytes"]

@@ -1,12 +1,13 @@
-"""What is better than what: dominance, the Pareto front, and how much of the objectives' space it covers."""
+"""What is better than what: dominance and the Pareto front."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-import numpy as np
-
+T = TypeVar("T")
 Values = Sequence[float]
+Row = tuple[tuple[float, ...], T]  # what something comes to, and what it is
 
 
 def dominates(first: Values, second: Values) -> bool:
@@ -16,14 +17,12 @@ def dominates(first: Values, second: Values) -> bool:
     )
 
 
-def front_of(values: Sequence[Values]) -> list[int]:
-    """Indices of those that nothing dominates, in order; of equal ones the first."""
-    found: list[int] = []
-    for index, one in enumerate(values):
-        if any(dominates(values[other], one) or tuple(values[other]) == tuple(one) for other in found):
-            continue
-        found = [other for other in found if not dominates(one, values[other])] + [index]
-    return found
+def extended(front: list[Row[T]], row: Row[T]) -> list[Row[T]]:
+    """The front with one more, where nothing in it dominates or equals that, and without what that dominates."""
+    values, _ = row
+    if any(dominates(other, values) or other == values for other, _ in front):
+        return front
+    return [*(one for one in front if not dominates(values, one[0])), row]
 
 
 def ranks_of(values: Sequence[Values]) -> list[int]:
@@ -36,29 +35,3 @@ def ranks_of(values: Sequence[Values]) -> list[int]:
             ranks[index] = rank
         left, rank = [index for index in left if index not in set(best)], rank + 1
     return ranks
-
-
-def hypervolume(values: Sequence[Values], bound: Values) -> float:
-    """Volume that the values dominate, up to ``bound``: the larger, the better the front.
-
-    By slicing along the last objective, which is quick for the few objectives and points of a search.
-
-    Source: E. Zitzler, L. Thiele, Multiobjective Optimization Using Evolutionary Algorithms, 1998, §3 (size of the
-    space covered).
-    """
-    inside = np.array([one for one in values if all(a < b for a, b in zip(one, bound, strict=True))])
-    return 0.0 if not len(inside) else volume(inside, np.asarray(bound, dtype=float))
-
-
-def volume(points: np.ndarray, bound: np.ndarray) -> float:
-    """The same for points ``(N, D)`` that all lie under the bound ``(D,)``."""
-    if points.shape[1] == 1:
-        return float(bound[0] - points.min())
-    points = points[np.argsort(points[:, -1], kind="stable")]
-    ends = [*points[1:, -1], bound[-1]]
-    total = 0.0
-    for index, end in enumerate(ends):
-        depth = end - points[index, -1]
-        if depth > 0:
-            total += depth * volume(points[: index + 1, :-1], bound[:-1])
-    return total
