@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from compression_gate.codec.coded_size import framing_bytes
 from compression_gate.errors import CompressionError, ExportError, ParamsError
 from compression_gate.modules.quantized_weights import MOST_BITS
 from compression_gate.modules.surgery import CONVOLUTIONS
@@ -28,7 +29,7 @@ BUDGETS = tuple(quarter / 4 for quarter in range(8, 32))  # mean bits, 2 to 7.75
 RATIOS = tuple(twentieth / 20 for twentieth in range(1, 19))  # pruning ratios, 0.05 to 0.9
 TRAINED_BITS = (2, 4, 8)
 PRICED_EPOCHS = 6
-PRICED_SHARE = 0.98  # of the bytes allowed: what a target is met within, with the structure beside the tensors
+PRICED_SHARE = 0.985  # of the bytes left for tensors: what a target is met within, and saying which units are gone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Facts:
             can only be stored as integers.
         integers: whether the runtime multiplies integers.
         narrowest: bits that an integer takes at least in the file that ships.
-        coded: whether the coded file ships.
+        coded: whether the coded file ships; ``framing_bytes``: what it takes beside the tensors.
     """
 
     rounded: bool
@@ -49,6 +50,7 @@ class Facts:
     narrowest: int
     told: tuple[str, ...]
     coded: bool = False
+    framing_bytes: int = 0
 
     @property
     def packed(self) -> bool:
@@ -98,6 +100,7 @@ def facts_of(model: nn.Module, runtime: str, file_format: str) -> Facts:
         integers=integers,
         narrowest=narrowest,
         coded=file_format == "coded",
+        framing_bytes=framing_bytes(model, model) if file_format == "coded" else 0,
         told=(
             f"weights by layer type: {layers or 'none of a known type'}",
             f"{runtime} {'multiplies integers' if integers else 'computes integers in float'}",
@@ -119,9 +122,9 @@ def trained_integers(bits: int) -> Steps:
     return ({"method": "quantization_aware_training", "bits": bits, "epochs": TUNING_EPOCHS, "distill": True},)
 
 
-def priced(most_bytes: float) -> Steps:
-    """Train with the price of bits in the loss, to a number of bytes."""
-    aim = max(1, int(most_bytes * PRICED_SHARE))
+def priced(tensor_bytes: float) -> Steps:
+    """Train with the price of bits in the loss, to tensors of at most so many bytes."""
+    aim = max(1, int(tensor_bytes * PRICED_SHARE))
     return ({"method": "rate_aware_training", "target_bytes": aim, "epochs": PRICED_EPOCHS},)
 
 
@@ -156,7 +159,7 @@ def ladder(facts: Facts, most_bytes: float, state_bytes: int, fits: Fits) -> Ite
         yield Rung(
             name="priced bits",
             why="training pays for every bit of the coded file, so that its bytes come out as asked",
-            steps=priced(most_bytes),
+            steps=priced(most_bytes - facts.framing_bytes),
             epochs=PRICED_EPOCHS,
         )
     yield searched(

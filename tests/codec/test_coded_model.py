@@ -25,6 +25,7 @@ from compression_gate.codec.coded_model import (
     own_tensors,
     signature_of,
 )
+from compression_gate.codec.coded_size import coded_bytes, framing_bytes
 from compression_gate.codec.container import MODEL, read_head
 from compression_gate.codec.inspection import inspected
 from compression_gate.codec.streams import MixedStream, code_whole
@@ -243,6 +244,21 @@ def test_large_tensors_lie_in_segments_of_their_own(tmp_path, monkeypatch):
 def round_trip_of_profile(model, path, *, fast):
     encode_model(model, model, path, fast=fast)
     assert state_digest(decode_model(model, path)) == state_digest(model)
+
+
+FRAMED = {
+    "as the factory's": lambda: nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 10)),
+    "narrow": lambda: nn.Sequential(nn.Linear(30, 7), nn.ReLU(), nn.Linear(7, 10)),
+    "large": lambda: nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 9999)),
+}
+
+
+@pytest.mark.parametrize("case", FRAMED)
+def test_what_a_file_takes_beside_its_tensors_is_told_without_them(tmp_path, case):
+    torch.manual_seed(0)
+    model, factory = FRAMED[case](), FRAMED["large" if case == "large" else "as the factory's"]()
+    size = encode_model(model, factory, tmp_path / "model.cgz")
+    assert framing_bytes(model, factory) == pytest.approx(size - coded_bytes(model), abs=3)
 
 
 def test_a_tensor_that_lies_in_another_order_comes_back_in_it(tmp_path):

@@ -67,6 +67,15 @@ def test_the_coded_file_has_a_rung_that_is_trained_to_its_bytes():
     assert "priced bits" not in {rung.name for rung in rungs(CONVOLUTIONS)}
 
 
+def test_what_a_coded_file_takes_beside_its_tensors_is_left_for_it():
+    facts = facts_of(CONVOLUTIONS, "onnxruntime", "coded")
+    assert 12 <= facts.framing_bytes <= 32
+    for most in (100, 1000):
+        found = {rung.name: rung for rung in ladder(facts, most, STATE, lambda _: True)}
+        (step,) = found["priced bits"].steps
+        assert 0.97 * most < step["target_bytes"] + facts.framing_bytes < most - 0.01 * (most - facts.framing_bytes)
+
+
 @pytest.mark.parametrize("model", [CONVOLUTIONS, WORDS])
 def test_every_rung_is_an_order_that_makes_sense(model):
     for rung in rungs(model):
