@@ -35,9 +35,7 @@ def replay():
     spec = importlib.util.spec_from_file_location("benchmark_search_replay", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPT.parent)
-        spec.loader.exec_module(module)
+    spec.loader.exec_module(module)
     return module
 
 
