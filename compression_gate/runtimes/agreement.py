@@ -14,8 +14,8 @@ from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.runtimes.base import Runtime
 from compression_gate.tasks.calling import Inputs, call, named
 
-# Of the answers' norm. Files of floats are up to 1e-5 away, and those with integers up to 4 times as far as rounding
-# itself moves two answers: sums between layers are rounded in files only. An operator computed wrongly leaves 15 % on.
+# Of the answers' norm, and of how far rounding itself moves two answers. Files of floats hardly differ; those with
+# integers may by more than that move, since sums between layers are rounded in files only.
 FARTHEST, TIMES_ROUNDING = 0.02, 8.0
 
 

@@ -1,7 +1,7 @@
 """ONNX files in OpenVINO: the same file as onnxruntime's, read by OpenVINO itself, its integer layers run on integers.
 
-OpenVINO's own format is no candidate for a file that ships: it is two files, together 1.8 times as large for the
-default model, and one of them counts its nodes through the process, so that the same model gives other bytes.
+OpenVINO's own format is no candidate for a file that ships: it is two files, together larger for the default
+model, and one of them counts its nodes through the process, so that the same model gives other bytes.
 """
 
 from __future__ import annotations
