@@ -267,9 +267,9 @@ def test_a_chain_with_a_step_that_has_no_slot_is_not_in_the_space():
 
 
 FACTS = {
-    "integers": Facts(rounded=True, stored=False, integers=True, packed=True, told=()),
-    "recurrent": Facts(rounded=False, stored=True, integers=True, packed=True, told=()),
-    "floats": Facts(rounded=True, stored=False, integers=False, packed=False, told=()),
+    "integers": Facts(rounded=True, stored=False, integers=True, narrowest=2, told=()),
+    "recurrent": Facts(rounded=False, stored=True, integers=True, narrowest=2, told=()),
+    "floats": Facts(rounded=True, stored=False, integers=False, narrowest=8, told=()),
 }
 
 
