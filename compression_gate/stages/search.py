@@ -40,7 +40,7 @@ from compression_gate.search.executors.room import CACHE_BYTES, ROOM_S, STEPS, m
 from compression_gate.search.journal import Header, Journal, Reference, begin, resume
 from compression_gate.search.objective import LATENCY, Goal
 from compression_gate.search.space import Space
-from compression_gate.stages.search_outputs import Table, written
+from compression_gate.stages.search_outputs import Table, others_of, record_of, write_recipes, write_reports
 from compression_gate.stages.search_space import opened_space, reference_of
 from compression_gate.stages.trial import REFERENCE, REFERENCES, SOURCES, SPLIT, WAIVERS, digests_of_sources
 
@@ -103,7 +103,12 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
             started_from = driver.found.told
             ended = drive(driver, executor, params.search, folder, interrupted, on_change)
             driver.count_open()
-        return written(suite, params, header, driver, ended, started_from, table)
+        record = record_of(params, header, driver, ended, started_from)
+        others = others_of(suite, record)
+        record = record.beside(others)
+        write_recipes(suite, record, driver, header)
+        write_reports(suite, record, others, driver, table)
+        return record
 
 
 def journal_lock(folder: Path) -> AbstractContextManager[None]:

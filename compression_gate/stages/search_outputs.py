@@ -89,19 +89,19 @@ def told_step(step: Step) -> str:
     return f"{step.method}({told})" if told else step.method
 
 
-def written(
-    suite: Path, params: Params, header: Header, driver: Driver, ended: str, started_from: int, table: Table
-) -> SearchRecord:
-    """Write the recipes and the reports."""
+def record_of(params: Params, header: Header, driver: Driver, ended: str, started_from: int) -> SearchRecord:
+    """What the search came to.
+
+    Args:
+        ended: why it did. started_from: how many trials it had been told of when it began or went on.
+    """
     found, search, goal = driver.found, params.search, driver.goal
     front = [
         Placed(values=values, trial=trial, recipe=f"{RECIPES}/{search.name}/{trial.recipe_digest[:8]}.yaml")
         for values, trial in sorted(found.front, key=lambda row: row[0])
     ]
-    found_name, missed_name = f"{RECIPES}/{search.name}.yaml", f"{RECIPES}/{search.name}.nearest_miss.yaml"
-    chosen = found.best or found.nearest
-    recipe = None if chosen is None else found_name if found.best else missed_name
-    record = SearchRecord(
+    chosen = f"{RECIPES}/{search.name}.yaml" if found.best else missed_of(search.name) if found.nearest else None
+    return SearchRecord(
         name=search.name,
         searcher=search.searcher,
         executor=search.executor,
@@ -124,7 +124,7 @@ def written(
         start=found.start,
         best=found.best,
         nearest=None if found.best else found.nearest,
-        recipe=recipe,
+        recipe=chosen,
         front=tuple(front),
         unmet={check: finite(most) for check, most in found.closest.items() if most > 0},
         unanswered=tuple(name for name, rule in params.gate.rules.items() if not answerable(rule)),
@@ -133,27 +133,39 @@ def written(
         rules_digest=header.told["rules"],
         space_digest=header.told["space"],
     )
-    others = others_of(suite, record)
-    record = record.beside(others)
-    if front:  # where nothing was found, what an earlier search left stays: params.yaml may name it
-        (suite / missed_name).unlink(missing_ok=True)
-        with replacing_folder(suite / RECIPES / search.name) as folder:
-            for placed in front:
+
+
+def missed_of(name: str) -> str:
+    """The recipe of the trial that came nearest, where a search found none within all limits."""
+    return f"{RECIPES}/{name}.nearest_miss.yaml"
+
+
+def write_recipes(suite: Path, record: SearchRecord, driver: Driver, header: Header) -> None:
+    """Write those of the front and the chosen one.
+
+    Where nothing was found, what an earlier search left stays: params.yaml may name it.
+    """
+    if record.front:
+        (suite / missed_of(record.name)).unlink(missing_ok=True)
+        with replacing_folder(suite / RECIPES / record.name) as folder:
+            for placed in record.front:
                 recipe_from(placed.trial, driver, header).write(folder / Path(placed.recipe or "").name)
             record.write(folder / FRONT)
-    if chosen is not None and recipe is not None:
-        recipe_from(chosen, driver, header).write(suite / recipe)
-    rows = [row_of(trial, goal, search.train_share) for trial in table.last]
-    write_reports(suite, table.path, record, rendered(record, rows, others))
-    return record
+    chosen = record.best or record.nearest
+    if chosen is not None and record.recipe is not None:
+        recipe_from(chosen, driver, header).write(suite / record.recipe)
 
 
-def write_reports(suite: Path, trials: Path, record: SearchRecord, page: str) -> None:
+def write_reports(
+    suite: Path, record: SearchRecord, others: Sequence[SearchRecord], driver: Driver, table: Table
+) -> None:
     """Put what a search came to where that of the newest one lies: all of it is of one search."""
+    rows = [row_of(trial, driver.goal, driver.params.train_share) for trial in table.last]
+    page = rendered(record, rows, others)
     held = f"{REPORTS}: another search writes its reports there"
     with locked(suite / REPORTS_LOCK, held=held, do="begin again with --resume", patience_s=WRITING_S):
-        with replacing(suite / REPORTS / TRIALS) as table:
-            shutil.copyfile(trials, table)
+        with replacing(suite / REPORTS / TRIALS) as copy:
+            shutil.copyfile(table.path, copy)
         record.write(suite / REPORTS / "search.json")
         write_text(suite / REPORTS / "metrics.json", json.dumps(metrics_of(record)) + "\n")
         write_text(suite / REPORTS / "search.html", page)
