@@ -1,20 +1,18 @@
 """Files of named tensors: a safetensors file of any size to a coded one and back, piece by piece.
 
 No more is held in memory than a few pieces of 2²⁰ numbers and the stream of the tensors under 64 KiB. What was coded
-before a kill is kept beside the file that is being written, and the next run goes on behind it.
+or decoded before a kill is kept beside the file that is being written, and the next run goes on behind it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -30,11 +28,12 @@ from compression_gate.codec.segments import (
     small_tensors,
 )
 from compression_gate.codec.streams import MixedStream
+from compression_gate.codec.unfinished import body_of, room_of, unfinished
 from compression_gate.errors import CodecError
 from compression_gate.progress import tracked
 from compression_gate.records.base import digest_of, replacing
-from compression_gate.records.lock import locked
 
+DECODING = "decoding"
 MOST_HEADER = 100_000_000  # what safetensors itself takes
 
 
@@ -121,13 +120,12 @@ def encode_tensors(source: Path, path: Path, *, fast: bool = False, workers: int
     def coded(part: Part) -> bytes:
         return coded_part(part, tensors.patterns(part.entry, part.start, part.size), fast=fast)
 
-    with writable(path), unfinished(path, tensors, fast) as (journal, frames, body):
-        for segment in tracked(side_by_side(coded, parts[len(frames) :], workers), len(parts), "coded pieces"):
-            body.write(segment)
-            body.flush()
-            frames.append((len(segment), zlib.crc32(segment)))
-            journal.write(f"{json.dumps(frames[-1])}\n")
-            journal.flush()
+    status = source.stat()
+    key = digest_of([str(source.resolve()), status.st_size, status.st_mtime_ns, fast, SCHEMA])
+    with writable(path), unfinished(path, "segments", key) as work:
+        for segment in tracked(side_by_side(coded, parts[len(work.pieces) :], workers), len(parts), "coded pieces"):
+            work.add(work.end, segment)
+        frames = [(length, checksum) for _, length, checksum in work.pieces]
         stream = MixedStream()
         code_small(stream, tensors.entries, (small_numbers(tensors, entry) for entry in tensors.entries))
         head = head_bytes(
@@ -135,12 +133,12 @@ def encode_tensors(source: Path, path: Path, *, fast: bool = False, workers: int
         )
         with replacing(path) as temporary, temporary.open("wb") as file:
             file.write(head)
-            body.seek(0)
-            shutil.copyfileobj(body, file, COPIED)
-            if file.tell() != (expected := len(head) + sum(length for length, _ in frames)):
+            work.body.seek(0)
+            shutil.copyfileobj(work.body, file, COPIED)
+            if file.tell() != (expected := len(head) + work.end):
                 raise CodecError(
                     f"{path}: expected {expected} bytes, got {file.tell()}: "
-                    f"something else wrote to {body.name}: encode again"
+                    f"something else wrote to {work.body.name}: encode again"
                 )
     return path.stat().st_size
 
@@ -152,58 +150,12 @@ def small_numbers(source: Source, entry: Entry) -> Numbers:
     return Numbers(entry.type, patterns if entry.large else patterns.reshape(entry.shape))
 
 
-@contextmanager
-def unfinished(path: Path, source: Source, fast: bool) -> Iterator[tuple[Any, list[tuple[int, int]], BinaryIO]]:
-    """What an earlier run coded of the same file, to be added to; both files go when the block ends well.
-
-    Yields the journal, length and checksum of the segments that are whole, and the segments, open at their end.
-
-    Raises:
-        ParamsError: another process writes the same file.
-    """
-    status = source.path.stat()
-    key = digest_of([str(source.path.resolve()), status.st_size, status.st_mtime_ns, fast, SCHEMA])
-    journal_path, body_path = path.with_name(f".{path.name}.journal"), path.with_name(f".{path.name}.segments")
-    lock = path.with_name(f".{path.name}.lock")
-    with locked(lock, held=f"{path}: being written", do="wait for it, or write to another file"):
-        frames = whole_frames(journal_path, body_path, key)
-        with journal_path.open("w", encoding="utf-8") as journal, body_path.open("a+b") as body:
-            journal.write(f"{json.dumps(key)}\n" + "".join(f"{json.dumps(frame)}\n" for frame in frames))
-            journal.flush()
-            body.truncate(sum(length for length, _ in frames))
-            body.seek(0, os.SEEK_END)
-            yield journal, frames, body
-        journal_path.unlink()
-        body_path.unlink()
-    lock.unlink()
-
-
-def whole_frames(journal: Path, body: Path, key: str) -> list[tuple[int, int]]:
-    """Length and checksum of each segment that an earlier run wrote whole; none if it was of another file."""
-    if not journal.exists() or not body.exists():
-        return []
-    lines = journal.read_text(encoding="utf-8").splitlines()
-    if not lines or lines[0] != json.dumps(key):
-        return []
-    frames: list[tuple[int, int]] = []
-    with body.open("rb") as file:
-        for line in lines[1:]:
-            try:
-                length, checksum = json.loads(line)
-            except ValueError:  # the line was cut short
-                break
-            data = file.read(length)
-            if len(data) < length or zlib.crc32(data) != checksum:
-                break
-            frames.append((length, checksum))
-    return frames
-
-
 def decode_tensors(source: Path | str | bytes | BinaryIO, path: Path, *, workers: int = 1) -> None:
     """Write the safetensors file of a coded file's tensors.
 
     Raises:
         CodecError: the file is damaged or hostile, or one of a model: that needs its factory.
+        ParamsError: another process writes the same file.
     """
     with opened(source) as (file, name):
         head = read_head(file, name)
@@ -211,20 +163,38 @@ def decode_tensors(source: Path | str | bytes | BinaryIO, path: Path, *, workers
             raise CodecError(f"{name}: expected a file of named tensors, got a model's: decode it in its suite")
         header, offsets = header_of(head.directory)
         size = len(header) + sum(entry.size * entry.type.size for entry in head.directory)
-        with writable(path), replacing(path) as temporary, temporary.open("wb") as out:
-            if (free := shutil.disk_usage(temporary.parent).free) < size:
-                raise CodecError(
-                    f"{path}: expected {size:,} bytes of room on its disk, got {free:,}: decode to another"
-                )
-            out.write(header)
-            for stored in small_tensors(MixedStream.reading(head.pool), head.directory):
-                out.seek(offsets[stored.entry.name])
-                out.write(stored.numbers.patterns.tobytes())
-            for piece in read_pieces(file, name, head, head.directory, workers=workers):
-                entry = piece.part.entry
-                out.seek(offsets[entry.name] + piece.part.start * entry.type.size)
-                out.write(piece.patterns.tobytes())
-            out.truncate(size)
+        checksums = [segment.checksum for segment in head.segments]
+        key = digest_of([SCHEMA, head.flags, head.total, zlib.crc32(header), zlib.crc32(head.pool), checksums])
+        with writable(path):
+            check_room(path, size)
+            with unfinished(path, DECODING, key) as work:
+                done = len(work.pieces)
+                for piece in read_pieces(file, name, head, head.directory, first=done, workers=workers):
+                    entry = piece.part.entry
+                    place = offsets[entry.name] + piece.part.start * entry.type.size
+                    work.add(place, piece.patterns.tobytes())
+                for stored in small_tensors(MixedStream.reading(head.pool), head.directory):
+                    work.body.seek(offsets[stored.entry.name])
+                    work.body.write(stored.numbers.patterns.tobytes())
+                work.body.seek(0)
+                work.body.write(header)
+                work.body.truncate(size)
+                work.body.close()
+                whole = body_of(path, DECODING)
+                whole.chmod(0o644)
+                whole.replace(path)
+
+
+def check_room(path: Path, size: int) -> None:
+    """Make sure that a decoded file has room, beside what an earlier run left of it.
+
+    Raises:
+        CodecError: it has not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free, missing = shutil.disk_usage(path.parent).free, size - room_of(path, DECODING)
+    if free < missing:
+        raise CodecError(f"{path}: expected {missing:,} bytes of room on its disk, got {free:,}: decode to another")
 
 
 def header_of(entries: Sequence[Entry]) -> tuple[bytes, dict[str, int]]:

@@ -139,9 +139,12 @@ def small_tensors(stream: MixedStream, entries: Sequence[Entry]) -> Iterator[Sto
 
 
 def read_pieces(
-    file: BinaryIO, name: str, head: Head, entries: Sequence[Entry], *, workers: int = 1
+    file: BinaryIO, name: str, head: Head, entries: Sequence[Entry], *, first: int = 0, workers: int = 1
 ) -> Iterator[Piece]:
     """Read the large tensors piece by piece: by one thread, one after the other, and decode them by several.
+
+    Args:
+        first: the piece to begin with.
 
     Raises:
         CodecError: something is damaged; it says what.
@@ -149,7 +152,7 @@ def read_pieces(
     parts = parts_of(entries)
     if len(parts) != len(head.segments):
         raise CodecError(f"{name}: expected {len(parts)} segments, got {len(head.segments)}: the file is damaged")
-    segments = ((part, read_segment(file, head.segments[part.number], name, part.number)) for part in parts)
+    segments = ((part, read_segment(file, head.segments[part.number], name, part.number)) for part in parts[first:])
 
     def read(pair: tuple[Part, bytes]) -> Piece:
         part, data = pair

@@ -136,31 +136,71 @@ def test_segments_that_something_else_wrote_to_become_no_file(source, tmp_path, 
     assert not (tmp_path / "model.cgz").exists()
 
 
+@pytest.mark.parametrize("damage", [None, "journal", "decoding"])
+def test_what_was_decoded_before_an_interruption_is_not_decoded_again(source, tmp_path, monkeypatch, damage):
+    encode_tensors(source, tmp_path / "a.cgz", fast=True)
+    out, real, read = tmp_path / "again.safetensors", coded_tensors.read_pieces, []
+
+    def pieces(*given, **how):
+        for piece in real(*given, **how):
+            if len(read) == 5:
+                raise KeyboardInterrupt
+            read.append(piece)
+            yield piece
+
+    with monkeypatch.context() as patch:
+        patch.setattr(coded_tensors, "read_pieces", pieces)
+        with pytest.raises(KeyboardInterrupt):
+            decode_tensors(tmp_path / "a.cgz", out)
+    assert not out.exists()
+    if damage is not None:
+        path = tmp_path / f".again.safetensors.{damage}"
+        path.write_bytes(path.read_bytes()[:-3])
+    before = len(read)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            coded_tensors, "read_pieces", lambda *given, **how: (read.append(one) or one for one in real(*given, **how))
+        )
+        decode_tensors(tmp_path / "a.cgz", out)
+    count = len(coded_tensors.parts_of(coded_tensors.Source.of(source).entries))
+    assert len(read) - before == count - (5 if damage is None else 4)
+    again = load_file(out)
+    for name, tensor in mixed().items():
+        assert torch.equal(again[name], tensor), name
+    assert not list(tmp_path.glob(".again*"))
+
+
 CODE = """
 import sys
 from pathlib import Path
-from compression_gate.codec.coded_tensors import encode_tensors
-encode_tensors(*map(Path, sys.argv[1:]))
+from compression_gate.codec import coded_tensors
+getattr(coded_tensors, sys.argv[1])(*map(Path, sys.argv[2:]))
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills a process by a signal")
-def test_a_killed_encoder_is_taken_up_where_it_was(tmp_path):
-    save_file(
-        {"weights": torch.randn(3000, 1000, generator=torch.Generator().manual_seed(0))}, tmp_path / "x.safetensors"
-    )
-    words = [sys.executable, "-c", CODE, str(tmp_path / "x.safetensors"), str(tmp_path / "x.cgz")]
-    process = subprocess.Popen(words)
-    journal = tmp_path / ".x.cgz.journal"
+def killed_once_then_run(words, journal):
+    """Kill a run when it has written a piece; the next one goes on behind it."""
+    command = [sys.executable, "-c", CODE, *map(str, words)]
+    process = subprocess.Popen(command)
     end = time.monotonic() + 120
     while time.monotonic() < end and not (journal.exists() and len(journal.read_text().splitlines()) > 1):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "x.cgz").exists()
-    subprocess.run(words, check=True)
-    decode_tensors(tmp_path / "x.cgz", tmp_path / "y.safetensors")
+    assert not words[-1].exists()
+    subprocess.run(command, check=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process by a signal")
+def test_a_killed_encoder_and_a_killed_decoder_are_taken_up_where_they_were(tmp_path):
+    save_file(
+        {"weights": torch.randn(3000, 1000, generator=torch.Generator().manual_seed(0))}, tmp_path / "x.safetensors"
+    )
+    source, coded, decoded = (tmp_path / name for name in ("x.safetensors", "x.cgz", "y.safetensors"))
+    killed_once_then_run(["encode_tensors", source, coded], tmp_path / ".x.cgz.journal")
+    killed_once_then_run(["decode_tensors", coded, decoded], tmp_path / ".y.safetensors.journal")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.cgz", "x.safetensors", "y.safetensors"]
     assert torch.equal(
         load_file(tmp_path / "y.safetensors")["weights"], load_file(tmp_path / "x.safetensors")["weights"]
     )
@@ -251,4 +291,4 @@ def test_a_damaged_piece_is_found_and_nothing_is_written(source, tmp_path):
     data[-10] ^= 4
     with pytest.raises(CodecError, match=r"segment \d+: checksum"):
         decode_tensors(bytes(data), tmp_path / "again.safetensors")
-    assert not (tmp_path / "again.safetensors").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.cgz", "model.safetensors"]
