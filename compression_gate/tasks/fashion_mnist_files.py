@@ -12,7 +12,6 @@ import contextlib
 import gzip
 import hashlib
 import logging
-import math
 import os
 import shutil
 import struct
@@ -54,7 +53,6 @@ STALL_S = 20.0  # [s] without a byte: a host that is silent this long is rarely 
 APT_UPDATE_S = 180  # [s] the package lists are some tens of megabytes
 APT_FETCH_S = 300  # [s] the package is 31 MB
 _CHUNK = 1 << 16
-_MAGIC_UBYTE = 0x08  # third byte of an idx file: the element type, here unsigned bytes
 
 
 def locate() -> Path:
@@ -93,6 +91,9 @@ def read(folder: Path, name: str) -> numpy.ndarray:
         folder: as ``locate`` returns it.
         name: one of ``DIGESTS``, without ``.gz``.
 
+    Returns:
+        uint8, in the shape the header declares: ``(N, H, W)`` for images, ``(N,)`` for labels. Not writable.
+
     Raises:
         DataError: missing, damaged, or not the file that upstream published.
     """
@@ -101,19 +102,7 @@ def read(folder: Path, name: str) -> numpy.ndarray:
         raise DataError(f"{folder / name}: expected it, or {name}.gz, got neither: run `make data`")
     payload = _payload(path)
     _check_digest(path, payload, DIGESTS[name])
-    return _parse_idx(path, payload)
-
-
-def read_idx(path: Path) -> numpy.ndarray:
-    """Read an idx file of unsigned bytes, as it is or gzipped.
-
-    Returns:
-        uint8, in the shape the header declares: ``(N, H, W)`` for images, ``(N,)`` for labels. Not writable.
-
-    Raises:
-        DataError: missing, truncated, too long, or no such file.
-    """
-    return _parse_idx(path, _payload(path))
+    return _parse_idx(payload)
 
 
 def fetch(to: Path) -> Path:
@@ -238,24 +227,13 @@ def _check_digest(path: Path, payload: bytes, expected: str) -> None:
         )
 
 
-def _parse_idx(path: Path, payload: bytes) -> numpy.ndarray:
-    """Turn the bytes of an idx file into an array, after its header and length were checked."""
+def _parse_idx(payload: bytes) -> numpy.ndarray:
+    """Turn the bytes of an idx file, of which the digest was right, into an array that is not writable."""
     import numpy
 
-    if len(payload) < 4 or payload[:3] != bytes((0, 0, _MAGIC_UBYTE)) or payload[3] == 0:
-        raise DataError(
-            f"{path}: expected an idx file of unsigned bytes (first bytes 00 00 08 and the number of dimensions), "
-            f"got {payload[:4].hex(' ') or 'an empty file'}: delete it and run `make data`"
-        )
-    start = 4 + 4 * payload[3]
-    shape = struct.unpack_from(f">{payload[3]}I", payload, 4) if len(payload) >= start else ()
-    expected = start + math.prod(shape)
-    if not shape or len(payload) != expected:
-        raise DataError(
-            f"{path}: expected {expected} bytes for the shape {shape} in its header, got {len(payload)}: "
-            "delete it and run `make data`"
-        )
-    return numpy.frombuffer(payload, dtype=numpy.uint8, offset=start).reshape(shape)
+    dimensions = payload[3]
+    shape = struct.unpack_from(f">{dimensions}I", payload, 4)
+    return numpy.frombuffer(payload, dtype=numpy.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
 def _downloader(base: str) -> Callable[[Path], Path]:
