@@ -9,7 +9,7 @@ from compression_gate.records.trial import Genome
 from compression_gate.search.genes import Choice, Gene
 from compression_gate.search.space import Slot, Space
 
-CHANGED = 2.0  # genes in use of a child, on average
+CHANGED = 3.0  # genes in use of a child, on average
 MOST_CHANGED = 0.5  # of them
 DRIFTING = 0.5  # of the genes that are not in use: they cost nothing, and are new should they come into use
 FAR = 0.5  # of the changes of a number: to anywhere; the others are small

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-NEAR_START = 0.5  # of the first generation: what is worth asking about first has neighbours that are
 TRIES = 12  # at a chain that is new
 
 
@@ -37,7 +36,6 @@ class Genetic(Sampled):
 
         self.coins = random.Random(setup.seed)  # noqa: S311  # coins, not secrets
         self.children = Children(setup.space, self.coins)
-        self.start, self.population = list(setup.start), setup.population
         self.known: set[str | None] = {None}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -64,18 +62,11 @@ class Genetic(Sampled):
     def ask(self) -> Proposal:
         """Return a chain that was not proposed before, where some tries find one."""
         for _ in range(TRIES):
-            proposal = self.one()
+            proposal = self.entered(super().ask())
             if (chain := self.chain_of(proposal.genome)) not in self.known:
                 self.known.add(chain)
                 return proposal
             self.withdraw()
-        return self.one()
-
-    def one(self) -> Proposal:
-        """Return what the population has next, or in its first generation a neighbour of what it starts from."""
-        first = self.told + len(self.open) < self.population
-        if first and self.waiting <= 0 and self.start and self.coins.random() < NEAR_START:
-            return self.entered(super().take(self.children.changed(self.coins.choice(self.start))))
         return self.entered(super().ask())
 
     def take(self, genome: Genome) -> Proposal:

@@ -36,7 +36,7 @@ def test_options_of_a_step_that_only_one_parent_holds_come_from_that_parent_toge
             assert all(child[name] in (mother[name], father[name]) for name in names)
 
 
-def test_a_changed_genome_differs_in_about_two_genes_in_use_and_stays_in_the_space():
+def test_a_changed_genome_differs_in_about_three_genes_in_use_and_stays_in_the_space():
     one, coins = space(), random.Random(0)
     maker, counts = Children(one, coins), []
     for _ in range(500):
@@ -44,7 +44,7 @@ def test_a_changed_genome_differs_in_about_two_genes_in_use_and_stays_in_the_spa
         changed = maker.changed(genome)
         counts.append(sum(changed[name] != genome[name] for name in maker.used(genome) & one.genes.keys()))
         assert all(gene.nearest(changed[name]) == changed[name] for name, gene in one.genes.items())
-    assert 1.2 < sum(counts) / len(counts) < 2.2
+    assert 1.8 < sum(counts) / len(counts) < 3.2
 
 
 @pytest.mark.parametrize(
@@ -82,19 +82,6 @@ def test_no_chain_is_proposed_twice_while_there_are_others():
         for one in batch:
             searcher.tell(one, scored(one.genome))
     assert len(set(seen)) == len(seen)
-
-
-def test_half_of_the_first_generation_are_neighbours_of_the_start():
-    one = space()
-    searcher = population(population=200)
-    first = [searcher.ask().genome for _ in range(200)]
-    begun = start(one)
-    used = searcher.children.used(begun) & one.genes.keys()
-    near = [sum(genome[name] != begun[name] for name in used) <= len(used) // 2 for genome in first[1:]]
-    strangers = population(population=200, start=())
-    far = [strangers.ask().genome for _ in range(200)]
-    few = sum(sum(genome[name] != begun[name] for name in used) <= len(used) // 2 for genome in far)
-    assert sum(near) > few + 50
 
 
 def test_what_the_search_starts_from_and_what_others_made_have_children():
