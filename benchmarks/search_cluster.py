@@ -1,13 +1,13 @@
 """The same search on one machine and on a Ray cluster of two nodes, a node killed in the middle, and the throughput.
 
-    python benchmarks/search_cluster.py SUITE [--part front throughput] [--trials 8] [--write]
+    python benchmarks/search_cluster.py SUITE [--part front throughput] [--trials 24] [--seeds 3] [--write]
     python benchmarks/search_cluster.py --markdown      # the tables of docs/search_scaling.md
 
-Both nodes are on this machine, a processor each: what a network adds is not in these figures. `front`: one suite, one
-seed, generation-synchronous, objectives without latency; `local` against `ray` against `ray` with one of three nodes
-killed after the first answers: the same proposals, answers and front are expected. `throughput`: trials an hour and
-worker, of one worker and of two, with trials that only sleep (what the executor itself costs) and with real ones (whose
-workers also share caches and memory).
+Both nodes are on this machine, a processor each: what a network adds is not in these figures. `front`: one suite, seeds
+0, 1, …, the suite's searcher, generation-synchronous, objectives without latency; `local` against `ray` against `ray`
+with one of three nodes killed after a quarter of the answers: the same proposals, answers and front are expected.
+`throughput`: trials an hour and worker, of one worker and of two, with trials that only sleep (what the executor itself
+costs) and with real ones (whose workers also share caches and memory).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from compression_gate.measurers.machine import machine_fingerprint
+from compression_gate.records.params import read_params
 from compression_gate.records.trial import Request
 from compression_gate.search.executors.base import Place
 from compression_gate.search.executors.local import WORKER, LocalExecutor
@@ -64,10 +65,10 @@ def told(suite: Path, name: str) -> tuple[list, dict]:
     return proposals, answers
 
 
-def searched(suite: Path, name: str, trials: int, executor: str, address: str | None = None, workers: int = 2) -> dict:
+def searched(suite: Path, ask: Ask, executor: str, workers: int = 2, address: str | None = None) -> dict:
     """One search, and what it came to."""
-    start, ask = time.monotonic(), Ask(name=name, trials=trials, seed=0, executor=executor, address=address)
-    record = search.run(suite, dataclasses.replace(ask, workers=workers))
+    start = time.monotonic()
+    record = search.run(suite, dataclasses.replace(ask, executor=executor, address=address, workers=workers))
     return {
         "executor": executor,
         "workers": workers,
@@ -79,12 +80,14 @@ def searched(suite: Path, name: str, trials: int, executor: str, address: str | 
     }
 
 
-def fronts(suite: Path, trials: int) -> dict:
-    """The same search three times."""
+def fronts(suite: Path, trials: int, seed: int) -> dict:
+    """The same search three times, and whether the last two said what the first did."""
     shutil.rmtree(suite / search.FOLDER, ignore_errors=True)  # no journal of an earlier one, and no step
-    rows = {"local": searched(suite, "local", trials, "local")}
+    params = read_params(suite).search
+    ask = Ask(trials=trials, seed=seed)
+    rows = {"local": searched(suite, dataclasses.replace(ask, name="local"), "local")}
     cluster, _ = cluster_of(2)
-    rows["ray, two nodes"] = searched(suite, "ray", trials, "ray", cluster.address)
+    rows["ray, two nodes"] = searched(suite, dataclasses.replace(ask, name="ray"), "ray", address=cluster.address)
     third = cluster.add_node(num_cpus=1)
     killed: list[int] = []
 
@@ -97,11 +100,19 @@ def fronts(suite: Path, trials: int) -> dict:
 
     thread = threading.Thread(target=kill)
     thread.start()
-    rows["ray, a node killed"] = searched(suite, "killed", trials, "ray", cluster.address, workers=3)
+    ask = dataclasses.replace(ask, name="killed")
+    rows["ray, a node killed"] = searched(suite, ask, "ray", workers=3, address=cluster.address)
     thread.join()
     cluster.shutdown()
-    same = [told(suite, name) == told(suite, "local") for name in ("ray", "killed")]
-    return {"searches": rows, "answers_before_the_kill": killed[0], "same_as_local": same}
+    return {
+        "seed": seed,
+        "searcher": params.searcher,
+        "population": params.population,
+        "searches": rows,
+        "answers_before_the_kill": killed[0],
+        "same_as_local": [told(suite, name) == told(suite, "local") for name in ("ray", "killed")],
+        "load": os.getloadavg()[0],
+    }
 
 
 def rate(executor, requests: list[Request], workers: int) -> float:
@@ -153,15 +164,17 @@ def throughput(suite: Path, folder: Path, real: int) -> list[dict]:
 
 def markdown(results: dict) -> Iterator[str]:
     """The tables of the documents, the lines of each joined."""
-    found = results["front"]
-    same = dict(zip(("ray, two nodes", "ray, a node killed"), found["same_as_local"], strict=True))
     lines = [
-        "| search, same seed | trials | workers | seconds | proposals, answers and front |",
-        "|---|---|---|---|---|",
+        "| search | seed | searcher | trials | front of | workers | seconds | proposals, answers and front |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in found["searches"].items():
-        words = "—" if name not in same else "the same as `local`" if same[name] else "other than `local`"
-        lines.append(f"| {name} | {row['trials']} | {row['workers']} | {row['seconds']:.0f} | {words} |")
+    for found in results["front"]:
+        same = dict(zip(("ray, two nodes", "ray, a node killed"), found["same_as_local"], strict=True))
+        kind = f"`{found['searcher']}`, generations of {found['population']}"
+        for name, row in found["searches"].items():
+            words = "—" if name not in same else "the same as `local`" if same[name] else "other than `local`"
+            figures = f"{row['trials']} | {len(row['front'])} | {row['workers']} | {row['seconds']:.0f}"
+            lines.append(f"| {name} | {found['seed']} | {kind} | {figures} | {words} |")
     yield "\n".join(lines)
     lines = [
         "| trials | n | executor | an hour and worker, of one | of two | ratio | load |",
@@ -183,7 +196,8 @@ def main() -> None:
         "suite", type=Path, nargs="?", help="a suite with a reference, and a section `search` without latency"
     )
     parser.add_argument("--part", nargs="+", choices=["front", "throughput"], default=["front", "throughput"])
-    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--real", type=int, default=12)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--markdown", action="store_true", help="print what is stored")
@@ -194,7 +208,7 @@ def main() -> None:
         return
     results |= {"machine": machine_fingerprint()}
     if "front" in given.part:
-        results["front"] = fronts(given.suite, given.trials) | {"load": os.getloadavg()[0], "seed": 0}
+        results["front"] = [fronts(given.suite, given.trials, seed) for seed in range(given.seeds)]
         print(json.dumps(results["front"], indent=1), flush=True)
     if "throughput" in given.part:
         folder = given.suite / search.FOLDER / "local"  # laid out by the searches above
