@@ -10,6 +10,10 @@ class CompressionGateError(Exception):
 
     exit_code = 4
 
+    def locate(self, where: str) -> None:
+        """Say in front of the text where it happened."""
+        self.args = (f"{where}: {self}",)
+
 
 class ParamsError(CompressionGateError):
     """A file the user wrote, or a command line, is wrong. Holds every problem found, not only the first."""
@@ -19,6 +23,11 @@ class ParamsError(CompressionGateError):
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+    def locate(self, where: str) -> None:
+        """Say in front of each problem where it was found."""
+        self.problems = tuple(f"{where}: {problem}" for problem in self.problems)
+        self.args = ("\n".join(self.problems),)
 
 
 class UnknownPluginError(ParamsError):

@@ -22,6 +22,7 @@ from compression_gate.measurers.machine import usable_cores
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 LAST_LINES = 5
+LISTENED_S = 5  # to what a worker said last, where a process of its own still holds its stderr
 TOLD = "timing: "  # lines of a worker's stderr that begin so are for people
 log = logging.getLogger("compression_gate")
 
@@ -73,7 +74,7 @@ def run_module(module: str, arguments: list[str], *, threads: int, timeout_s: fl
         ) from error
     finally:
         end(process)
-        listener.join()
+        listener.join(LISTENED_S)
     if process.returncode != 0:
         how, words = how_it_ended(process.returncode), "\n".join(last).strip()
         raise MeasurementError(

@@ -139,10 +139,14 @@ def steps_of(params: Params, suite: Path = Path()) -> list[Method]:
         ParamsError: every unknown method or option, wrong type and impossible value at once; or an order that makes
             no sense, with both steps and the reason.
     """
-    if params.compress.recipe is None:
-        return built(params.compress.steps, STEPS_KEY)
-    path = suite / params.compress.recipe
-    return built(Recipe.read(path).steps, f"{params.compress.recipe}: steps")
+    recipe = params.compress.recipe
+    steps = params.compress.steps if recipe is None else Recipe.read(suite / recipe).steps
+    return built(steps, steps_key(params))
+
+
+def steps_key(params: Params) -> str:
+    """Where the steps are written, as errors say it: in the params, or in the recipe that these name."""
+    return STEPS_KEY if params.compress.recipe is None else f"{params.compress.recipe}: steps"
 
 
 def built(steps: Iterable[Step], where: str) -> list[Method]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from compression_gate.measurers.quality import outcomes_of, predict
 from compression_gate.methods.base import Context, Method
-from compression_gate.methods.chain import recipe_of, steps_of
+from compression_gate.methods.chain import recipe_of, steps_key, steps_of
 from compression_gate.methods.ladder import check_target, facts_of
 from compression_gate.modules.finished_steps import FinishedSteps
 from compression_gate.records.base import replacing_folder
@@ -19,7 +19,7 @@ from compression_gate.records.params import Params, read_params
 from compression_gate.records.provenance import params_digests
 from compression_gate.runtimes.placement import integer_lines, widened_lines
 from compression_gate.stages.artifacts import CODED, CODED_FILE, runtime_of
-from compression_gate.stages.target import Made, Workshop, climb
+from compression_gate.stages.target import TARGET_KEY, Made, Workshop, climb
 from compression_gate.stages.workbench import CHECKPOINTS, Workbench, open_workbench, record_of_reference
 
 REFERENCE, CANDIDATE = Path("models/reference"), Path("models/candidate")
@@ -35,7 +35,7 @@ def run(suite: Path) -> CompressionRecord:
     ships_as = params.compress.runtime, params.compress.format
     choice = None
     if params.compress.target is None:
-        done = bench.carry_out(steps)
+        done = bench.carry_out(steps, steps_key(params))
         model, records = done.model, done.records
     else:
         check_target(params)
@@ -74,7 +74,7 @@ def workshop(bench: Workbench) -> Workshop:
         return float((outcomes.target == outcomes.predicted).mean())
 
     def make(methods: Sequence[Method]) -> Made:
-        done = bench.carry_out(methods)
+        done = bench.carry_out(methods, f"{TARGET_KEY}: steps")
         with TemporaryDirectory(dir=scratch) as name:
             made = bench.write(done.model, methods, Path(name))
             return Made(

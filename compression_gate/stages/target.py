@@ -21,7 +21,7 @@ from compression_gate.records.params import CompressTarget, Step
 log = logging.getLogger("compression_gate")
 MARGIN = 0.98  # of the allowed bytes: graphs of different chains differ by a few hundred bytes
 LEAST_DROP = 0.005  # what a drop is measured by where none is allowed
-WHERE = "params.yaml: compress.target"
+TARGET_KEY = "params.yaml: compress.target"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def fitting(target: CompressTarget, facts: Facts, workshop: Workshop) -> Callabl
 
 def methods_of(steps: Steps) -> list[Method]:
     """Build the methods of a rung."""
-    return built([Step.model_validate(step) for step in steps], WHERE)
+    return built([Step.model_validate(step) for step in steps], TARGET_KEY)
 
 
 def options_of(methods: Iterable[Method]) -> tuple[dict[str, Any], ...]:
@@ -184,7 +184,7 @@ def refusal(target: CompressTarget, ratio: float, tried: list[Tried]) -> str:
     asked = f"{ratio:g} × smaller at {100 * target.max_accuracy_drop:g} points or less"
     best = f"nearest was {told(nearest)}" if nearest else "no chain could be made"
     return (
-        f"{WHERE}: expected {asked}, got no chain that reaches it: {best} ({rungs}): "
+        f"{TARGET_KEY}: expected {asked}, got no chain that reaches it: {best} ({rungs}): "
         "lower the target, raise max_epochs, or write compress.steps"
     )
 

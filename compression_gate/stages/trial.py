@@ -58,6 +58,7 @@ from compression_gate.tasks.task import Task, targets_of
 
 log = logging.getLogger("compression_gate")
 SPLIT = "validation"
+WHERE = "steps"  # a trial's, as its errors say it
 REFERENCE, REFERENCES = "reference", "references"
 SOURCES, WAIVERS = "sources.json", "waivers.json"
 
@@ -163,8 +164,8 @@ def tried(request: Request, laboratory: Laboratory, start: float) -> Answer:
     """
     unchanged(laboratory)
     bench, params = laboratory.bench(request.share), laboratory.judged_params
-    steps = built([Step.model_validate(step) for step in request.steps], "steps")
-    done = bench.carry_out(steps)
+    steps = built([Step.model_validate(step) for step in request.steps], WHERE)
+    done = bench.carry_out(steps, WHERE)
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "candidate").mkdir()

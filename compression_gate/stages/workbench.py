@@ -86,8 +86,12 @@ class Workbench:
     finished: FinishedSteps
     keeps_last: bool = False
 
-    def carry_out(self, steps: Sequence[Method]) -> CarriedOut:
-        """Apply the steps in order; those that were finished before are taken from where they lie."""
+    def carry_out(self, steps: Sequence[Method], where: str) -> CarriedOut:
+        """Apply the steps in order; those that were finished before are taken from where they lie.
+
+        Args:
+            where: the steps are written, for errors.
+        """
         model, reused = self.reference, 0
         before: Measured | None = self.before  # of ``model``; None where nobody has asked yet
         records: list[StepRecord] = []
@@ -101,7 +105,7 @@ class Workbench:
                 try:
                     model, before, record = self.apply(step, model, before or measured(model, self.task), key)
                 except CompressionGateError as error:
-                    error.args = (f"params.yaml: compress.steps.{number}: {name_of(step)}: {error}",)
+                    error.locate(f"{where}.{number}: {name_of(step)}")
                     raise
                 if self.keeps_last or number + 1 < len(steps):
                     self.finished.write(key, model, factory, record)

@@ -150,7 +150,11 @@ def test_method_that_can_treat_no_layer_says_so_with_its_place_and_leaves_nothin
     suite.edit("task.model", f"{suite.module}:Scale")
     prepare.run(suite.path)
     train.run(suite.path)
-    with pytest.raises(CompressionGateError, match=r"params\.yaml: compress\.steps\.0: structured_pruning: "):
+    with pytest.raises(CompressionGateError, match=r"^params\.yaml: compress\.steps\.0: structured_pruning: "):
+        compress.run(suite.path)
+    (suite.path / "found.yaml").write_text("schema: 1\nsteps: [{method: structured_pruning}]\n", encoding="utf-8")
+    suite.edit("compress", {"recipe": "found.yaml"})
+    with pytest.raises(CompressionGateError, match=r"^found\.yaml: steps\.0: structured_pruning: "):
         compress.run(suite.path)
     assert not (suite.path / CANDIDATE).exists()
     assert not (suite.path / "reports" / "compression.json").exists()
