@@ -381,11 +381,14 @@ class Driver:
             step = Improvement(told=found.told, at_s=found.seconds, size_bytes=size, quality_lost=lost)
             found.course.append(step)
 
-    def preference(self, trial: Trial) -> tuple[bool, bool, float, float]:
+    def preference(self, trial: Trial) -> tuple[bool, bool, bool, float, float]:
         """By what the recipe is chosen: proven on validation data before undecided, then as the params prefer.
 
-        But what is worse than a start that passes never stands before it, proven or not: nobody would adopt it.
+        But better than a start that passes comes before as good, and that before worse, proven or not: nobody would
+        adopt what saves nothing.
         """
         preferred, start = self.goal.preferred(trial.answer.figures), self.found.start
-        worse = start is not None and start.feasible and preferred > self.goal.preferred(start.answer.figures)
-        return (worse, not trial.proven, *preferred)
+        saves = (
+            0.0 if start is None or not start.feasible else self.goal.preferred(start.answer.figures)[0] - preferred[0]
+        )
+        return (saves <= 0, saves < 0, not trial.proven, *preferred)

@@ -356,25 +356,28 @@ def test_a_feasible_candidate_as_small_ends_the_search_though_a_larger_one_is_pr
 
 
 @pytest.mark.parametrize("passes", [True, False])
-def test_what_is_worse_than_a_start_that_passes_never_stands_before_it(path, passes):
-    """Though it alone is proven within its limits."""
+@pytest.mark.parametrize("at_start", ["size", "less"])
+def test_what_is_no_better_than_a_start_that_passes_stands_before_nothing(path, passes, at_start):
+    """Though it alone, larger than the start or of its size, is proven within its limits."""
 
     def large_ones_proven(steps, share):
         answer = landscape(steps)
-        proven = answer.figures["size_bytes"] > 600
+        size = answer.figures["size_bytes"]
+        proven = size >= start_bytes if at_start == "size" else size > start_bytes
         kept = answer.verdict == "pass" and (passes or steps != begun)
         status = "fail" if not kept else "pass" if proven else "undecided"
         check = Distance(rule="accuracy", status=status, distance=0.1 * (status != "pass"), blocking=not kept)
         return answer.model_copy(update={"checks": (check,), "verdict": "pass" if kept else "fail"})
 
-    genome = SPACE.genome_of([Step(method="weight_only_quantization", bits=4)])
+    genome = SPACE.genome_of([Step(method="weight_only_quantization", bits=8)])
     begun = tuple(step.model_dump(mode="json") for step in SPACE.steps_of(genome))
+    start_bytes = landscape(begun).figures["size_bytes"]
     one = driver(path, start=(genome,), budget={"trials": 40})
     found = run(one, answer_of=large_ones_proven).found
     assert found.start.number == 0
     assert found.start.feasible == passes
     if passes:
-        assert found.best.answer.figures["size_bytes"] <= found.start.answer.figures["size_bytes"]
+        assert found.best.answer.figures["size_bytes"] < start_bytes
     else:
         assert found.best.proven
 
