@@ -232,8 +232,7 @@ class Parent:
         more_s, left_s = self.needed_s() - (now - self.started), max(0.0, self.end - now)
         if more_s > left_s:
             log.info(
-                "timing: about %.0f s more are needed to decide, %.0f s are left: raise benchmark.budget_s, or see "
-                "`run --again`",
+                "timing: about %.0f s more are needed to decide, %.0f s are left",
                 math.ceil(more_s),
                 left_s,
             )
