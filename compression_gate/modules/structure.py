@@ -124,7 +124,7 @@ def describe(model: nn.Module, factory_model: nn.Module) -> Structure:
         inside = any(name.startswith(f"{replaced}.") for replaced in layers)
         before = None if inside else own.get(name)
         layer = layer_of(module)
-        if before is None or type(before) is not type(module):
+        if before is None or not of_one_class(before, module):
             if layer is None or not name:
                 raise CompressionError(undescribed(name, module, before))
             layers[name] = layer
@@ -138,6 +138,13 @@ def describe(model: nn.Module, factory_model: nn.Module) -> Structure:
     structure = Structure(layers=layers, attributes=attributes, shapes=shapes, ties=ties(model))
     check_complete(model, rebuilt(factory_model, structure, largest=LARGEST_INTEGER))
     return structure
+
+
+def of_one_class(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules have one class, or one that the factory defines inside itself: each call makes it anew."""
+    first, second = type(one), type(other)
+    named = (first.__module__, first.__qualname__) == (second.__module__, second.__qualname__)
+    return first is second or ("<locals>" in first.__qualname__ and named)
 
 
 def layer_of(module: nn.Module) -> Layer | None:

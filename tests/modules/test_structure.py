@@ -66,6 +66,31 @@ def test_an_unchanged_model_has_an_empty_structure(net, tmp_path):
     assert_same(net, load_model(Net(), tmp_path))
 
 
+def with_a_class_of_its_own():
+    """A factory that defines a class inside itself, as notebooks do: another one each time it is called."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+
+        def forward(self, inputs):
+            return self.inner(inputs).relu()
+
+    return nn.Sequential(Block(), nn.Linear(8, 2)).eval()
+
+
+def test_a_class_that_the_factory_defines_inside_itself_is_one_class(tmp_path):
+    model = with_a_class_of_its_own()
+    assert describe(model, with_a_class_of_its_own()) == Structure()
+    model[0].inner = nn.Linear(8, 8, bias=False)
+    assert list(describe(model, with_a_class_of_its_own()).layers) == ["0.inner"]
+    assert_same(model, round_trip(model, with_a_class_of_its_own(), tmp_path))
+    model[0] = type(Custom.__name__, (nn.Module,), {})()
+    with pytest.raises(CompressionError, match="0: cannot be saved: Custom in place of Block"):
+        describe(model, with_a_class_of_its_own())
+
+
 def test_only_what_differs_is_written(net):
     net.head = nn.Sequential(nn.Linear(8, 2, bias=False), nn.Linear(2, 4))
     structure = describe(net, Net())
