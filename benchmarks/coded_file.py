@@ -104,29 +104,6 @@ def there_and_back(stream: Any, numbers: Any) -> dict[str, float]:
     return {"bytes": len(data), "encoded_per_s": SYMBOLS / encode_s, "decoded_per_s": SYMBOLS / decode_s}
 
 
-def residual_network() -> Any:
-    """Three stages of two residual blocks each: 16, 32, 64 channels; 175,000 weights."""
-    from torch import nn
-
-    class Block(nn.Module):
-        def __init__(self, inside: int, outside: int, stride: int) -> None:
-            super().__init__()
-            self.first, self.first_norm = nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside)
-            self.second, self.second_norm = nn.Conv2d(outside, outside, 3, 1, 1, bias=False), nn.BatchNorm2d(outside)
-            self.short = nn.Conv2d(inside, outside, 1, stride, bias=False) if inside != outside else nn.Identity()
-
-        def forward(self, inputs: Any) -> Any:
-            inner = self.first_norm(self.first(inputs)).relu()
-            return (self.second_norm(self.second(inner)) + self.short(inputs)).relu()
-
-    blocks = [
-        Block(a, b, s) for a, b, s in ((16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1))
-    ]
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)
-    )
-
-
 def lstm() -> Any:
     """Two layers of 128 units over the rows of an image; 214,000 weights."""
     from torch import nn
@@ -175,8 +152,11 @@ def general(epochs: int, seeds: int) -> dict[str, Any]:
 
     from compression_gate.modules.quantized_weights import Scheme, quantized_weight
 
+    sys.path.insert(0, str(Path(__file__).parent / "records"))
+    from networks import ResidualNetwork
+
     found: dict[str, Any] = {}
-    for name, build in (("residual network", residual_network), ("LSTM", lstm)):
+    for name, build in (("residual network", ResidualNetwork), ("LSTM", lstm)):
         for seed in range(seeds):
             torch.manual_seed(seed)
             model, accuracy = trained(build(), epochs, seed)

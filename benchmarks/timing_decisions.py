@@ -3,8 +3,8 @@
     compression-gate selftest --timing --full --load 2 --runtime onnxruntime,torch --size small,large --minutes 180
     python benchmarks/timing_decisions.py .compression_gate/selftest_timing.jsonl [--write]
 
-Decisions of several files count together, each file from one machine. Every decision is counted in the rates; the first
-ones of each kind are stored with their blocks, so that `selftest --timing` can judge them anew.
+New decisions count together with those in `benchmarks/results/timing_decisions.npz`, which keeps every one with its
+blocks; the first ones of each kind ship with the package, so that `selftest --timing` can judge them anew.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from pathlib import Path
 
 from compression_gate.measurers.machine import timing_environment
 from compression_gate.records.timing_selftest import TimingDecision
-from compression_gate.selftest.timing_traces import TRACES, rate_of, write_traces
+from compression_gate.selftest.timing_traces import TRACES, rate_of, read_traces, write_traces
 
 RESULTS = Path(__file__).parent / "results" / "timing_decisions.json"
+ALL = RESULTS.with_suffix(".npz")
 TRACES_A_CASE = 120
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kept", type=Path, nargs="+")
-    parser.add_argument("--write", action="store_true", help=f"store {RESULTS.name} and {TRACES.name}")
+    parser.add_argument("new", type=Path, nargs="*")
+    parser.add_argument("--write", action="store_true", help=f"store {ALL.name}, {RESULTS.name} and {TRACES.name}")
     given = parser.parse_args()
-    decisions = [
+    decisions = read_traces(ALL) + [
         TimingDecision.model_validate_json(line.partition(" ")[2])
-        for path in given.kept
+        for path in given.new
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.endswith("}")
     ]
@@ -44,8 +45,8 @@ def main() -> None:
             f"| {rate.undecided + rate.untrusted} | {rate.mean_s:.1f} | {rate.p95_s:.1f} | {rate.load_average:.0f} |"
         )
     if given.write:
-        kept = [one for case in cases for one in by_case[case][:TRACES_A_CASE]]
-        write_traces(kept, TRACES)
+        write_traces([one for case in cases for one in by_case[case][:TRACES_A_CASE]], TRACES)
+        write_traces([one for case in cases for one in by_case[case]], ALL)
         record = {"environment": timing_environment(1), "rates": [rate.model_dump(mode="json") for rate in rates]}
         RESULTS.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -303,7 +303,7 @@ def shipped(config: pytest.Config, role: str) -> ShippedModel:
         artifact = Artifact.open(folder)
         path = folder / runtime.file_name
         if artifact.format == "coded":
-            from compression_gate.stages.decoding import decoded
+            from compression_gate.artifacts.decoding import decoded
 
             path = decoded(suite, artifact, folder, params)
         return ShippedModel(runtime.load(path, params.benchmark.threads), artifact, path)

@@ -23,13 +23,13 @@ LAYERS = (
     ("tasks",),
     ("modules",),
     ("codec", "methods", "runtimes", "measurers"),
-    ("search", "release", "pipeline", "selftest"),
+    ("artifacts", "search", "release", "pipeline", "selftest"),
     ("stages", "pytest_plugin"),
     ("cli",),
     ("__main__",),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-TORCH_SIDE = {"tasks", "modules", "methods", "codec", "runtimes", "measurers", "search", "stages"}
+TORCH_SIDE = {"tasks", "modules", "methods", "codec", "runtimes", "measurers", "artifacts", "search", "stages"}
 # Parts of the torch side that a build without torch runs. A folder's own name stands for its `__init__.py`.
 TORCH_FREE = {
     "measurers",

@@ -15,7 +15,7 @@ from compression_gate.methods.batchnorm_folding import EXAMPLES, NORMS, fold, pa
 from compression_gate.methods.options import inside, not_one_of, refuse
 from compression_gate.modules.attention import HeadAttention
 from compression_gate.modules.opened import open_attention, own_problem, with_projections
-from compression_gate.modules.quantized import quantized_type_of
+from compression_gate.modules.quantized import LAYER_TYPES, quantized_type_of
 from compression_gate.modules.quantized_layer import QuantizedLayer, StaticInput
 from compression_gate.modules.quantized_recurrent import QuantizedRecurrent
 from compression_gate.modules.quantized_weights import Fit, Scheme, quantized_weight
@@ -110,7 +110,7 @@ def why_not(module: nn.Module, inputs: set[str]) -> str | None:
     kind = quantized_type_of(module)
     own = [name for name, _ in module.named_parameters(recurse=False)]
     if kind is None:
-        return f"{type(module).__name__}: no integer form" if own else None
+        return f"{type(module).__name__}: no integer form{as_subclass(module)}" if own else None
     if not inputs & set(kind.input_kinds):
         wanted = "weight_only_quantization" + (
             " and dynamic_quantization" if "dynamic" in kind.input_kinds and "dynamic" not in inputs else ""
@@ -122,6 +122,15 @@ def why_not(module: nn.Module, inputs: set[str]) -> str | None:
     if strange := [weight.dtype for _, weight in module.named_parameters() if weight.dtype != torch.float32]:
         return f"weights of {strange[0]}, not float32"
     return kind.why_not(module)
+
+
+def as_subclass(module: nn.Module) -> str:
+    """What to do where only a parent of the module's class is known: nothing says that the child computes the same."""
+    known = [kind.float_type for kind in LAYER_TYPES.values() if isinstance(module, kind.float_type)]
+    if not known:
+        return ""
+    name = known[0].__name__
+    return f": expected {name} itself, got a class made from it: hold a {name} inside it, or leave it as it is"
 
 
 def weight_names(layer: nn.Module) -> list[str]:

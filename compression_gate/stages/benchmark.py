@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from compression_gate import __version__
+from compression_gate.artifacts.compared import Models, open_models
+from compression_gate.artifacts.decoding import decode_afresh, steps_taken
 from compression_gate.errors import MeasurementError
 from compression_gate.gate.intervals import limit_on_ratio
 from compression_gate.gate.limits import CHANGES
@@ -30,8 +32,6 @@ from compression_gate.records.base import digest_of, replacing
 from compression_gate.records.metrics import Benchmark, Measurement, ModelCost, PairedTiming
 from compression_gate.records.params import BenchmarkParams, GateParams, Params, read_params
 from compression_gate.runtimes.base import Arrays
-from compression_gate.stages.decoding import decode_afresh, steps_taken
-from compression_gate.stages.models import Models, open_models
 from compression_gate.tasks.calling import form_of, named
 from compression_gate.tasks.task import Task, open_task
 

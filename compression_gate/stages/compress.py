@@ -8,6 +8,9 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
+from compression_gate.artifacts.exporting import CODED, CODED_FILE, runtime_of
+from compression_gate.artifacts.target import TARGET_KEY, Made, Workshop, climb
+from compression_gate.artifacts.workbench import CHECKPOINTS, Workbench, open_workbench, record_of_reference
 from compression_gate.measurers.quality import outcomes_of, predict
 from compression_gate.methods.base import Context, Method
 from compression_gate.methods.chain import recipe_of, steps_key, steps_of
@@ -18,9 +21,6 @@ from compression_gate.records.metrics import CompressionRecord, StepRecord
 from compression_gate.records.params import Params, read_params
 from compression_gate.records.provenance import params_digests
 from compression_gate.runtimes.placement import integer_lines, widened_lines
-from compression_gate.stages.artifacts import CODED, CODED_FILE, runtime_of
-from compression_gate.stages.target import TARGET_KEY, Made, Workshop, climb
-from compression_gate.stages.workbench import CHECKPOINTS, Workbench, open_workbench, record_of_reference
 
 REFERENCE, CANDIDATE = Path("models/reference"), Path("models/candidate")
 INVISIBLE_IN_ONNX = {"fewer_nonzeros": "zeros", "fewer_values": "shared values"}

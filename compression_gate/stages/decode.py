@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compression_gate.artifacts.decoding import factory_model, steps_taken
 from compression_gate.codec.coded_graph import decode_graph
 from compression_gate.codec.coded_model import decode_model
 from compression_gate.codec.coded_tensors import decode_tensors
@@ -14,7 +15,6 @@ from compression_gate.modules.structure import save_model
 from compression_gate.records.base import refuse_folder, replacing
 from compression_gate.records.params import read_params
 from compression_gate.stages.coded_outputs import place_of
-from compression_gate.stages.decoding import factory_model, steps_taken
 from compression_gate.tasks.task import open_task
 
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from compression_gate.artifacts.decoding import factory_model, steps_taken
+from compression_gate.artifacts.exporting import runtime_of
 from compression_gate.codec.coded_graph import encode_graph
 from compression_gate.codec.coded_model import encode_model
 from compression_gate.codec.coded_tensors import encode_tensors
@@ -14,9 +16,7 @@ from compression_gate.modules.structure import STRUCTURE_FILE, WEIGHTS_FILE, loa
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import refuse_folder
 from compression_gate.records.params import read_params
-from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.coded_outputs import place_of
-from compression_gate.stages.decoding import factory_model, steps_taken
 from compression_gate.tasks.task import open_task
 
 CANDIDATE = Path("models/candidate")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from compression_gate.artifacts.compared import Models, open_models
+from compression_gate.artifacts.exporting import runtime_of
 from compression_gate.errors import DataError, MeasurementError
 from compression_gate.measurers import quality
 from compression_gate.measurers.quality import Answers, Kind, Metrics, Outcomes, Slices
@@ -24,8 +26,6 @@ from compression_gate.records.params import Params, read_params
 from compression_gate.records.perturbation_table import PERTURBATION
 from compression_gate.records.provenance import params_digests
 from compression_gate.runtimes.base import Session
-from compression_gate.stages.artifacts import runtime_of
-from compression_gate.stages.models import Models, open_models
 from compression_gate.tasks.task import Task, offered, open_task
 
 MOST_SLICES = 50

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from compression_gate import __version__
+from compression_gate.artifacts.compared import open_models
 from compression_gate.gate.binding import known_sources, models_of, sources_digest
 from compression_gate.gate.facts import Facts, Outcomes
 from compression_gate.gate.judge import checks_of
@@ -14,7 +15,6 @@ from compression_gate.records.holdout import SUFFIX, Holdout
 from compression_gate.records.metric_table import QUALITY, kind_of
 from compression_gate.records.params import read_params
 from compression_gate.stages.evaluate import measure, record
-from compression_gate.stages.models import open_models
 from compression_gate.tasks.task import open_task
 
 FOLDER = Path(".compression_gate/holdout")

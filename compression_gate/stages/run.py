@@ -151,7 +151,7 @@ def check_recipe(params: Params, suite: Path) -> None:
             return
     except (OSError, ValueError):
         pass
-    from compression_gate.stages.recipe_check import check
+    from compression_gate.artifacts.recipe_check import check
 
     check(params, suite)
     write_json(path, {"recipe": digest})

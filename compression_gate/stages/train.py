@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from compression_gate.artifacts.exporting import exported_artifact
 from compression_gate.errors import CompressionGateError, TaskError
 from compression_gate.modules.checkpoints import adopt_weights, save_reference
 from compression_gate.modules.normalized import Normalized
@@ -18,7 +19,6 @@ from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, replacing_folder, write_text
 from compression_gate.records.metrics import DataRecord
 from compression_gate.records.params import Params, read_params
-from compression_gate.stages.artifacts import exported_artifact
 from compression_gate.tasks.calling import call, line_of, named
 from compression_gate.tasks.task import Task, function, open_task
 from compression_gate.tasks.training import Epoch, Fitting, fit

@@ -23,6 +23,9 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
+from compression_gate.artifacts.compared import Models, add_references
+from compression_gate.artifacts.exporting import runtime_of
+from compression_gate.artifacts.workbench import Workbench, open_workbench, record_of_reference
 from compression_gate.errors import CompressionGateError, StaleError
 from compression_gate.gate.facts import Facts, Outcomes
 from compression_gate.gate.judge import judge
@@ -48,11 +51,8 @@ from compression_gate.records.verdict import Check
 from compression_gate.records.waivers import Waiver
 from compression_gate.search.base import Request
 from compression_gate.search.executors.room import STEPS
-from compression_gate.stages.artifacts import runtime_of
 from compression_gate.stages.benchmark import exact_figures, inputs_of, inverted, limits_on
 from compression_gate.stages.evaluate import Measured, measure, record
-from compression_gate.stages.models import Models, add_references
-from compression_gate.stages.workbench import Workbench, open_workbench, record_of_reference
 from compression_gate.tasks.sources import import_roots, sources_at
 from compression_gate.tasks.task import Task, targets_of
 

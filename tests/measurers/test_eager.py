@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from compression_gate.artifacts.exporting import exported_artifact
 from compression_gate.measurers.eager import measure_eager
 from compression_gate.measurers.fresh import Conditions
 from compression_gate.records.params import read_params
-from compression_gate.stages.artifacts import exported_artifact
 from compression_gate.tasks.task import open_task
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

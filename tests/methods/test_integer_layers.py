@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from compression_gate.artifacts.workbench import layer_bytes
 from compression_gate.methods.dynamic_quantization import DynamicQuantization
 from compression_gate.methods.quantization_aware_training import QuantizationAwareTraining
 from compression_gate.methods.rate_aware_training import RateAwareTraining
@@ -18,7 +19,6 @@ from compression_gate.modules.fused import Fused
 from compression_gate.modules.normalized import Normalized
 from compression_gate.modules.norms import norms_of
 from compression_gate.modules.quantized_layer import QuantizedLayer
-from compression_gate.stages.workbench import layer_bytes
 
 NORMS_FOLDED_BY = [
     StaticQuantization(),

@@ -86,6 +86,10 @@ LEFT = {
     "half": (nn.Linear(2, 2).half(), "float16"),
     "own type": (nn.Bilinear(2, 2, 2), "Bilinear: no integer form"),
     "plain recurrence": (nn.RNN(3, 4), "RNN: no integer form"),
+    "made from a known one": (
+        type("Scaled", (nn.Linear,), {})(2, 2),
+        "Scaled: no integer form: expected Linear itself",
+    ),
     "attention": (nn.MultiheadAttention(4, 2, add_bias_kv=True), "MultiheadAttention reads its weights directly"),
 }
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from compression_gate.artifacts.compared import REFERENCES, open_models
+from compression_gate.artifacts.exporting import CODED, CODED_FILE, exported_artifact
 from compression_gate.errors import MeasurementError, ParamsError
 from compression_gate.measurers.fresh import Fresh
 from compression_gate.pipeline import evidence
@@ -15,8 +17,6 @@ from compression_gate.records.metric_table import METRICS
 from compression_gate.records.metrics import Benchmark, Measurement
 from compression_gate.records.params import read_params
 from compression_gate.stages import benchmark
-from compression_gate.stages.artifacts import CODED, CODED_FILE, exported_artifact
-from compression_gate.stages.models import REFERENCES, open_models
 from compression_gate.tasks.task import open_task
 
 
@@ -152,7 +152,7 @@ def decoded_in(monkeypatch):
         return float(len(asked))
 
     monkeypatch.setattr(benchmark, "decode_afresh", decode)
-    monkeypatch.setattr("compression_gate.stages.models.decoded", lambda suite, artifact, folder, params: folder)
+    monkeypatch.setattr("compression_gate.artifacts.compared.decoded", lambda suite, artifact, folder, params: folder)
     return asked
 
 

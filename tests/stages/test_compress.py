@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from compression_gate.artifacts import workbench
 from compression_gate.errors import CompressionGateError, MetricsError, ParamsError, StaleError
 from compression_gate.methods import chain, renorming
 from compression_gate.modules.norms import Reestimation
@@ -13,7 +14,7 @@ from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import CompressionRecord
 from compression_gate.records.params import read_params
 from compression_gate.records.provenance import params_digests
-from compression_gate.stages import compress, prepare, train, workbench
+from compression_gate.stages import compress, prepare, train
 from compression_gate.tasks import training
 
 CANDIDATE = "models/candidate"

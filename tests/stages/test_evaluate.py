@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from compression_gate.artifacts.exporting import exported_artifact
 from compression_gate.errors import MeasurementError, MetricsError, StaleError
 from compression_gate.gate.facts import Outcomes
 from compression_gate.records.artifact import Artifact
@@ -16,7 +17,6 @@ from compression_gate.records.metrics import DataRecord, Evaluation
 from compression_gate.records.params import read_params
 from compression_gate.records.provenance import params_digests
 from compression_gate.stages import evaluate
-from compression_gate.stages.artifacts import exported_artifact
 from compression_gate.tasks.task import open_task
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from safetensors.torch import save_file
 
+from compression_gate.artifacts.exporting import exported_artifact
 from compression_gate.errors import MetricsError
 from compression_gate.gate.binding import bindings_of, sources_digest
 from compression_gate.records.holdout import Holdout
@@ -16,7 +17,6 @@ from compression_gate.records.params import read_params
 from compression_gate.records.state_files import REFERENCES
 from compression_gate.records.verdict import Check, Subject, Verdict
 from compression_gate.stages import check, holdout
-from compression_gate.stages.artifacts import exported_artifact
 from compression_gate.tasks.task import open_task
 
 SPLITS = 'EXAMPLES = {"train": 240, "test": 90}'

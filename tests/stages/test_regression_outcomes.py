@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from compression_gate.artifacts.exporting import exported_artifact
 from compression_gate.gate.evidence import SAME
 from compression_gate.gate.evidence import quality as judged_quality
 from compression_gate.gate.facts import Facts, Outcomes, Question
@@ -19,7 +20,6 @@ from compression_gate.records.metrics import DataRecord
 from compression_gate.records.params import read_params
 from compression_gate.records.rules import Rule
 from compression_gate.stages import evaluate
-from compression_gate.stages.artifacts import exported_artifact
 from compression_gate.stages.evaluate import Measured, write_predictions
 from compression_gate.tasks.task import open_task
 

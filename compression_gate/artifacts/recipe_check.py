@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from compression_gate import registry
+from compression_gate.artifacts.exporting import CODED
 from compression_gate.errors import ParamsError
 from compression_gate.methods.chain import steps_of
 from compression_gate.methods.ladder import check_target
 from compression_gate.records.params import Params
 from compression_gate.registry import nearest
 from compression_gate.runtimes import RUNTIMES
-from compression_gate.stages.artifacts import CODED
 
 
 def check(params: Params, suite: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from compression_gate.artifacts import compared, decoding
 from compression_gate.cli import app
 from compression_gate.codec import container
 from compression_gate.errors import CodecError, MeasurementError, ParamsError, StaleError
@@ -19,7 +20,7 @@ from compression_gate.measurers.fresh import LEAST_WARM
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.metrics import Benchmark
 from compression_gate.records.params import read_params
-from compression_gate.stages import benchmark, compress, decode, decoding, encode, evaluate, models, prepare, train
+from compression_gate.stages import benchmark, compress, decode, encode, evaluate, prepare, train
 from compression_gate.stages import inspect as stage_inspect
 
 CANDIDATE = "models/candidate"
@@ -70,13 +71,16 @@ def test_what_is_judged_comes_out_of_the_coded_file(coded):
     assert "decode_time_ms" not in other
     assert Benchmark.read(coded.path / "reports/benchmark.json").models["candidate"].figures == ours
 
-    shutil.copytree(folder, coded.path / models.REFERENCES / "baseline")
+    shutil.copytree(folder, coded.path / compared.REFERENCES / "baseline")
     params = read_params(coded.path)
-    found = benchmark.measure_decoding(coded.path, models.open_models(coded.path, params), params, 1)
+    found = benchmark.measure_decoding(coded.path, compared.open_models(coded.path, params), params, 1)
     assert [found[role].value > 0 for role in ("candidate", "baseline")] == [True, True]
     coded.replace("CLASSES = 8, 3", "CLASSES = 8, 4")
     (refused,) = benchmark.measure_decoding(
-        coded.path, models.Models(artifacts={"baseline": artifact}, coded={"baseline": folder / "model.cgz"}), params, 1
+        coded.path,
+        compared.Models(artifacts={"baseline": artifact}, coded={"baseline": folder / "model.cgz"}),
+        params,
+        1,
     ).values()
     assert refused.value is None
     assert "got one of another" in refused.reason
@@ -99,7 +103,7 @@ def damaged(data):
 
 
 def test_a_format_that_nothing_writes_is_refused_before_anything_is_trained(suite):
-    from compression_gate.stages import recipe_check
+    from compression_gate.artifacts import recipe_check
 
     suite.edit("compress.format", "code")
     with pytest.raises(ParamsError, match="did you mean 'coded'"):
@@ -132,7 +136,7 @@ def test_steps_chosen_for_a_target_decode_as_well(coded):
     coded.edit("compress.steps", [])
     coded.edit("compress.target", {"compression_ratio": 3, "max_accuracy_drop": 0.9, "max_epochs": 1})
     compress.run(coded.path)
-    assert models.open_models(coded.path, read_params(coded.path)).files["candidate"].exists()
+    assert compared.open_models(coded.path, read_params(coded.path)).files["candidate"].exists()
 
 
 def outputs(path, images):

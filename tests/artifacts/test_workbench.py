@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from compression_gate.stages.workbench import layer_bytes
+from compression_gate.artifacts.workbench import layer_bytes
 
 
 def test_a_tied_weight_is_counted_once():

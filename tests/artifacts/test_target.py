@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from compression_gate.artifacts import recipe_check
+from compression_gate.artifacts.target import distance
 from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods.static_quantization import StaticQuantization
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.choice import Tried
 from compression_gate.records.metrics import CompressionRecord
 from compression_gate.records.params import read_params
-from compression_gate.stages import compress, prepare, recipe_check, train
-from compression_gate.stages.target import distance
+from compression_gate.stages import compress, prepare, train
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_epochs_are_never_more_than_allowed(trained):
 
 
 def test_the_nearest_miss_is_named_with_its_figures(trained, monkeypatch):
-    monkeypatch.setattr("compression_gate.stages.target.MARGIN", 1.5)
+    monkeypatch.setattr("compression_gate.artifacts.target.MARGIN", 1.5)
     trained.edit("compress.target", {"compression_ratio": 3.9, "max_accuracy_drop": 0.1, "max_epochs": 0})
     with pytest.raises(CompressionError, match=r"nearest was .*: [\d,]+ bytes, \d\.\d+ × smaller, .* points lost"):
         compress.run(trained.path)

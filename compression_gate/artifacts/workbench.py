@@ -17,6 +17,8 @@ from typing import Any
 from torch import nn
 
 from compression_gate import __version__
+from compression_gate.artifacts.decoding import decode_afresh
+from compression_gate.artifacts.exporting import CODED, CODED_FILE, exported_artifact, listed_artifact, runtime_of
 from compression_gate.errors import CompressionError, CompressionGateError
 from compression_gate.measurers.cost import Costs, costs_of, weights_of
 from compression_gate.measurers.quality import validation_quality
@@ -34,8 +36,6 @@ from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import digest_of, finite
 from compression_gate.records.metrics import CurvePoint, DataRecord, StepRecord
 from compression_gate.records.params import Params
-from compression_gate.stages.artifacts import CODED, CODED_FILE, exported_artifact, listed_artifact, runtime_of
-from compression_gate.stages.decoding import decode_afresh
 from compression_gate.tasks.task import Task, open_task
 from compression_gate.tasks.training import Epoch
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compression_gate.artifacts.decoding import decoded
+from compression_gate.artifacts.exporting import CODED, CODED_FILE, runtime_of
 from compression_gate.errors import MetricsError
 from compression_gate.records.artifact import FILE_NAME, Artifact
 from compression_gate.records.params import Params
 from compression_gate.records.state_files import REFERENCES
-from compression_gate.stages.artifacts import CODED, CODED_FILE, runtime_of
-from compression_gate.stages.decoding import decoded
 
 
 @dataclass(frozen=True, kw_only=True)

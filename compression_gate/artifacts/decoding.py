@@ -1,7 +1,7 @@
 """From the coded file that ships to the runtime's file that can be run: always in a process nobody has used.
 
 What is evaluated and timed is therefore what anybody gets who has the file and the task's code, and nothing that was
-left in memory. Run as ``python -m compression_gate.stages.decoding request``; the answer is one line of JSON.
+left in memory. Run as ``python -m compression_gate.artifacts.decoding request``; the answer is one line of JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compression_gate import __version__
+from compression_gate.artifacts.exporting import CODED_FILE, runtime_of
 from compression_gate.errors import CodecError
 from compression_gate.measurers.workers import answer_of, answer_or_say_why, run_worker
 from compression_gate.methods.base import Method
@@ -25,14 +26,13 @@ from compression_gate.records.base import digest_of, replacing_folder
 from compression_gate.records.metrics import CompressionRecord
 from compression_gate.records.params import Params, Step, read_params
 from compression_gate.runtimes.agreement import export
-from compression_gate.stages.artifacts import CODED_FILE, runtime_of
 from compression_gate.tasks.task import Task, open_task
 
 if TYPE_CHECKING:
     from torch import nn
 
 DECODED = Path(".compression_gate/decoded")
-WORKER = "compression_gate.stages.decoding"
+WORKER = "compression_gate.artifacts.decoding"
 PATIENCE_S = 600.0
 SEGMENT_S = 10.0  # for each segment beside: a tenth of the small profile's speed, on a busy machine
 
