@@ -25,8 +25,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from coded_file import sizes
 from lenet import integers_of
 
+from compression_gate.artifacts.decoding import factory_model, steps_taken
 from compression_gate.codec.coded_model import decode_model
 from compression_gate.measurers.machine import machine_fingerprint
+from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import write_text
 from compression_gate.records.params import read_params
 from compression_gate.stages import benchmark, compress, evaluate, prepare, train
@@ -68,7 +70,7 @@ class Row:
 
 ROWS = {
     "default, 1 point": Row((HALVED, TAUGHT, {**PRICED, "strength": 0.25})),
-    "default, 0.5 points": Row((HALVED, TAUGHT, {**PRICED, "strength": 0.12})),
+    "default, 0.5 points": Row((HALVED, TAUGHT, {**PRICED, "strength": 0.15})),
     "lstm": Row((TAUGHT | {"epochs": 2}, {**PRICED, "strength": 0.1, "epochs": 16}), ROOT / "examples/speech"),
     "mobilenet": Row(({**PRICED, "strength": 0.25, "epochs": 8},), ROOT / "examples/vision-mobile"),
     "resnet": Row(({**PRICED, "strength": 0.25},), network="ResidualNetwork"),
@@ -114,7 +116,9 @@ def validated(name: str, seed: int, work: Path) -> dict[str, Any]:
 
 def elsewhere(suite: Path) -> dict[str, float]:
     """What the integers of the candidate's weights take, in a coded file of their own and in general compressors."""
-    model = decode_model(open_task(read_params(suite), suite).build_model(), suite / "models/candidate/model.cgz")
+    params, folder = read_params(suite), suite / "models/candidate"
+    steps, normalize = steps_taken(suite, params), Artifact.open(folder).normalize
+    model = decode_model(factory_model(open_task(params, suite), steps, normalize=normalize), folder / "model.cgz")
     weights = {name: value.detach() for name, value in model.named_parameters() if value.dim() > 1}
     return sizes({name: integers_of(value) for name, value in weights.items()})
 
