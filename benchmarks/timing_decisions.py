@@ -47,7 +47,12 @@ def main() -> None:
     if given.write:
         write_traces([one for case in cases for one in by_case[case][:TRACES_A_CASE]], TRACES)
         write_traces([one for case in cases for one in by_case[case]], ALL)
-        record = {"environment": timing_environment(1), "rates": [rate.model_dump(mode="json") for rate in rates]}
+        before = json.loads(RESULTS.read_text(encoding="utf-8"))["environments"]
+        here = timing_environment(1)
+        record = {
+            "environments": before if here in before or not given.new else [*before, here],
+            "rates": [rate.model_dump(mode="json") for rate in rates],
+        }
         RESULTS.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
