@@ -201,7 +201,7 @@ def loop(driver: Driver, executor, stop_s: float = math.inf, on_told=lambda told
             continue
         for number, answer in executor.finished(1.0):
             driver.answer(number, answer, executor.now)
-        on_told(driver.found.told)
+        on_told(driver.standings.told)
 
 
 def simulated(workers: int, durations: list[float], *, synchronous: bool, seed: int) -> dict:
@@ -216,14 +216,14 @@ def simulated(workers: int, durations: list[float], *, synchronous: bool, seed: 
         loop(driver, executor)
         executor.tick()
         driver.journal.close()
-    told = driver.found.told
+    told = driver.standings.told
     return {
         "workers": workers,
         "synchronous": synchronous,
         "population": population,
         "trials": told,
         "seed": seed,
-        "known_already": driver.found.cached,
+        "known_already": driver.standings.cached,
         "busy_share": executor.busy_s / (workers * executor.now),
         "busy_share_while_asking": executor.busy_share_while_asking,
         "hours": executor.now / 3600,
@@ -256,7 +256,7 @@ def overhead(name: str, seed: int, trials: int) -> dict:
 
         loop(driver, executor, STOP_S, look)
         driver.journal.close()
-    told = driver.found.told
+    told = driver.standings.told
     first = 1_000 if 1_000 in memory else min(memory, default=0)
     growth = (process.memory_info().rss - memory[first]) / (told - first) if told > 2 * first > 0 else None
     return {

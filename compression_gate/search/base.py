@@ -12,6 +12,8 @@ from compression_gate.search.descriptors import Knowledge
 from compression_gate.search.objective import Score
 from compression_gate.search.space import Space
 
+START = "start"  # the origin of what a searcher begins with
+
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:

@@ -10,27 +10,24 @@ asking, so that the answers' order, and with it the number of workers, has no pa
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from compression_gate.errors import ParamsError, SearchError
 from compression_gate.methods.chain import method_of, trains
 from compression_gate.records.params import Step
 from compression_gate.records.recipe import recipe_digest
-from compression_gate.records.search import Improvement
 from compression_gate.records.search_params import SearchParams
 from compression_gate.records.trial import Answer, Trial
 from compression_gate.search.base import Proposal, Request, Searcher
-from compression_gate.search.front import Row, extended
 from compression_gate.search.journal import Answered, Asked, Event, Journal, Reference
-from compression_gate.search.objective import Goal, Score
-from compression_gate.search.proxy import Correlation, correlation_of, order_of
+from compression_gate.search.objective import Goal
+from compression_gate.search.proxy import correlation_of, order_of
 from compression_gate.search.space import Space
+from compression_gate.search.standings import Standings
 
 EXPLORED = 8  # one in so many of those that the proxy would drop is carried out all the same
-START = "start"  # the origin of what a searcher begins with
 USED_UP = 10  # generations in a row of chains that are known already
 
 
@@ -54,36 +51,6 @@ class Candidate:
     dropped: bool = False
 
 
-@dataclass(kw_only=True)
-class Found:
-    """What the search has come to.
-
-    Args:
-        front: feasible candidates that nothing feasible dominates, each with its values.
-        course: how the best became what it is.
-        best: the feasible candidate to be written down; nearest: the one that breaks its limits least.
-        start: the trial that the search began with: the steps in use, as near as the space has them.
-        smallest: bytes of the smallest feasible candidate.
-        closest: of each check, how far outside its limit the trial was that came closest to it; 0 where one was within.
-        proxy: how well cheap trials told the quality of full ones; None before that was measured.
-    """
-
-    told: int = 0
-    failed: int = 0
-    cached: int = 0
-    feasible: int = 0
-    front: list[Row[Trial]] = field(default_factory=list)
-    course: list[Improvement] = field(default_factory=list)
-    best: Trial | None = None
-    nearest: Trial | None = None
-    start: Trial | None = None
-    smallest: float = math.inf
-    closest: dict[str, float] = field(default_factory=dict)
-    proxy: Correlation | None = None
-    proxy_on: bool = False
-    seconds: float = 0.0
-
-
 class Driver:
     """One search.
 
@@ -104,7 +71,7 @@ class Driver:
         self.journal, self.on_told = journal, on_told
         self.untimed = dataclasses.replace(goal, timed=False)  # for trials with fewer training data
         self.full = params.train_share
-        self.found = Found(proxy_on=params.proxy is not None)
+        self.standings = Standings(goal=goal, full=self.full, proxy_on=params.proxy is not None)
         self.asked = 0
         self.batch: list[Candidate] = []  # in the order of asking; those of one generation where that is synchronous
         self.places: dict[tuple[str, float], int] = {}  # where an answer begins in the journal
@@ -119,7 +86,7 @@ class Driver:
     @property
     def end(self) -> str | None:
         """What ends the search, but for the clock and whoever watches it; None while it goes on."""
-        budget, told = self.params.budget, self.found.told
+        budget, told = self.params.budget, self.standings.told
         if self.small_enough:
             return f"{budget.size_bytes:,} bytes reached"
         if budget.trials is not None and told >= budget.trials:
@@ -148,7 +115,7 @@ class Driver:
     def small_enough(self) -> bool:
         """Whether a feasible candidate has the size that was wanted."""
         wanted = self.params.budget.size_bytes
-        return wanted is not None and self.found.smallest <= wanted
+        return wanted is not None and self.standings.smallest <= wanted
 
     def wants(self, free: int) -> bool:
         """Whether another proposal is to be asked for now; ``free``: how many trials more could run."""
@@ -234,8 +201,9 @@ class Driver:
             one.digest = recipe_digest(one.steps)
         except ParamsError as error:
             one.refusal = str(error)
-        if self.found.proxy_on and self.params.proxy is not None and any(trains(method_of(step)) for step in one.steps):
-            one.share = self.params.proxy.shares[0]
+        proxy = self.params.proxy if self.standings.proxy_on else None
+        if proxy is not None and any(trains(method_of(step)) for step in one.steps):
+            one.share = proxy.shares[0]
         self.known_in_a_row = 0 if self.is_new(one) else self.known_in_a_row + 1
         self.batch.append(one)
         self.settle()
@@ -252,7 +220,7 @@ class Driver:
             raise SearchError(f"{self.journal.path}: an answer to trial {event.number}, which nobody asked for")
         self.places[one.digest, event.share] = place
         self.sent.discard((one.digest, event.share))
-        self.found.seconds = event.at_s
+        self.standings.seconds = event.at_s
         self.settle()
 
     # What follows from them.
@@ -283,7 +251,7 @@ class Driver:
         """What came of a candidate: of it, or of an earlier one with the same chain."""
         if one.refusal is not None:
             refused = Answer(reason=f"refused: {one.refusal}")
-            return Answered(number=one.number, share=one.share, answer=refused, at_s=self.found.seconds)
+            return Answered(number=one.number, share=one.share, answer=refused, at_s=self.standings.seconds)
         answered = self.journal.answered_at(self.places[one.digest, one.share])
         return answered.model_copy(update={"answer": self.goal_for(one).judged(answered.answer)})
 
@@ -297,7 +265,7 @@ class Driver:
         cheap = [one for one in self.batch if one.share < self.full and not one.dropped]
         answers = [self.answered_of(one).answer for one in cheap]
         scores = [self.untimed.score(answer) for answer in answers]
-        measured = self.found.proxy is not None and self.found.proxy.value is not None
+        measured = self.standings.proxy is not None and self.standings.proxy.value is not None
         kept = max(1, round(self.params.proxy.keep * len(cheap))) if measured else len(cheap)
         shares = (*self.params.proxy.shares, self.full)
         for place, index in enumerate(order_of(scores)):
@@ -311,7 +279,7 @@ class Driver:
     def watch_proxy(self, batch: list[Candidate]) -> None:
         """Hold what cheap trials lost against what full ones do; switch the proxy off where it does not predict."""
         proxy = self.params.proxy
-        if proxy is None or not self.found.proxy_on:
+        if proxy is None or not self.standings.proxy_on:
             return
         for one in batch:
             if one.cheap is None or one.dropped:
@@ -320,8 +288,8 @@ class Driver:
             if full.complete:
                 lost = [self.goal.quality_lost(answer.figures) for answer in (one.cheap, full)]
                 self.pairs.append((lost[0], lost[1]))
-        self.found.proxy = correlation_of([cheap for cheap, _ in self.pairs], [full for _, full in self.pairs])
-        self.found.proxy_on = self.found.proxy.may_predict(proxy.least_correlation)
+        self.standings.proxy = correlation_of([cheap for cheap, _ in self.pairs], [full for _, full in self.pairs])
+        self.standings.proxy_on = self.standings.proxy.may_predict(proxy.least_correlation)
 
     def tell(self, one: Candidate) -> None:
         """Tell the searcher of a candidate, and note what it is worth."""
@@ -350,45 +318,7 @@ class Driver:
             share=one.share,
             answer=answered.answer,
             cached=answered.number != one.number,
-            told_s=self.found.seconds,
+            told_s=self.standings.seconds,
         )
-        self.weigh(trial, score)
+        self.standings.weigh(trial, score)
         self.on_told(trial)
-
-    def weigh(self, trial: Trial, score: Score) -> None:
-        """Count a trial, and keep it where it is the best of something."""
-        found = self.found
-        found.told += 1
-        found.failed += not score.complete
-        found.cached += trial.cached
-        if trial.share < self.full or not score.complete:
-            return
-        if trial.origin == START:
-            found.start = found.start or trial
-        for one in trial.answer.checks:
-            found.closest[one.check] = min(one.in_the_way, found.closest.get(one.check, math.inf))
-        if not trial.feasible:
-            if found.nearest is None or score.violation < self.goal.score(found.nearest.answer).violation:
-                found.nearest = trial
-            return
-        found.feasible += 1
-        found.smallest = min(found.smallest, trial.answer.figures["size_bytes"])
-        values = tuple(self.goal.value(name, trial.answer.figures) for name in self.goal.objectives)
-        found.front = extended(found.front, (values, trial))
-        if found.best is None or self.preference(trial) < self.preference(found.best):
-            found.best = trial
-            lost, size = self.goal.quality_lost(trial.answer.figures), trial.answer.figures["size_bytes"]
-            step = Improvement(told=found.told, at_s=found.seconds, size_bytes=size, quality_lost=lost)
-            found.course.append(step)
-
-    def preference(self, trial: Trial) -> tuple[bool, bool, bool, float, float]:
-        """By what the recipe is chosen: proven on validation data before undecided, then as the params prefer.
-
-        But better than a start that passes comes before as good, and that before worse, proven or not: nobody would
-        adopt what saves nothing.
-        """
-        preferred, start = self.goal.preferred(trial.answer.figures), self.found.start
-        saves = (
-            0.0 if start is None or not start.feasible else self.goal.preferred(start.answer.figures)[0] - preferred[0]
-        )
-        return (saves <= 0, saves < 0, not trial.proven, *preferred)

@@ -6,7 +6,7 @@ import dataclasses
 
 from compression_gate.errors import ParamsError
 from compression_gate.records.trial import Genome
-from compression_gate.search.base import Proposal, Setup
+from compression_gate.search.base import START, Proposal, Setup
 from compression_gate.search.descriptors import Stop
 from compression_gate.search.genetic import Genetic
 from compression_gate.search.ilp import Ilp
@@ -66,7 +66,7 @@ def spreads_of(setup: Setup) -> list[Genome]:
     except ParamsError:  # nothing has strengths by layer: there is nothing to know
         return []
     proposals = [table.ask() for _ in range(table.budgets + len(table.start))]
-    return [one.genome for one in proposals if one.origin != "start"]
+    return [one.genome for one in proposals if one.origin != START]
 
 
 def has_no_strength(stop: Stop) -> bool:

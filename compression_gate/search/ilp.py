@@ -9,7 +9,7 @@ from typing import Any
 from compression_gate.errors import ParamsError
 from compression_gate.methods.allocation import Choice, spread
 from compression_gate.records.trial import Genome
-from compression_gate.search.base import Proposal, Setup
+from compression_gate.search.base import START, Proposal, Setup
 from compression_gate.search.descriptors import Stop, settled, walk_of
 from compression_gate.search.genes import Choice as Values
 from compression_gate.search.objective import Score
@@ -45,7 +45,7 @@ class Ilp:
     def ask(self) -> Proposal:
         """Return the best spread for the next budget."""
         if self.start:
-            return Proposal(genome=self.start.pop(0), origin="start")
+            return Proposal(genome=self.start.pop(0), origin=START)
         walk, place = divmod(self.asked, self.budgets)
         self.asked += 1
         hard = min(1.0, (place + (self.shift + walk * GOLDEN) % 1) / (self.budgets - 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from compression_gate.search.base import Proposal, Setup
+from compression_gate.search.base import START, Proposal, Setup
 from compression_gate.search.objective import Score
 
 
@@ -18,7 +18,7 @@ class Random:
     def ask(self) -> Proposal:
         """Return a genome of pure chance, those to start with first."""
         if self.start:
-            return Proposal(genome=self.start.pop(0), origin="start")
+            return Proposal(genome=self.start.pop(0), origin=START)
         return Proposal(genome=self.space.sample(self.coins), origin="random")
 
     def tell(self, proposal: Proposal, score: Score) -> None:

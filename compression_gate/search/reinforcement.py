@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compression_gate.search.base import Proposal, Setup
+from compression_gate.search.base import START, Proposal, Setup
 from compression_gate.search.objective import Score
 from compression_gate.search.policy import Policy
 
@@ -20,7 +20,7 @@ class Reinforcement:
     def ask(self) -> Proposal:
         """Return the end of a walk."""
         if self.start:
-            return Proposal(genome=self.start.pop(0), origin="start")
+            return Proposal(genome=self.start.pop(0), origin=START)
         return Proposal(genome=self.policy.propose(), origin="policy")
 
     def tell(self, proposal: Proposal, score: Score) -> None:

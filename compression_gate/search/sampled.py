@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compression_gate.records.trial import Genome
-from compression_gate.search.base import Proposal, Setup
+from compression_gate.search.base import START, Proposal, Setup
 from compression_gate.search.genes import Choice, Gene
 from compression_gate.search.objective import Score
 
@@ -42,7 +42,7 @@ class Sampled:
         trial = self.study.ask(self.distributions)
         genome = {name: decoded(gene, trial.params[name]) for name, gene in self.space.genes.items()}
         self.open.append((genome, trial))
-        origin = "start" if self.waiting > 0 else self.origin
+        origin = START if self.waiting > 0 else self.origin
         self.waiting -= 1
         return Proposal(genome=genome, origin=origin)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from compression_gate.records.trial import Genome
-from compression_gate.search.base import Proposal, Setup
+from compression_gate.search.base import START, Proposal, Setup
 from compression_gate.search.genes import Choice, Gene
 from compression_gate.search.objective import Score
 
@@ -26,7 +26,7 @@ class Uniform:
     def ask(self) -> Proposal:
         """Return the next strength."""
         if self.start:
-            return Proposal(genome=self.start.pop(0), origin="start")
+            return Proposal(genome=self.start.pop(0), origin=START)
         self.place = (self.place + GOLDEN) % 1
         genome: Genome = {name: self.value(name, gene) for name, gene in self.space.genes.items()}
         return Proposal(genome=genome, origin=f"uniform {self.place:.2f}")

@@ -100,7 +100,7 @@ def run(suite: Path, ask: Ask, on_change: OnChange = lambda driver, left_s: None
             searcher = registry.load("searchers", params.search.searcher, SEARCHERS)(setup)
             driver = Driver(space, searcher, goal, params.search, journal, on_told=table.add)
             driver.replay(events)
-            started_from = driver.found.told
+            started_from = driver.standings.told
             ended = drive(driver, executor, params.search, folder, interrupted, on_change)
             driver.count_open()
         record = record_of(params, header, driver, ended, started_from)
@@ -128,7 +128,7 @@ def run_shown(suite: Path, ask: Ask) -> SearchRecord:
     with progress() as shown:
 
         def show(driver: Driver, left_s: float) -> None:
-            found = driver.found
+            found = driver.standings
             shown.show(
                 Moment(
                     told=found.told,
@@ -154,12 +154,12 @@ def left_of(driver: Driver, left_s: float) -> str:
     Args:
         left_s: until the time is up; infinite where none was given [s].
     """
-    trials, carried_out = driver.params.budget.trials, driver.found.told + driver.behind
+    trials, carried_out = driver.params.budget.trials, driver.standings.told + driver.behind
     told = [] if trials is None else [f"{max(0, trials - carried_out)} trials left"]
     if left_s != math.inf:
         told.append(f"{max(0.0, left_s) / 60:.0f} min left")
     elif trials is not None and carried_out:
-        told.append(f"about {driver.found.seconds / carried_out * max(0, trials - carried_out) / 60:.0f} min")
+        told.append(f"about {driver.standings.seconds / carried_out * max(0, trials - carried_out) / 60:.0f} min")
     return ", ".join(told)
 
 
@@ -424,7 +424,7 @@ def drive(
     on_change: OnChange,
 ) -> str:
     """Ask, carry out and tell until something ends it; return what did."""
-    start, before = time.monotonic(), driver.found.seconds
+    start, before = time.monotonic(), driver.standings.seconds
     limit_s = limit_of(search)
     looked = start
     while (ended := driver.end) is None:

@@ -95,7 +95,7 @@ def record_of(params: Params, header: Header, driver: Driver, ended: str, starte
     Args:
         ended: why it did. started_from: how many trials it had been told of when it began or went on.
     """
-    found, search, goal = driver.found, params.search, driver.goal
+    found, search, goal = driver.standings, params.search, driver.goal
     front = [
         Placed(values=values, trial=trial, recipe=f"{RECIPES}/{search.name}/{trial.recipe_digest[:8]}.yaml")
         for values, trial in sorted(found.front, key=lambda row: row[0])
@@ -194,7 +194,7 @@ def recipe_from(trial: Trial, driver: Driver, header: Header) -> Recipe:
         searcher=search.searcher,
         seed=search.seed,
         trial=trial.number,
-        trials=driver.found.told,
+        trials=driver.standings.told,
         budget=search.budget.model_dump(exclude_none=True),
         space=tuple(dict(slot) for slot in driver.space.declared),
         space_digest=header.told["space"],
@@ -212,16 +212,16 @@ def proxy_record(driver: Driver) -> ProxyRecord | None:
     """What the proxy was worth; None where there was none."""
     if driver.params.proxy is None:
         return None
-    seen = driver.found.proxy
+    seen = driver.standings.proxy
     if seen is None:
-        return ProxyRecord(pairs=0, used=driver.found.proxy_on)
+        return ProxyRecord(pairs=0, used=driver.standings.proxy_on)
     return ProxyRecord(
         pairs=seen.pairs,
         points=tuple(driver.pairs),
         correlation=seen.value,
         low=seen.low,
         high=seen.high,
-        used=driver.found.proxy_on,
+        used=driver.standings.proxy_on,
     )
 
 

@@ -139,8 +139,9 @@ def test_the_best_is_the_smallest_that_the_gate_lets_through(path):
     feasible = [trial for trial in told if trial.feasible]
     assert feasible
     assert len(feasible) < len(told)
-    assert one.found.best.answer.figures["size_bytes"] == min(trial.answer.figures["size_bytes"] for trial in feasible)
-    assert one.found.feasible == len(feasible)
+    least = min(trial.answer.figures["size_bytes"] for trial in feasible)
+    assert one.standings.best.answer.figures["size_bytes"] == least
+    assert one.standings.feasible == len(feasible)
 
 
 def test_without_any_that_passes_the_nearest_miss_is_kept(path):
@@ -151,7 +152,7 @@ def test_without_any_that_passes_the_nearest_miss_is_kept(path):
         return answer.model_copy(update={"checks": (check,), "verdict": "fail"})
 
     told = []
-    found = run(driver(path, told=told), answer_of=hopeless).found
+    found = run(driver(path, told=told), answer_of=hopeless).standings
     assert found.best is None
     assert found.front == []
     assert found.nearest.answer.violation == min(trial.answer.violation for trial in told)
@@ -160,7 +161,7 @@ def test_without_any_that_passes_the_nearest_miss_is_kept(path):
 
 def test_how_much_of_a_generation_is_behind_is_known_before_it_is_told(path):
     one = run(driver(path), stop_after=6)
-    assert (one.found.told, one.behind, len(one.batch)) == (4, 2, 4)
+    assert (one.standings.told, one.behind, len(one.batch)) == (4, 2, 4)
 
 
 @pytest.mark.parametrize(
@@ -189,13 +190,13 @@ def test_what_an_unfinished_generation_found_counts_when_the_search_ends_and_cha
     requests = list(one.requests())
     for request in requests[:-1]:
         one.answer(request.number, landscape(request.steps, request.share), 1.0)
-    assert (one.found.told, begun) == (0, [])
+    assert (one.standings.told, begun) == (0, [])
     one.count_open()
-    assert one.found.told == len(begun) >= len(requests) - 1
-    assert one.found.best is not None
+    assert one.standings.told == len(begun) >= len(requests) - 1
+    assert one.standings.best is not None
     again = []
     later = resumed(path, told=again)
-    assert later.found.told == 0
+    assert later.standings.told == 0
     run(later)
     assert [trial.recipe_digest for trial in again] == [trial.recipe_digest for trial in whole]
 
@@ -214,7 +215,7 @@ def test_limits_that_some_trial_met_are_told_from_those_that_none_did(path):
         )
         return answer.model_copy(update={"checks": checks, "verdict": "fail"})
 
-    found = run(driver(path), answer_of=torn).found
+    found = run(driver(path), answer_of=torn).standings
     assert found.best is None
     assert found.closest == {"size": 0.0, "accuracy": 0.0, "speed class=1": math.inf}
 
@@ -271,8 +272,8 @@ class Same:
 def test_a_space_that_is_used_up_ends_the_search(path, searcher, synchronous):
     one = driver(path, searcher=searcher, space=FEW, synchronous=synchronous, budget={"trials": None, "minutes": 60})
     assert driven(one).startswith("a space that seems to hold no more chains")
-    assert one.found.told < 100
-    assert one.found.best is not None
+    assert one.standings.told < 100
+    assert one.standings.best is not None
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
@@ -305,7 +306,7 @@ def test_a_journal_is_taken_up_whatever_the_budget_was_and_is(path, tmp_path, na
     run(driver(path, budget={"trials": 10}, **settings), answer_of=answered)
     for trials in (6, 10, 17, 12):
         one = run(resumed(path, budget={"trials": trials}, **settings), answer_of=answered)
-        assert one.found.told >= trials
+        assert one.standings.told >= trials
     run(resumed(path, told=told, budget={"trials": 24}, **settings), answer_of=answered)
     assert [(one.genome, one.share) for one in told] == [(one.genome, one.share) for one in whole]
 
@@ -320,7 +321,7 @@ def test_the_same_chain_is_carried_out_once(path, synchronous):
 
     one = run(driver(path, searcher=Same, told=told, synchronous=synchronous), answer_of=counted)
     assert len(calls) == 1
-    assert one.found.cached == len(told) - 1 == 11
+    assert one.standings.cached == len(told) - 1 == 11
 
 
 def test_a_failed_trial_is_told_and_ends_nothing(path):
@@ -330,14 +331,14 @@ def test_a_failed_trial_is_told_and_ends_nothing(path):
         return Answer(reason="crashed: exit 1") if len(steps) == 2 else landscape(steps, share)
 
     one = run(driver(path, told=told), answer_of=fails)
-    assert one.found.failed == sum(trial.answer.reason is not None for trial in told) > 0
-    assert one.found.told == 12
+    assert one.standings.failed == sum(trial.answer.reason is not None for trial in told) > 0
+    assert one.standings.told == 12
 
 
 def test_a_size_that_is_reached_ends_the_search(path):
     one = run(driver(path, budget={"trials": 500, "size_bytes": 300}))
     assert one.small_enough
-    assert one.found.told < 500
+    assert one.standings.told < 500
 
 
 def test_a_feasible_candidate_as_small_ends_the_search_though_a_larger_one_is_preferred(path):
@@ -352,7 +353,7 @@ def test_a_feasible_candidate_as_small_ends_the_search_though_a_larger_one_is_pr
 
     one = run(driver(path, budget={"trials": 60, "size_bytes": 500}), answer_of=small_ones_unproven)
     assert one.end == "500 bytes reached"
-    assert one.found.smallest <= 500
+    assert one.standings.smallest <= 500
 
 
 @pytest.mark.parametrize("passes", [True, False])
@@ -373,7 +374,7 @@ def test_what_is_no_better_than_a_start_that_passes_stands_before_nothing(path, 
     begun = tuple(step.model_dump(mode="json") for step in SPACE.steps_of(genome))
     start_bytes = landscape(begun).figures["size_bytes"]
     one = driver(path, start=(genome,), budget={"trials": 40})
-    found = run(one, answer_of=large_ones_proven).found
+    found = run(one, answer_of=large_ones_proven).standings
     assert found.start.number == 0
     assert found.start.feasible == passes
     if passes:
@@ -383,7 +384,7 @@ def test_what_is_no_better_than_a_start_that_passes_stands_before_nothing(path, 
 
 
 def test_a_cost_beyond_its_limit_is_a_check_like_others(path):
-    found = run(driver(path, fitness={"max_cost": 0.05}), answer_of=lambda steps, share: landscape([])).found
+    found = run(driver(path, fitness={"max_cost": 0.05}), answer_of=lambda steps, share: landscape([])).standings
     assert (found.best, found.nearest.feasible) == (None, False)
     assert found.nearest.answer.violation == pytest.approx(1 / 0.05 - 1)
     assert found.closest == {"accuracy": 0.0, "fitness.max_cost": pytest.approx(19)}
@@ -411,9 +412,9 @@ def test_a_proxy_saves_full_trials_where_times_count_too(path, changes):
     objectives = ["quality", "size_bytes", "latency"]
     one = run(driver(path, searcher=Genetic, told=told, objectives=objectives, **PROXY, **changes), answer_of=timed)
     trained = [trial for trial in told if "distillation" in str(trial.steps)]
-    assert one.found.failed == 0
+    assert one.standings.failed == 0
     assert 0.3 * len(trained) < sum(trial.share == 1 for trial in trained) < 0.9 * len(trained)
-    assert one.found.proxy.value > 0.8
+    assert one.standings.proxy.value > 0.8
 
 
 def test_no_trial_is_dropped_before_the_proxy_was_measured(path):
@@ -427,7 +428,7 @@ def test_a_proxy_that_always_says_the_same_is_switched_off(path):
         answer = landscape(steps, share)
         return answer if share == 1 else answer.model_copy(update={"figures": answer.figures | {"accuracy": 0.1}})
 
-    found = run(driver(path, **PROXY), answer_of=same).found
+    found = run(driver(path, **PROXY), answer_of=same).standings
     assert (found.proxy.value, found.proxy_on) == (None, False)
     assert found.proxy.pairs >= 8
 
@@ -436,7 +437,7 @@ def test_each_rung_of_a_proxy_keeps_the_better_ones_of_the_one_before(path):
     told = []
     rungs = PROXY | {"proxy": {"train_share": [0.1, 0.3]}, "budget": {"trials": 320}}
     one = run(driver(path, told=told, **rungs))
-    assert one.found.proxy_on
+    assert one.standings.proxy_on
     counts = {share: sum(trial.share == share for trial in told) for share in (0.1, 0.3)}
     assert counts[0.1] > counts[0.3] > 0
 
@@ -450,12 +451,12 @@ def test_a_proxy_that_predicts_saves_full_trials(path):
 
     one = run(driver(path, told=told, **PROXY), answer_of=counted)
     trained = sum(any(step.method == "distillation" for step in trial.steps) for trial in told if not trial.cached)
-    assert one.found.proxy.value > 0.8
-    assert one.found.proxy_on
+    assert one.standings.proxy.value > 0.8
+    assert one.standings.proxy_on
     assert (
         0.3 * trained < sum(trial.share == 1 and "distillation" in str(trial.steps) for trial in told) < 0.9 * trained
     )
-    assert all(trial.share == 1 for _, trial in one.found.front)
+    assert all(trial.share == 1 for _, trial in one.standings.front)
 
 
 def test_a_proxy_that_does_not_predict_is_switched_off(path):
@@ -466,8 +467,8 @@ def test_a_proxy_that_does_not_predict_is_switched_off(path):
         return answer.model_copy(update={"figures": {**answer.figures, "accuracy": 1 - answer.figures["accuracy"]}})
 
     one = run(driver(path, **PROXY), answer_of=misleading)
-    assert one.found.proxy.value < 0.3
-    assert not one.found.proxy_on
+    assert one.standings.proxy.value < 0.3
+    assert not one.standings.proxy_on
 
 
 @pytest.mark.parametrize("stop_after", [3, 20, 40])
