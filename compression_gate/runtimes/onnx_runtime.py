@@ -65,7 +65,7 @@ class OnnxRuntime:
         from compression_gate.runtimes.graph_builder import opset_for
         from compression_gate.runtimes.opaque import opaque
         from compression_gate.runtimes.qdq import lowered
-        from compression_gate.runtimes.tracing import dynamic_shapes, quietly, two_examples
+        from compression_gate.runtimes.tracing import dynamic_shapes, quietly, recurrences_anew, two_examples
         from compression_gate.tasks.calling import Positional
 
         examples = two_examples(inputs)
@@ -75,7 +75,7 @@ class OnnxRuntime:
         wrapped = Positional(traced, inputs).eval()
         try:
             # torch's transformer layers may run as one operation, which ONNX has not.
-            with quietly(), layer_by_layer(), torch.no_grad():
+            with quietly(), layer_by_layer(), recurrences_anew(), torch.no_grad():
                 program = torch.onnx.export(
                     wrapped,
                     tuple(examples.values()),

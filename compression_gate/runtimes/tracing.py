@@ -18,12 +18,15 @@ CHATTY = ("torch.onnx", "torch.export", "torch._export", "torch._dynamo", "onnxs
 
 
 def two_examples(inputs: Inputs) -> dict[str, Tensor]:
-    """The inputs by name with at least two examples: tracing takes an axis of length 1 for a constant."""
+    """The inputs by name with at least two examples: tracing takes an axis of length 1 for a constant.
+
+    As tensors of their own: of a part of another tensor the strides would get into the graph.
+    """
     examples = {}
     for name, value in named(inputs).items():
         if value.dim() == 0:
             raise ExportError(f"input {name}: expected a batch axis first, got a scalar: return one value per example")
-        examples[name] = value if value.shape[0] > 1 else torch.cat([value, value])
+        examples[name] = value.contiguous() if value.shape[0] > 1 else torch.cat([value, value])
     return examples
 
 
@@ -47,6 +50,26 @@ def dynamic_shapes(examples: dict[str, Tensor], dynamic: dict[str, dict[int, str
             )
         shapes.append(dict.fromkeys((0, *axes), torch.export.Dim.DYNAMIC))
     return tuple(shapes)
+
+
+@contextmanager
+def recurrences_anew() -> Iterator[None]:
+    """Trace LSTM and GRU as a fresh process would.
+
+    torch's ONNX exporter takes them apart in a way of its own while it runs, so that time stays free, and what torch
+    noted of a call in one way is there in the other (2.13, ``torch.export._patches``): all exports but the first fail.
+    """
+    forget_calls()
+    try:
+        yield
+    finally:
+        forget_calls()
+
+
+def forget_calls() -> None:
+    """Have torch look up anew what an LSTM and a GRU are made of."""
+    for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
+        operator._dispatch_cache.clear()
 
 
 @contextmanager

@@ -113,3 +113,28 @@ def test_a_padded_pool_is_left_as_it_is(tmp_path):
     made = models.quantized(model, models.images)
     OnnxRuntime().export(made, models.images(1), tmp_path / "model.onnx", {})
     assert [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node].count("AveragePool") == 1
+
+
+class Sequences(nn.Module):
+    """A recurrence over a free axis of time, and a sum over it."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.recurrent, self.head = kind(3, 4, 2, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, frames):
+        return self.head(self.recurrent(frames)[0].sum(1))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_one_process_exports_many_models_of_various_lengths(kind, tmp_path):
+    """A trial's process does; torch notes how it took the first one apart, and what it then did with another."""
+    long = torch.randn(3, 9, 3, generator=torch.Generator().manual_seed(0))
+    for number in range(3):
+        model, path = Sequences(kind).eval(), tmp_path / f"{number}.onnx"
+        OnnxRuntime().export(model, long[:2, :5], path, {"input": {1: "time"}})
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        with torch.no_grad():  # between exports models are called, and noted, as well
+            expected = model(long).numpy()
+        np.testing.assert_allclose(session.run(None, {name: long.numpy()})[0], expected, atol=1e-5)
