@@ -69,12 +69,12 @@ class Row:
 
 
 ROWS = {
-    "default, 1 point": Row((HALVED, TAUGHT, {**PRICED, "strength": 0.25})),
-    "default, 0.5 points": Row((HALVED, TAUGHT, {**PRICED, "strength": 0.15})),
+    "default, 1 point": Row((HALVED, TAUGHT, {**PRICED, "strength": 0.45, "epochs": 8})),
+    "default, 0.5 points": Row((HALVED, TAUGHT, {**PRICED, "strength": 0.2, "epochs": 8})),
     "lstm": Row((TAUGHT | {"epochs": 2}, {**PRICED, "strength": 0.1, "epochs": 16}), ROOT / "examples/speech"),
-    "mobilenet": Row(({**PRICED, "strength": 0.25, "epochs": 8},), ROOT / "examples/vision-mobile"),
-    "resnet": Row(({**PRICED, "strength": 0.25},), network="ResidualNetwork"),
-    "transformer": Row(({**PRICED, "strength": 0.25},), network="Transformer", learning_rate=0.002),
+    "mobilenet": Row(({**PRICED, "strength": 0.6, "epochs": 10},), ROOT / "examples/vision-mobile"),
+    "resnet": Row(({**PRICED, "strength": 0.65, "epochs": 8},), network="ResidualNetwork"),
+    "transformer": Row(({**PRICED, "strength": 0.4, "epochs": 8},), network="Transformer", learning_rate=0.002),
 }
 
 
@@ -110,6 +110,7 @@ def validated(name: str, seed: int, work: Path) -> dict[str, Any]:
         "validation_reference": record.reference.quality["accuracy"],
         "integers": elsewhere(suite),
         "validation_drop": record.reference.quality["accuracy"] - record.steps[-1].quality["accuracy"],
+        "remarks": list(record.steps[-1].remarks),
         "compress_seconds": round(time.monotonic() - start, 1),
     }
 
@@ -150,17 +151,21 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--validation", action="store_true")
     given = parser.parse_args()
-    stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
     for seed in given.seeds:
         for name in given.rows:
-            if (name, seed) in {(row["row"], row["seed"]) for row in stored} and not given.validation:
+            if (name, seed) in {(row["row"], row["seed"]) for row in stored()} and not given.validation:
                 continue
             found = validated(name, seed, given.work)
             if not given.validation:
                 found = tested(found, given.work)
-                stored.append(found)
-                write_text(RESULTS, json.dumps(stored, indent=1) + "\n")
+                # Read anew: the rows of another process may have come in between.
+                write_text(RESULTS, json.dumps([*stored(), found], indent=1) + "\n")
             print(json.dumps(found), flush=True)
+
+
+def stored() -> list[dict[str, Any]]:
+    """The rows there are, of every seed."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
 
 
 if __name__ == "__main__":

@@ -19,9 +19,13 @@ from compression_gate.methods.options import inside
 from compression_gate.modules.learned_steps import LearnedStep, refreshed
 from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.modules.quantized_weights import SMALLEST_RANGE
-from compression_gate.modules.surgery import owners, unknown_weights, weights
+from compression_gate.modules.surgery import owners, weights
 
-BIAS_LEVELS, VECTOR_LEVELS = 15, 63  # of biases, and of the weights of norms: few numbers, whose step is finer
+BIAS_LEVELS, VECTOR_LEVELS = (
+    15,
+    63,
+)  # of biases and of matrices that no layer holds (embeddings of positions), and of the
+# weights of norms: few numbers, whose step is finer
 SMALLEST_VECTOR = 0.1  # what their levels span at least: a bias may grow from zero
 MANTISSA_BITS = 4  # of a step as it is stored, behind the leading one
 SHARES = tuple(
@@ -193,7 +197,6 @@ def found(model: nn.Module, ignore: tuple[str, ...]) -> tuple[dict[str, nn.Param
     reasons: dict[str, str] = {
         name: "holds integers already" for name, module in model.named_modules() if isinstance(module, QuantizedLayer)
     }
-    matrices, unknown = weights(model), unknown_weights(model)
     layers = dict(model.named_modules(remove_duplicate=False))
     for name, parameter in model.named_parameters():
         layer = layers[name.rpartition(".")[0]]
@@ -204,16 +207,14 @@ def found(model: nn.Module, ignore: tuple[str, ...]) -> tuple[dict[str, nn.Param
             reasons[name] = "its layer computes weights from others: parametrizations stay as they are"
         elif getattr(layer, "max_norm", None) is not None:
             reasons[name] = "max_norm changes its rows whenever they are read"
-        elif name in unknown:
-            reasons[name] = unknown[name]
         elif not parameter.requires_grad:
             reasons[name] = "frozen"
         elif parameter.dtype != torch.float32:
             reasons[name] = f"of {parameter.dtype}, not float32"
-        elif name in matrices or parameter.dim() == 1 or "bias" in name.rpartition(".")[2]:
-            treated[name] = parameter
+        elif parameter.dim() == 0:
+            reasons[name] = "a single number"
         else:
-            reasons[name] = f"has {parameter.dim()} axes and belongs to no layer of a known type"
+            treated[name] = parameter
     return treated, reasons
 
 
@@ -231,7 +232,8 @@ def rounded_while_trained(model: nn.Module, treated: dict[str, nn.Parameter], le
             continue
         seen.add((id(layer), attribute))
         name = names[id(parameter)]
-        own = levels if name in matrices else BIAS_LEVELS if "bias" in attribute else VECTOR_LEVELS
+        beside = BIAS_LEVELS if parameter.dim() > 1 or "bias" in attribute else VECTOR_LEVELS
+        own = levels if name in matrices else beside
         rounding = made[name].rounding if name in made else PricedWeight(parameter, own)
         parametrize.register_parametrization(layer, attribute, rounding, unsafe=True)
         if isinstance(layer, nn.RNNBase) and not hasattr(layer, "refreshes"):

@@ -38,8 +38,8 @@ class RateAwareTraining:
             pay; above it the file gets smaller than the data ask for. The price rises quadratically until half time.
         target_bytes: instead: bytes of the coded tensors to end at; the price follows what the coder itself says. It is
             asked some forty times, which takes a second for each million weights.
-        levels: the largest integer of a weight, 1 to 127. Biases have up to 15 and the weights of norms 63, of a finer
-            step.
+        levels: the largest integer of a layer's weight, 1 to 127. Biases and what belongs to no layer of torch's
+            (embeddings of positions) have up to 15, and the weights of norms 63, of a finer step.
         epochs: of training; data, batch size and augmentation are those of ``train``.
         freeze: share of the training, at its end, in which zeros stay zero and nothing else becomes zero. The learning
             rate, which falls along ``one_cycle`` or ``cosine``, is low then.

@@ -16,8 +16,7 @@ from compression_gate.methods.priced_weights import Priced, filled, matrices_of
 
 log = logging.getLogger("compression_gate")
 REPRICE_EVERY = 50  # steps: counting all places anew takes about two steps' time
-CONTROLS = 20  # how often the real coder is asked until the zeros are frozen, for a target
-COMPARISONS = 4  # the same without one, to compare the estimate with
+CONTROLS = 20  # how often the real coder is asked until the zeros are frozen
 RAMP_SHARE = 0.5  # of the training: the price is full from there on
 STEERED_SHARE = 0.8  # of the time until the zeros are frozen: then the size is to be the target, or nearly: weights
 # that have to be cut off at the freeze to reach it are missed, and nothing heals any more
@@ -63,6 +62,7 @@ class RateControl:
     now: float = 0.0
     planned_from: float = 0.0
     distance: float = 0.0  # of the size's logarithm from its plan
+    scale: float = 1.0  # of the counted bits, so that they are the coder's bytes of last time
     seen: list[tuple[int, float, int]] = field(default_factory=list)  # step, estimate and real size [bytes]
 
     def __post_init__(self) -> None:
@@ -74,12 +74,13 @@ class RateControl:
         """What a continued training must know."""
         bits = [one.rounding.bits for one in self.priced]
         plan = (self.planned_from, self.distance)
-        return {"step": self.step, "now": self.now, "plan": plan, "seen": self.seen, "bits": bits}
+        return {"step": self.step, "now": self.now, "plan": plan, "scale": self.scale, "seen": self.seen, "bits": bits}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
         self.step, self.now = state["step"], state["now"]
         self.planned_from, self.distance = state["plan"]
+        self.scale = state["scale"]
         self.seen = [(int(step), float(guess), int(real)) for step, guess, real in state["seen"]]
         for one, bits in zip(self.priced, state["bits"], strict=True):
             one.rounding.bits = bits
@@ -87,12 +88,22 @@ class RateControl:
     @property
     def every(self) -> int:
         """Steps between two sizes from the coder."""
-        return max(1, self.frozen_from // (CONTROLS if self.target is not None else COMPARISONS))
+        return max(1, self.frozen_from // CONTROLS)
 
     @property
     def fixed_from(self) -> int:
         """The step from which, with a target, integers stay as they are."""
         return self.frozen_from + max(1, round(FIXED_SHARE * (self.steps - self.frozen_from)))
+
+    @property
+    def counted(self) -> float:
+        """What the counts of places say that the priced tensors take [bytes]."""
+        return sum(one.rounding.bits for one in self.priced) / 8
+
+    @property
+    def estimated_bytes(self) -> float:
+        """What the coded tensors take now: the counts, corrected by how far off they were when the coder was asked."""
+        return self.scale * self.counted
 
     def cost(self) -> Tensor:
         """Return the price of all bits, in units of the loss; its slope is what counts."""
@@ -129,7 +140,8 @@ class RateControl:
         self.reprice()  # both speak of the same integers
         # Where a target is met, dead units count as gone; following the model takes a moment.
         real = coded_bytes(filled(self.shell, student, self.priced)) if self.target is None else self.size(student)
-        self.seen.append((self.step, sum(one.rounding.bits for one in self.priced) / 8, real))
+        self.seen.append((self.step, self.estimated_bytes, real))
+        self.scale = real / self.counted
         log.debug("step %d: %d bytes, strength %.3g", self.step, real, self.now)
         if self.target is not None:
             self.steer(real, self.target)
@@ -225,14 +237,17 @@ class RateControl:
             rows = by_name[weight].rounding.live.flatten(1).any(1)
             by_name[bias].rounding.live.logical_and_(rows)
 
+    def errors(self) -> list[float]:
+        """How far off the estimate was each time but the first, when nothing had corrected it yet."""
+        return [guess / real - 1 for _, guess, real in self.seen[1:]]
+
     def summary(self, final: int) -> list[str]:
         """Say in sentences how the estimate kept up with the coder, and where the size ended."""
         lines = [f"coded tensors: {final:,} bytes at strength {self.now:.3g}, by the coder"]
-        if self.seen:
-            off = [guess / real - 1 for _, guess, real in self.seen if real]
+        if off := self.errors():
             lines.append(
-                f"the estimate that steered training was {min(off):+.0%} to {max(off):+.0%} off the coder's bytes "
-                f"({len(off)} comparisons)"
+                f"the estimate of them in training, corrected by the coder each time it was asked, was {min(off):+.1%} "
+                f"to {max(off):+.1%} off the next time ({len(off)} comparisons)"
             )
         if self.target is not None and abs(final / self.target - 1) > 0.02:
             lines.append(

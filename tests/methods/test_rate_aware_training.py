@@ -15,8 +15,16 @@ from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods.bit_prices import prices_of
 from compression_gate.methods.chain import built
 from compression_gate.methods.magnitude_pruning import MagnitudePruning
-from compression_gate.methods.priced_weights import BIAS_LEVELS, PricedWeight, coarse
+from compression_gate.methods.priced_weights import (
+    BIAS_LEVELS,
+    PricedWeight,
+    coarse,
+    filled,
+    matrices_of,
+    rounded_while_trained,
+)
 from compression_gate.methods.rate_aware_training import RateAwareTraining
+from compression_gate.methods.rate_control import RateControl
 from compression_gate.modules.structure import load_model, save_model
 from compression_gate.modules.surgery import state_digest, ties, weights
 from compression_gate.records.params import Step
@@ -55,6 +63,25 @@ def test_every_kind_of_model_becomes_integers_and_still_answers(tiny, tmp_path, 
     assert size <= coded_bytes(made) + 64
     save_model(made, suite.factory, tmp_path / "saved")
     assert torch.equal(suite.outputs(load_model(suite.factory, tmp_path / "saved")), suite.outputs(made))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("transformer", "place"), ("own", "own.factors")])
+def test_a_matrix_that_no_layer_of_torch_holds_becomes_finer_integers(tiny, kind, name):
+    suite = tiny(kind)
+    context = suite.context()
+    made = RateAwareTraining(strength=0.3, epochs=2, learning_rate=RATE).apply(suite.reference, context)
+    assert name in context.notes.covered
+    assert 3 < len(made.get_parameter(name).unique()) <= 2 * BIAS_LEVELS + 1
+
+
+def test_parameters_in_lists_are_treated_where_they_are(tiny):
+    suite = tiny("listed")
+    context = suite.context()
+    made = RateAwareTraining(strength=0.3, epochs=2, learning_rate=RATE).apply(suite.reference, context)
+    assert {"places.0", "places.1", "scales.first", "scales.second", "head.weight"} <= set(context.notes.covered)
+    assert "single number" in context.notes.uncovered["places.2"]
+    assert len(made.get_parameter("places.1").unique()) <= 2 * BIAS_LEVELS + 1
+    assert suite.accuracy(made) >= suite.accuracy(suite.reference) - 0.1
 
 
 @pytest.mark.parametrize("kind", ["mlp", "lenet", "recurrent"])
@@ -282,6 +309,29 @@ def test_the_estimate_is_near_the_coder_for_scattered_integers():
     with torch.no_grad():
         layer.weight.copy_(plane * 0.25)
     assert prices_of(plane).total / 8 == pytest.approx(coded_bytes(layer), rel=0.1)
+
+
+def test_the_estimate_follows_the_coder_within_two_percent_once_it_was_asked():
+    """A third of the weights leave, a tenth at a time; the counts alone are further off."""
+    torch.manual_seed(0)
+    shell = nn.Sequential(nn.Linear(150, 120), nn.ReLU(), nn.Linear(120, 40))
+    student = copy.deepcopy(shell)
+    priced = rounded_while_trained(student, dict(student.named_parameters()), 3)
+    control = RateControl(priced=priced, shell=shell, steps=100, frozen_from=80, strength=1.0, target=None, unit=0.01)
+    control.compare(student)
+    alone = [control.counted / control.seen[0][2] - 1]
+    for _ in range(4):
+        with torch.no_grad():
+            for one in matrices_of(priced):
+                one.weight.mul_(torch.rand_like(one.weight) > 0.1)
+        control.reprice()
+        real = coded_bytes(filled(shell, student, priced))
+        assert control.estimated_bytes == pytest.approx(real, rel=0.02)
+        alone.append(control.counted / real - 1)
+        control.compare(student)
+        assert control.estimated_bytes == pytest.approx(real)
+    assert max(map(abs, alone)) > 0.02
+    assert all(abs(one) <= 0.02 for one in control.errors())
 
 
 def test_a_frozen_weight_keeps_its_zeros_and_its_size():

@@ -195,9 +195,25 @@ class Own(nn.Module):
         return self.head(self.hidden(self.own(inputs).flatten(1)).relu())
 
 
+class Listed(nn.Module):
+    """Keeps its numbers in lists of parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = nn.ParameterList([torch.randn(4, 8), torch.randn(4, 8), torch.tensor(1.0)])
+        self.scales = nn.ParameterDict({"first": torch.randn(8), "second": torch.randn(1, 8)})
+        self.head = nn.Linear(64, CLASSES)
+
+    def forward(self, inputs):
+        halves = inputs.squeeze(1).chunk(2, 1)
+        parts = [half * place for half, place in zip(halves, self.places[:2], strict=True)]
+        scaled = torch.cat(parts, 1) * self.scales["first"] + self.scales["second"]
+        return self.head(scaled.flatten(1)) * self.places[2]
+
+
 IMAGES = (Mlp, LeNet, ResNet, MobileNet)
 SEQUENCES = (Tokens, Transformer, Recurrent, Gru, Bidirectional)
-MODELS = {kind.__name__.lower(): kind for kind in (*IMAGES, *SEQUENCES, Tied, TiedEmbedding, Own)}
+MODELS = {kind.__name__.lower(): kind for kind in (*IMAGES, *SEQUENCES, Tied, TiedEmbedding, Own, Listed)}
 
 
 def build(kind):
