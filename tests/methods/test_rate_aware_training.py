@@ -14,6 +14,7 @@ from compression_gate.codec.coded_size import coded_bytes
 from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods.bit_prices import prices_of
 from compression_gate.methods.chain import built
+from compression_gate.methods.dead_units import without_dead_units
 from compression_gate.methods.magnitude_pruning import MagnitudePruning
 from compression_gate.methods.priced_weights import (
     BIAS_LEVELS,
@@ -147,6 +148,20 @@ def test_units_without_weights_leave_and_are_named(tiny):
     assert made.second.in_features == made.first.out_features
     assert made.second.out_features <= 24 - 3
     assert any("of first" in remark and "of second" in remark for remark in context.notes.remarks)
+
+
+@pytest.mark.parametrize(("dead", "left"), [(3, 16), (16, 16), (20, 16), (32, 16)])
+def test_convolutions_lose_whole_blocks_of_channels(tiny, dead, left):
+    """Runtimes compute 16 at once: an odd width takes longer than the even one above it."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, groups=32), nn.Flatten(), nn.Linear(1152, 4)
+    )
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight[:dead] = 0
+            layer.bias[:dead] = 0
+    smaller, _ = without_dead_units(model.eval(), tiny("lenet").context(), set())
+    assert smaller[0].out_channels == smaller[2].groups == (32 if dead < 16 else left)
 
 
 def test_pruned_weights_stay_zero_and_ignored_layers_stay_without_a_price(tiny):
