@@ -32,6 +32,8 @@ REFUSALS: dict[tuple[str, str], str] = {
 }
 # Methods that know nothing but norms.
 BY_NORMS = {"batchnorm_folding"}
+# Methods that treat parameters wherever they are.
+ANY_PARAMETER = {"distillation", "rate_aware_training"}
 # What to apply where the defaults are not enough; a method that needs nothing has no row.
 OPTIONS = {
     "magnitude_pruning": {"sparsity": 0.5},
@@ -93,7 +95,7 @@ def test_a_layer_of_the_users_own_is_named(tiny, name):
     assert any("own" in one for one in (*context.notes.covered, *context.notes.uncovered))
 
 
-@pytest.mark.parametrize("name", sorted(METHODS.keys() - BY_NORMS - {"distillation"}))
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - BY_NORMS - ANY_PARAMETER))
 def test_a_model_of_such_layers_alone_is_refused_with_their_names(tiny, name):
     suite = tiny("own")
     alone = nn.Sequential(OrderedDict(own=suite.reference.own))
