@@ -22,6 +22,7 @@ from compression_gate.stages.search import Ask
 
 SUPPORT = str(Path(standin_search.__file__).parent)
 PATIENCE_S = 120.0  # of a busy machine
+LONG = {"trials": 24}  # far from the end after a few answers, however late this process wakes to interrupt
 SPACE = [
     {"method": "structured_pruning", "pruning_ratio": {"low": 0.1, "high": 0.7}, "optional": True},
     {"method": "low_rank", "ratio": {"low": 0.2, "high": 0.8}, "optional": True},
@@ -103,13 +104,14 @@ def wait_for_answers(suite, count, name="found"):
 
 
 def test_a_driver_killed_at_any_moment_resumes_and_proposes_what_an_uninterrupted_one_does(searched):
+    searched.edit("search", SETTINGS | {"budget": LONG})
     whole = search.run(searched.path, Ask(name="whole"))
     driver = started(searched, "--name", "cut", STANDIN_S="0.2")
     wait_for_answers(searched, 5, "cut")
     driver.kill()
     driver.communicate()
     before = answers_of(searched, "cut")
-    assert 5 <= len(before) < 8
+    assert 5 <= len(before) < LONG["trials"]
     resumed = search.run(searched.path, Ask(name="cut", resume=True))
     assert proposals_of(searched, "cut") == proposals_of(searched, "whole")
     assert answers_of(searched, "cut") == answers_of(searched, "whole")
@@ -179,15 +181,16 @@ def test_a_second_driver_on_one_journal_is_refused(searched):
 
 
 def test_ctrl_c_ends_with_the_best_so_far(searched):
+    searched.edit("search", SETTINGS | {"budget": LONG})
     driver = started(searched, STANDIN_S="1")
     wait_for_answers(searched, 5)
     driver.send_signal(signal.SIGINT)
     _, said = driver.communicate(timeout=PATIENCE_S)
     assert driver.returncode == 130
     assert "stopping with the best so far" in said
-    # A generation of four, and what of the next one had an answer: of it, or of an earlier trial with the same chain.
-    assert 5 <= Recipe.read(searched.path / "recipes" / "found.yaml").provenance.trials <= 8
-    assert search.run(searched.path, Ask(resume=True)).trials == 8
+    # What had an answer counts: a trial's own, or that of an earlier one with the same chain.
+    assert 5 <= Recipe.read(searched.path / "recipes" / "found.yaml").provenance.trials < LONG["trials"]
+    assert search.run(searched.path, Ask(resume=True)).trials == LONG["trials"]
 
 
 def test_limits_that_nothing_meets_end_with_the_nearest_miss(searched):
