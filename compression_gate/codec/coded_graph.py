@@ -188,7 +188,7 @@ def decode_graph(source: Path | str | bytes | BinaryIO, *, workers: int = 1) -> 
             if one.name not in coded:
                 check_whole(one, name)
         check_graph(model, name)
-        pool = MixedStream.reading(head.pool)
+        pool = MixedStream.reading(head.pool, head.schema)
         large = large_tensors(file, name, head, head.directory, workers=workers)
         for stored in chain(small_tensors(pool, head.directory), large):
             entry, tensor = stored.entry, waiting.pop(stored.entry.name, None)

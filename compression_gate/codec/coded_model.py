@@ -112,7 +112,7 @@ def begun(head: Head, factory_model: nn.Module, name: str) -> tuple[MixedStream,
             f"{name}: expected the file of a model like {type(factory_model).__name__}, got one of another: "
             "check task.model and task.model_args, or restore the code it was written with"
         )
-    stream = MixedStream.reading(head.pool)
+    stream = MixedStream.reading(head.pool, head.schema)
     _, model = code_structure(stream, factory_model, None, largest=most_numbers(factory_model))
     return stream, model
 

@@ -164,7 +164,7 @@ def decode_tensors(source: Path | str | bytes | BinaryIO, path: Path, *, workers
         header, offsets = header_of(head.directory)
         size = len(header) + sum(entry.size * entry.type.size for entry in head.directory)
         checksums = [segment.checksum for segment in head.segments]
-        key = digest_of([SCHEMA, head.flags, head.total, zlib.crc32(header), zlib.crc32(head.pool), checksums])
+        key = digest_of([head.schema, head.flags, head.total, zlib.crc32(header), zlib.crc32(head.pool), checksums])
         with writable(path):
             check_room(path, size)
             with unfinished(path, DECODING, key) as work:
@@ -173,7 +173,7 @@ def decode_tensors(source: Path | str | bytes | BinaryIO, path: Path, *, workers
                     entry = piece.part.entry
                     place = offsets[entry.name] + piece.part.start * entry.type.size
                     work.add(place, piece.patterns.tobytes())
-                for stored in small_tensors(MixedStream.reading(head.pool), head.directory):
+                for stored in small_tensors(MixedStream.reading(head.pool, head.schema), head.directory):
                     work.body.seek(offsets[stored.entry.name])
                     work.body.write(stored.numbers.patterns.tobytes())
                 work.body.seek(0)

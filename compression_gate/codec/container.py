@@ -24,7 +24,7 @@ from compression_gate.errors import CodecError
 from compression_gate.records.base import replacing
 
 MAGIC = b"CGZ"
-SCHEMA = 1
+SCHEMA, OLDEST_SCHEMA = 2, 1  # what is written, and what is still read
 MODEL, SEGMENTS, GRAPH, FAST = 1, 2, 4, 8
 KNOWN_FLAGS = MODEL | SEGMENTS | GRAPH | FAST
 LARGE_BYTES = 1 << 16  # tensors of so many bytes have segments and checksums of their own
@@ -96,6 +96,7 @@ class Head:
         lengths: of the segments.
     """
 
+    schema: int
     flags: int
     total: int
     signature: int | None
@@ -175,9 +176,9 @@ def read_head(file: BinaryIO, name: str) -> Head:
     if (magic := reader.take(3, "magic")) != MAGIC:
         raise CodecError(f"{name}: expected a coded file, which begins with {MAGIC!r}, got {magic!r}")
     schema, flags = reader.take(2, "schema")
-    if schema != SCHEMA:
+    if not OLDEST_SCHEMA <= schema <= SCHEMA:
         raise CodecError(
-            f"{name}: schema: expected {SCHEMA}, got {schema}: written by a "
+            f"{name}: schema: expected {OLDEST_SCHEMA} to {SCHEMA}, got {schema}: written by a "
             f"{'newer compression-gate: update it' if schema > SCHEMA else 'version that is not supported'}"
         )
     if flags & ~KNOWN_FLAGS:
@@ -186,14 +187,14 @@ def read_head(file: BinaryIO, name: str) -> Head:
     if total != length:
         raise CodecError(f"{name}: expected {total} bytes, got {length}: the file was cut short or added to")
     stored = int.from_bytes(reader.take_unchecked(4, "checksum"), "little")
-    head = read_verified(reader, flags, total, stored)
+    head = read_verified(reader, schema, flags, total, stored)
     if sum(segment.length for segment in head.segments) != total - reader.read_bytes:
         raise CodecError(f"{name}: segments: expected {total - reader.read_bytes} bytes in all, by their lengths "
                          f"{sum(segment.length for segment in head.segments)}: the file is damaged")  # fmt: skip
     return head
 
 
-def read_verified(reader: Reader, flags: int, total: int, stored: int) -> Head:
+def read_verified(reader: Reader, schema: int, flags: int, total: int, stored: int) -> Head:
     """Read what follows the header; nothing of it is looked into before the checksum is right."""
     signature = int.from_bytes(reader.take(2, "signature"), "little") if flags & MODEL else None
     packed = None if flags & MODEL else reader.take(reader.number("directory"), "directory")
@@ -214,6 +215,7 @@ def read_verified(reader: Reader, flags: int, total: int, stored: int) -> Head:
         segments.append(Segment(offset=offset, length=length, checksum=checksum))
         offset += length
     return Head(
+        schema=schema,
         flags=flags,
         total=total,
         signature=signature,

@@ -9,6 +9,8 @@ from numba import uint64
 
 from compression_gate.codec import fast_coder
 from compression_gate.codec.compiling import compiled
+from compression_gate.codec.container import SCHEMA
+from compression_gate.codec.known import Known
 from compression_gate.codec.streams import LARGEST_SYMBOL, Geometry
 from compression_gate.errors import CodecError
 
@@ -23,14 +25,16 @@ class FastStream:
     """
 
     encoding: bool = True
+    schema: int = SCHEMA
+    known: Known = field(default_factory=Known)
     data: bytearray = field(default_factory=bytearray)
     position: int = 0
     tries_layouts = False  # a code that is the same everywhere gains nothing by another order
 
     @classmethod
-    def reading(cls, data: bytes | memoryview) -> FastStream:
+    def reading(cls, data: bytes | memoryview, schema: int = SCHEMA) -> FastStream:
         """A stream that reads."""
-        return cls(encoding=False, data=bytearray(data))
+        return cls(encoding=False, schema=schema, known=Known(keeps=schema > 1), data=bytearray(data))
 
     def number(self, value: int, bits: int) -> int:
         """See :class:`Stream`."""
@@ -70,7 +74,7 @@ class FastStream:
 
     def trial(self) -> FastStream:
         """See :class:`Stream`."""
-        return FastStream(encoding=self.encoding)
+        return FastStream(encoding=self.encoding, schema=self.schema, known=self.known.copy())
 
     def size(self) -> float:
         """See :class:`Stream`."""

@@ -31,7 +31,7 @@ def inspected(path: Path, factory_model: nn.Module | None = None) -> Inspection:
     with opened(path) as (file, name):
         head = read_head(file, name)
         if head.directory is not None:
-            stream, entries = MixedStream.reading(head.pool), list(head.directory)
+            stream, entries = MixedStream.reading(head.pool, head.schema), list(head.directory)
         elif factory_model is None:
             raise CodecError(f"{name}: a model's file: say with -C in which suite its task is")
         else:

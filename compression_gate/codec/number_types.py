@@ -103,3 +103,24 @@ def patterns_of(values: np.ndarray, kind: NumberType) -> np.ndarray:
         with np.errstate(over="ignore"):
             return values.astype(np.float16).view(np.uint16)
     return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def keys_of(numbers: Numbers) -> np.ndarray:
+    """Whole numbers int64 in the order of the values, neighbours one apart; −0 is before 0, NaN at the ends."""
+    kind, patterns = numbers.type, numbers.patterns
+    if not kind.exponent:
+        return patterns.view(f"<i{kind.size}").astype(np.int64)
+    sign = kind.exponent + kind.mantissa
+    wide = patterns.astype(np.uint64)
+    size = (wide & np.uint64((1 << sign) - 1)).astype(np.int64)
+    return np.where((wide >> np.uint64(sign)).astype(bool), -size - 1, size)
+
+
+def of_keys(keys: np.ndarray, kind: NumberType) -> np.ndarray:
+    """The patterns of :func:`keys_of`; of larger numbers their lowest bits count."""
+    wrapped = keys.astype(f"<i{kind.size}")
+    if not kind.exponent:
+        return wrapped.view(kind.patterns)
+    sign = 1 << (kind.exponent + kind.mantissa)
+    size = np.where(wrapped < 0, ~wrapped, wrapped).astype(kind.patterns)
+    return np.where(wrapped < 0, size | kind.patterns.type(sign), size)

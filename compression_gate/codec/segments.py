@@ -156,7 +156,7 @@ def read_pieces(
 
     def read(pair: tuple[Part, bytes]) -> Piece:
         part, data = pair
-        stream = FastStream.reading(data) if head.fast else MixedStream.reading(data)
+        stream = (FastStream if head.fast else MixedStream).reading(data, head.schema)
         numbers, form = named(part.entry, stream, part.shape)
         stream.check_end()
         return Piece(part, numbers.patterns.reshape(-1), form, len(data))

@@ -6,13 +6,16 @@ format is so described once, for both directions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isqrt
 from typing import Protocol
 
 import numpy as np
 
-from compression_gate.codec import range_coder
+from compression_gate.codec import plain_coder, range_coder
+from compression_gate.codec.container import SCHEMA
+from compression_gate.codec.known import Known
 from compression_gate.codec.logistic import MOST_EXPONENT
 from compression_gate.codec.range_coder import MOST_LEFT_OUT, POSITION
 from compression_gate.codec.symbol_model import Learned, bucket_of, code_plane
@@ -21,6 +24,7 @@ from compression_gate.errors import CodecError
 LARGEST_SYMBOL = (1 << (MOST_EXPONENT + 1)) - 1
 NONE_KNOWN = np.zeros(0, dtype=np.int64)
 MOST_BEHIND = 4 + MOST_LEFT_OUT  # bytes behind a stream's end that a decoder reads as zeros
+LARGE_PLANE = 1 << 10  # symbols from which a plane may be coded plainly: of fewer there is nothing to be saved
 SPARE = 4096  # bytes of a buffer beside what symbols are expected to take
 
 
@@ -76,10 +80,14 @@ class Stream(Protocol):
 
     Args:
         tries_layouts: whether it matters in which order the numbers of a plane come.
+        schema: of the file.
+        known: what was told so far that may come again.
     """
 
     encoding: bool
     tries_layouts: bool
+    schema: int
+    known: Known
 
     def number(self, value: int, bits: int) -> int:
         """A whole number of 0 to 2^bits − 1, none of which is likelier than another."""
@@ -107,18 +115,21 @@ class MixedStream:
     """A range coder behind a context model: small files."""
 
     encoding: bool = True
+    schema: int = SCHEMA
     buffer: np.ndarray = field(default_factory=lambda: np.zeros(SPARE, dtype=np.uint8))
     coder: np.ndarray = field(default_factory=range_coder.started)
     learned: Learned = field(default_factory=Learned)
     producers: np.ndarray = field(default_factory=lambda: NONE_KNOWN)
+    known: Known = field(default_factory=Known)
     cost: int = 0  # bits / 65,536
     tries_layouts = True
 
     @classmethod
-    def reading(cls, data: bytes | memoryview) -> MixedStream:
+    def reading(cls, data: bytes | memoryview, schema: int = SCHEMA) -> MixedStream:
         """A stream that reads."""
         buffer = np.frombuffer(data, dtype=np.uint8).copy()  # compiled code takes only what may be written to
-        return cls(encoding=False, buffer=buffer, coder=range_coder.started_on(buffer))
+        coder = range_coder.started_on(buffer)
+        return cls(encoding=False, schema=schema, buffer=buffer, coder=coder, known=Known(keeps=schema > 1))
 
     def reserve(self, room: int) -> None:
         """Make sure that so many bytes can be written."""
@@ -140,31 +151,83 @@ class MixedStream:
 
     def plane(self, symbols: np.ndarray, geometry: Geometry) -> np.ndarray:
         """See :class:`Stream`."""
-        kernel, stride = geometry.kernel, geometry.stride
-        room = SPARE + 4 * symbols.size
-        while True:
-            self.reserve(room)
-            coder = self.coder.copy()
-            learned = self.learned.copy() if self.encoding else self.learned
-            enough, cost = code_plane(
-                coder, self.buffer, learned, symbols, stride, kernel, self.producers, encoding=self.encoding
-            )
-            if enough:
-                break
-            room *= 2
-        self.coder, self.learned, self.cost = coder, learned, self.cost + cost
+        if self.schema == 1 or symbols.size < LARGE_PLANE:
+            self.mixed_plane(symbols, geometry)
+        elif self.encoding:
+            self.cheaper_plane(symbols, geometry)
+        elif self.number(0, 1):
+            self.plain_plane(symbols)
+        else:
+            self.mixed_plane(symbols, geometry)
         self.check_within()
         if len(symbols) > 1:
             sums = np.abs(symbols.astype(np.int64)).sum(1)
             self.producers = np.array([bucket_of(int(total), symbols.shape[1]) for total in sums], dtype=np.int64)
         return symbols
 
+    def cheaper_plane(self, symbols: np.ndarray, geometry: Geometry) -> None:
+        """Write a plane as it takes fewer bits, and which way that is."""
+        coder, learned, cost = self.coder.copy(), self.learned, self.cost  # what is learned is learned by a copy
+
+        def back() -> None:
+            self.coder, self.learned, self.cost = coder.copy(), learned, cost
+
+        self.number(1, 1)
+        self.plain_plane(symbols)
+        plain = self.cost
+        back()
+        self.number(0, 1)
+        self.mixed_plane(symbols, geometry)
+        if self.cost > plain:
+            back()
+            self.number(1, 1)
+            self.plain_plane(symbols)
+
+    def mixed_plane(self, symbols: np.ndarray, geometry: Geometry) -> None:
+        """Write or read a plane by its contexts."""
+
+        def code(coder: np.ndarray) -> tuple[bool, int]:
+            learned = self.learned.copy() if self.encoding else self.learned
+            enough, cost = code_plane(
+                coder, self.buffer, learned, symbols, geometry.stride, geometry.kernel, self.producers,
+                encoding=self.encoding,
+            )  # fmt: skip
+            if enough:
+                self.learned = learned
+            return enough, cost
+
+        self.code_with_room(symbols.size, code)
+
+    def plain_plane(self, symbols: np.ndarray) -> None:
+        """Write or read a plane by the shares of its values alone."""
+        self.code_with_room(
+            symbols.size, lambda coder: plain_coder.code_plane(coder, self.buffer, symbols, encoding=self.encoding)
+        )
+
+    def code_with_room(self, size: int, code: Callable[[np.ndarray], tuple[bool, int]]) -> None:
+        """Call what codes so many symbols with a copy of the coder, until the buffer has room for what it writes."""
+        room = SPARE + 4 * size
+        while True:
+            self.reserve(room)
+            coder = self.coder.copy()
+            enough, cost = code(coder)
+            if enough:
+                break
+            room *= 2
+        self.coder, self.cost = coder, self.cost + cost
+
     def trial(self) -> MixedStream:
         """See :class:`Stream`."""
         coder = self.coder.copy()
         coder[POSITION] = 0  # of its bytes only the cost is asked for: what was written before is not copied
         return MixedStream(
-            self.encoding, coder=coder, learned=self.learned.copy(), producers=self.producers, cost=self.cost
+            encoding=self.encoding,
+            schema=self.schema,
+            coder=coder,
+            learned=self.learned.copy(),
+            producers=self.producers,
+            known=self.known.copy(),
+            cost=self.cost,
         )
 
     def size(self) -> float:

@@ -19,8 +19,10 @@ from compression_gate.errors import CodecError, CompressionError
 from compression_gate.modules.structure import (
     ARGUMENTS,
     ATTRIBUTES,
+    BUILT_IN_TYPES,
     LARGEST_INTEGER,
     LAYER_TYPES,
+    NAMES,
     WITH_BIAS,
     Argument,
     Layer,
@@ -32,7 +34,7 @@ from compression_gate.modules.structure import (
 )
 from compression_gate.modules.surgery import ties
 
-TYPES = tuple(LAYER_TYPES)  # their order, and that of the words, is part of the format: new ones go to the end
+TYPES = BUILT_IN_TYPES  # their order, and that of the words, is part of the format: new ones go to the end
 WORDS = (
     *("per_tensor", "per_channel", "per_group", "static", "dynamic", "float"),
     *("zeros", "same", "valid", "reflect", "replicate", "circular"),
@@ -41,6 +43,8 @@ NONE, FALSE, TRUE, WHOLE, REAL, WORD, SIZES, AT_MOST = range(8)
 LONGEST_LIST = 1 << 20
 MOST_INSIDE = 1 << 14  # modules and tensors that all replacements may hold: more than any model, and quickly built
 LONGEST_SIZES = 8
+TYPE_BITS, WORD_BITS = {1: 5, 2: 6}, {1: 4, 2: 5}  # by schema
+LENGTH_BITS = 6  # of a text
 
 
 def code_structure(
@@ -79,6 +83,41 @@ def code_place(stream: Stream, places: Sequence[Any], place: Any) -> Any:
     return places[number]
 
 
+def code_type(stream: Stream, kind: str) -> str:
+    """Write or read the type of a layer: its place in our list, or the name that it was registered under."""
+    found = code_listed(stream, TYPES, kind, TYPE_BITS)
+    if found not in LAYER_TYPES:
+        raise CodecError(
+            f"structure: layer type: expected one that is known, got {found!r}: import what registers it first "
+            "(compression_gate.modules.structure.register_layer)"
+        )
+    return found
+
+
+def code_listed(stream: Stream, listed: Sequence[str], text: str, bits: Mapping[int, int]) -> str:
+    """Write or read a text: its place in a list, or itself where it is not there.
+
+    Args:
+        bits: of a place, by schema; the last place is for what is spelt out, which schema 1 did not do.
+    """
+    last = (1 << bits[stream.schema]) - 1
+    spelt = last if stream.schema > 1 else len(listed)
+    place = stream.number(listed.index(text) if text in listed else spelt, bits[stream.schema])
+    if place < len(listed):
+        return listed[place]
+    if place != spelt or stream.schema == 1:
+        raise CodecError(f"structure: expected one of {len(listed)} places, got number {place}")
+    letters = text.encode()
+    if len(letters) >= 1 << LENGTH_BITS:
+        raise CodecError(f"structure: expected a name of at most {(1 << LENGTH_BITS) - 1} bytes, got {text!r}")
+    count = stream.number(len(letters), LENGTH_BITS)
+    found = bytes(stream.number(letters[index] if stream.encoding else 0, 8) for index in range(count))
+    try:
+        return found.decode()
+    except UnicodeDecodeError as error:
+        raise CodecError(f"structure: expected a name in UTF-8, got {found!r}") from error
+
+
 def unnamed(name: str, found: Container[str]) -> str:
     """A name that stands in a list once: of one place a number takes no bits, and lists of it would go on for ever.
 
@@ -109,7 +148,7 @@ def code_layers(stream: Stream, factory_model: nn.Module, layers: Mapping[str, L
         name, layer = given[index] if given else ("", None)
         name = unnamed(code_place(stream, places, name), found)
         before = layer_of(own[name]) if name in own else None
-        kind = code_place(stream, TYPES, layer.type if layer else None)
+        kind = code_type(stream, layer.type if layer else "")
         expected = {
             **defaults_of(kind),
             **(latest[kind].arguments if kind in latest else {}),
@@ -131,7 +170,7 @@ def code_layers(stream: Stream, factory_model: nn.Module, layers: Mapping[str, L
 def names_of(kind: str) -> tuple[str, ...]:
     """The constructor arguments of a layer type, in order."""
     made = LAYER_TYPES[kind]
-    if isinstance(made, type) and made in ARGUMENTS:
+    if isinstance(made, type) and made in ARGUMENTS and made not in NAMES:
         return (*ARGUMENTS[made], *(("bias",) if issubclass(made, WITH_BIAS) else ()))
     return tuple(inspect.signature(made).parameters)
 
@@ -173,7 +212,7 @@ def code_value(stream: Stream, value: Argument, before: Argument) -> Argument:
     if kind == REAL:
         return code_real(stream, value if isinstance(value, float) else 0.0)
     if kind == WORD:
-        return str(code_place(stream, WORDS, value))
+        return code_listed(stream, WORDS, value if isinstance(value, str) else "", WORD_BITS)
     if kind == SIZES:
         sizes = tuple(value) if isinstance(value, tuple) else ()
         count = code_count(stream, len(sizes), LONGEST_SIZES)

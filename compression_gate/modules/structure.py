@@ -8,6 +8,7 @@ parameters are one. The task's factory and these two files give the model back.
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,9 @@ LAYER_TYPES: dict[str, Callable[..., nn.Module]] = {
     "Sequential": placeholders,
 }
 
+BUILT_IN_TYPES = tuple(LAYER_TYPES)  # the others were registered
+LONGEST_NAME = 63
+
 ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {  # read from the attributes of the same name
     nn.Linear: ("in_features", "out_features"),
     nn.Bilinear: ("in1_features", "in2_features", "out_features"),
@@ -79,6 +83,7 @@ ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {  # read from the attribute
     nn.LayerNorm: ("normalized_shape", "eps", "elementwise_affine"),
     nn.GroupNorm: ("num_groups", "num_channels", "eps", "affine"),
 }
+NAMES: dict[type[nn.Module], str] = {}  # of registered types
 WITH_BIAS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.LayerNorm)  # hold a tensor or None under that name
 
 Size = Annotated[StrictInt, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
@@ -91,6 +96,38 @@ class Layer(Record):
 
     type: str
     arguments: dict[str, Argument]
+
+
+def register_layer(name: str, kind: type[nn.Module], arguments: tuple[str, ...]) -> None:
+    """Let layers of one's own type take the place of others, in ``structure.json`` and in a coded file.
+
+    Files name the type and never import it: whoever reads one must have registered it before, as the module of a task
+    or of a method does when it is imported.
+
+    Args:
+        name: with a dot in it, so that no layer of ours ever has it: ``my_package.Butterfly``.
+        kind: the class itself, none that inherits from it.
+        arguments: of the constructor, all of them; each is read from the attribute of the same name.
+
+    Raises:
+        CompressionError: no such name, one that is taken, or arguments that are not the constructor's.
+    """
+    if "." not in name or len(name.encode()) > LONGEST_NAME:
+        raise CompressionError(f"{name!r}: expected a name with a dot in it, of at most {LONGEST_NAME} bytes")
+    names = {made: own for own, made in LAYER_TYPES.items()}
+    if names.get(kind, name) != name or LAYER_TYPES.get(name, kind) is not kind:
+        holder = LAYER_TYPES.get(name, kind)
+        raise CompressionError(
+            f"{name}: expected a name for {kind.__qualname__} alone, got that of {holder.__qualname__} "
+            f"({names[holder]}): choose another, or register it once"
+        )
+    if (taken := tuple(inspect.signature(kind).parameters)) != arguments:
+        raise CompressionError(
+            f"{name}: expected the arguments of {kind.__qualname__}, {', '.join(taken)}, got {', '.join(arguments)}"
+        )
+    LAYER_TYPES[name] = kind
+    ARGUMENTS[kind] = arguments
+    NAMES[kind] = name
 
 
 class Structure(Record):
@@ -149,6 +186,9 @@ def of_one_class(one: nn.Module, other: nn.Module) -> bool:
 
 def layer_of(module: nn.Module) -> Layer | None:
     """Return how the module is written down, or None for a type outside the allow-list."""
+    if type(module) in NAMES:
+        arguments = {name: getattr(module, name) for name in ARGUMENTS[type(module)]}
+        return Layer(type=NAMES[type(module)], arguments=arguments)
     if isinstance(module, (QuantizedLayer, attention.HeadAttention)):
         return Layer(type=type(module).__name__, arguments=module.constructor_arguments())
     if type(module) is nn.Sequential:

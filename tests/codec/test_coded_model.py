@@ -29,7 +29,7 @@ from compression_gate.codec.coded_size import coded_bytes, framing_bytes
 from compression_gate.codec.container import MODEL, read_head
 from compression_gate.codec.inspection import inspected
 from compression_gate.codec.streams import MixedStream, code_whole
-from compression_gate.codec.structure_code import TYPES, WHOLE
+from compression_gate.codec.structure_code import TYPE_BITS, TYPES, WHOLE
 from compression_gate.errors import CodecError, CompressionError
 from compression_gate.methods.chain import factory_of, method_of
 from compression_gate.modules.structure import LAYER_TYPES
@@ -334,7 +334,25 @@ def second_golden():
     return net.eval()
 
 
-GOLDEN = {
+def third_golden():
+    """What schema 2 brought: the same step again, a plane whose shares say everything, a tensor close to another."""
+    torch.manual_seed(0)
+    net = wide_net()
+    net[0].weight.data = (torch.rand(40, 40) < 0.01) * 0.375
+    net[0].bias.data = torch.arange(40) % 3 * 0.375
+    net[1].weight.data = torch.arange(1, 37).reshape(6, 6) ** 5 / 64
+    steps = torch.arange(36, dtype=torch.int32).reshape(6, 6) // 18
+    net[2].weight.data = (net[1].weight.data.view(torch.int32) + steps).view(torch.float32)
+    for layer in net[1:]:
+        layer.bias.data = torch.ones(6)
+    return net
+
+
+def wide_net():
+    return nn.Sequential(nn.Linear(40, 40), nn.Linear(6, 6), nn.Linear(6, 6)).eval()
+
+
+SCHEMA_1 = {
     first_golden: (
         "43475a010144bed3e3b203000ae13eb423c8c4bf20d0c6eae1aeb808d799484b178ea40238c7a70006dcebc3e8715ce1"
         "d019ab5303192d6e8ef3dcd45377155970662c74"
@@ -343,11 +361,35 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize("model", GOLDEN, ids=lambda model: model.__name__)
-def test_files_of_schema_1_decode_to_what_they_always_did(model, tmp_path):
-    data = bytes.fromhex(GOLDEN[model])
-    assert state_digest(decode_model(small_net(), data)) == state_digest(model())
-    encode_model(model(), small_net(), tmp_path / "model.cgz")
+SCHEMA_2 = {
+    first_golden: (
+        "43475a0201446d93ca5e03000ae13eb423c8c4bf20d0c6fa84a6f5979eff404b7db3d1b2e3893400036e7a1c2978a3bc250c"
+        "d3c9813195e14aa7945d11b6d43da02c9633"
+    ),
+    second_golden: ("43475a02012d173787e00300eda3cd2ff3966b8ff173b6ce85c07c720dceb8f959118333c5f308fbcee647447b"),
+    third_golden: (
+        "43475a0201af01847164eec92b0b82f1e343a5e0be932418387339baaf22162f5f0d0df8bc13a265123031a9b4990243e8d2"
+        "bbe6945c5b5d9a130dd2356571eba41340ffff1c641ddffffdeb191fab20ee975970cbffcd341b904b249f0e52ee803a1a11"
+        "b66dbcb14c79ee3f5fe9930af531bde29906202dc21fe61ea262f50b46cdcf29159a7b0031012cfe51cb5b1bde76a936b836"
+        "a87bf68ffff577325045daaa0a974a2ec371fb912b59349f90"
+    ),
+}
+
+
+def golden_factory(model):
+    return wide_net() if model is third_golden else small_net()
+
+
+@pytest.mark.parametrize("model", SCHEMA_1, ids=lambda model: model.__name__)
+def test_files_of_schema_1_decode_to_what_they_always_did(model):
+    assert state_digest(decode_model(small_net(), bytes.fromhex(SCHEMA_1[model]))) == state_digest(model())
+
+
+@pytest.mark.parametrize("model", SCHEMA_2, ids=lambda model: model.__name__)
+def test_files_of_schema_2_are_written_and_decoded_as_ever(model, tmp_path):
+    data = bytes.fromhex(SCHEMA_2[model])
+    assert state_digest(decode_model(golden_factory(model), data)) == state_digest(model())
+    encode_model(model(), golden_factory(model), tmp_path / "model.cgz")
     assert (tmp_path / "model.cgz").read_bytes() == data, "the same numbers were written as other bytes"
 
 
@@ -357,7 +399,8 @@ sys.path.insert(0, sys.argv[1])
 from compression_gate.codec.coded_model import decode_model
 from compression_gate.modules.surgery import state_digest
 import test_coded_model as own
-print(*[state_digest(decode_model(own.small_net(), bytes.fromhex(own.GOLDEN[model]))) for model in own.GOLDEN])
+files = own.SCHEMA_2.items()
+print(*[state_digest(decode_model(own.golden_factory(model), bytes.fromhex(file))) for model, file in files])
 """
 
 
@@ -367,7 +410,7 @@ def test_kernels_in_plain_python_decode_the_same():
     environment = {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(folder.parent / "support"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [state_digest(model()) for model in GOLDEN]
+    assert done.stdout.split() == [state_digest(model()) for model in SCHEMA_2]
 
 
 def small_file(tmp_path):
@@ -473,7 +516,7 @@ def test_random_pools_under_right_checksums_are_a_model_or_a_codec_error(seed):
 
 @pytest.mark.filterwarnings("ignore")
 def test_pools_with_a_flipped_bit_under_right_checksums_are_a_model_or_a_codec_error():
-    data = bytes.fromhex(GOLDEN[second_golden])
+    data = bytes.fromhex(SCHEMA_2[second_golden])
     factory, found = small_net(), 0
     for bit in range(8 * 12, 8 * len(data)):
         flipped = bytearray(data)
@@ -492,7 +535,7 @@ def test_a_hundred_bytes_cannot_ask_for_all_memory():
     places = list(dict(factory.named_modules()))
     code_whole(stream, 1)
     stream.number(places.index("0"), (len(places) - 1).bit_length())
-    stream.number(TYPES.index("Linear"), 5)
+    stream.number(TYPES.index("Linear"), TYPE_BITS[2])
     for _ in range(2):
         stream.number(0, 1)
         stream.number(WHOLE, 3)

@@ -175,8 +175,8 @@ def test_a_damaged_segment_says_which():
 REFUSED = {
     "an empty file": (b"", r"magic: expected 3 bytes from byte 0 on, got 0"),
     "another file": (b"PK\3\4 and so on", r"expected a coded file, which begins with b'CGZ', got b'PK\\x03'"),
-    "a newer schema": (sealed(b"", MODEL, schema=2), "schema: expected 1, got 2: written by a newer compression-gate"),
-    "no schema": (sealed(b"", MODEL, schema=0), "schema: expected 1, got 0: .* that is not supported"),
+    "a newer schema": (sealed(b"", MODEL, schema=3), "schema: expected 1 to 2, got 3: written by a newer "),
+    "no schema": (sealed(b"", MODEL, schema=0), "schema: expected 1 to 2, got 0: .* that is not supported"),
     "an unknown flag": (sealed(b"ab", MODEL | 16), "flags: expected some of 0xf, got 0x11"),
     "a length that is too small": (sealed(b"ab", MODEL, missing=1), "expected 11 bytes, got 12"),
     "a length without an end": (b"CGZ\1\1" + b"\xff" * 40, "length: expected a number of at most nine bytes"),

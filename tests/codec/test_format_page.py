@@ -19,6 +19,8 @@ from torch import nn
 from compression_gate.codec import container, structure_code
 from compression_gate.codec.coded_model import decode_model, encode_model
 from compression_gate.codec.coded_tensors import decode_tensors, encode_tensors
+from compression_gate.codec.forms import FORM_NAMES
+from compression_gate.codec.inspection import inspected
 from compression_gate.codec.logistic import logits, priors, probabilities, rates
 from compression_gate.codec.number_types import TYPES
 
@@ -84,8 +86,9 @@ def side(symbol):
 class PageStream:
     """Reads a stream, or writes one where there are no bytes."""
 
-    def __init__(self, data=None):
-        self.data, self.out, self.position = data, bytearray(), 0
+    def __init__(self, data=None, schema=2):
+        self.data, self.out, self.position, self.schema = data, bytearray(), 0, schema
+        self.known = {"steps": [], "tables": [], "tensors": []}
         self.low, self.high, self.code = 0, 0xFFFFFFFF, 0
         if data is not None:
             for _ in range(4):
@@ -200,6 +203,35 @@ class PageStream:
         return -prefix if negative else prefix
 
     def plane(self, rows, columns, stride, kernel, values=None):
+        plainly = self.schema > 1 and rows * columns >= 1024 and self.number(1, 0)
+        found = self.plain_plane(rows, columns) if plainly else self.mixed_plane(rows, columns, stride, kernel, values)
+        if rows > 1:
+            self.producers = [bucket(sum(map(abs, row)), columns) for row in found]
+        return found
+
+    def plain_plane(self, rows, columns):
+        counts = {}
+
+        def decide(node):
+            zeros, ones = counts.get(node, (0, 0))
+            bit = self.bit(min(max((2 * ones + 1 << 15) // (zeros + ones + 1), 1), 65535), 0)
+            counts[node] = (zeros + 1 - bit, ones + bit)
+            return bit
+
+        def symbol():
+            if not decide(0):
+                return 0
+            negative, exponent, prefix = decide(1), 0, 1
+            while exponent < 24 and decide((negative, 2 + exponent)):
+                exponent += 1
+            for _ in range(exponent):
+                node = (negative, 27 + (1 << exponent) + prefix - 1)
+                prefix = 2 * prefix + (decide(node) if exponent <= 7 else self.number(1))
+            return -prefix if negative else prefix
+
+        return [[symbol() for _ in range(columns)] for _ in range(rows)]
+
+    def mixed_plane(self, rows, columns, stride, kernel, values=None):
         found = [[0] * columns for _ in range(rows)]
         column_sums, total, count = [0] * columns, 0, 0
         for r in range(rows):
@@ -210,8 +242,6 @@ class PageStream:
                 size = abs(found[r][c])
                 row_sum, total, count = row_sum + size, total + size, count + 1
                 column_sums[c] += size
-        if rows > 1:
-            self.producers = [bucket(sum(map(abs, row)), columns) for row in found]
         return found
 
     def contexts(self, found, r, c, stride, kernel, row_sum, column_sum, total, count):
@@ -270,6 +300,43 @@ def read_tensor(stream, kind, shape):
     size = prod(shape)
     if size == 0:
         return []
+    alike = [own for (own_kind, own_shape), own in stream.known["tensors"] if (own_kind, own_shape) == (kind, shape)]
+    found = read_some(stream, kind, shape, alike)
+    if stream.schema > 1:
+        stream.known["tensors"] = [*stream.known["tensors"], ((kind, shape), found)][-1024:]
+    return found
+
+
+def key_of(pattern, kind):
+    """The number of a pattern in the order of values."""
+    bits = 8 * (FIELDS[kind][0] if kind in FIELDS else BYTES[kind])
+    if kind not in FIELDS or pattern < 1 << bits - 1:
+        return pattern
+    return -(pattern - (1 << bits - 1)) - 1
+
+
+def pattern_of(key, kind):
+    bits = 8 * (FIELDS[kind][0] if kind in FIELDS else BYTES[kind])
+    key = (key + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
+    return key % (1 << bits) if kind not in FIELDS or key >= 0 else (1 << bits - 1) + (-key - 1)
+
+
+def again(stream, what):
+    """What was there before and comes again, or None."""
+    known = stream.known[what]
+    if not known or not stream.number(1):
+        return None
+    return known[stream.number((len(known) - 1).bit_length())]
+
+
+def keep(stream, what, new):
+    if stream.schema > 1:
+        stream.known[what] = [*stream.known[what], new][-64:]
+    return new
+
+
+def read_some(stream, kind, shape, alike):
+    size = prod(shape)
     form = stream.number(3)
     can_turn = len(shape) > 1 and shape[0] > 1 and shape[1] > 1
     turned = bool(can_turn and stream.number(1))
@@ -294,16 +361,26 @@ def read_tensor(stream, kind, shape):
     if form == 1:
         return [symbol & mask for symbol in plane()]
     if form == 2:
-        exponent, count = stream.number(8), stream.number(5)
-        step = struct.unpack("<f", struct.pack("<I", exponent << 23 | stream.number(count) << 23 - count))[0]
+        step = again(stream, "steps")
+        if step is None:
+            exponent, count = stream.number(8), stream.number(5)
+            pattern = exponent << 23 | stream.number(count) << 23 - count
+            step = keep(stream, "steps", struct.unpack("<f", struct.pack("<I", pattern))[0])
         values = [float32(float32(symbol) * step) for symbol in plane()]
         if kind == "F16":
             return [struct.unpack("<H", struct.pack("<e", value))[0] for value in values]
         patterns = [struct.unpack("<I", struct.pack("<f", value))[0] for value in values]
         return [pattern >> 16 for pattern in patterns] if kind == "BF16" else patterns
     if form == 3:
-        count, zero = stream.number(12) + 1, stream.number(13)
-        table = read_floats(stream, kind, lambda: stream.plane(1, count, 1, 1)[0])
+        everything = stream.known["tables"]
+        stream.known["tables"] = [one for one in everything if one[0] == kind]
+        found = again(stream, "tables")
+        stream.known["tables"] = everything
+        if found is None:
+            count, zero = stream.number(12) + 1, stream.number(13)
+            table = read_floats(stream, kind, lambda: stream.plane(1, count, 1, 1)[0])
+            found = keep(stream, "tables", (kind, table, zero))
+        _, table, zero = found
         return [table[symbol + zero] for symbol in plane()]
     if form == 4:
         return read_floats(stream, kind, plane)
@@ -312,6 +389,9 @@ def read_tensor(stream, kind, shape):
             return stream.numbers(8 * width, size)
         upper, lower = stream.numbers(32, size), stream.numbers(32, size)
         return [high << 32 | low for high, low in zip(upper, lower, strict=True)]
+    if form == 7:
+        base = alike[stream.number((len(alike) - 1).bit_length())]
+        return [pattern_of(key_of(own, kind) + symbol, kind) for own, symbol in zip(base, plane(), strict=True)]
     rows_of_bytes = stream.plane(size, width, 1, 1)
     return [int.from_bytes(bytes(row), "little") for row in rows_of_bytes]
 
@@ -339,7 +419,8 @@ def varint(data, position):
 
 def read_file(data):
     """Everything but the streams: flags, what the head begins with, the pool and the segments."""
-    assert data[:4] == b"CGZ\1"
+    assert data[:3] == b"CGZ"
+    assert data[3] in (1, 2)
     flags = data[4]
     length, behind = varint(data, 5)
     assert length == len(data)
@@ -372,7 +453,7 @@ def read_file(data):
 def read_tensors(data):
     """Bit patterns by name of a file of named tensors."""
     flags, directory, pool, segments = read_file(data)
-    stream, found, waiting = PageStream(pool), {}, list(segments)
+    stream, found, waiting = PageStream(pool, data[3]), {}, list(segments)
     for name, kind, shape in directory:
         width = FIELDS[kind][0] if kind in FIELDS else BYTES[kind]
         if prod(shape) * width < 65536:
@@ -380,7 +461,7 @@ def read_tensors(data):
     stream.check_end()
     for name, kind, shape in directory:
         if name not in found:
-            own = (FastPageStream if flags & 8 else PageStream)(waiting.pop(0))
+            own = (FastPageStream if flags & 8 else PageStream)(waiting.pop(0), data[3])
             found[name] = read_tensor(own, kind, tuple(shape))
             own.check_end()
     return found
@@ -479,8 +560,9 @@ def distance(token, raw):
 class FastPageStream:
     """Reads a stream of the fast profile."""
 
-    def __init__(self, data):
-        self.data, self.position = data, 0
+    def __init__(self, data, schema):
+        self.data, self.position, self.schema = data, 0, schema
+        self.known = {"steps": [], "tables": [], "tensors": []}
 
     def numbers(self, bits, count):
         field = Bits(self.data[self.position :])
@@ -508,7 +590,7 @@ class FastPageStream:
 
 # --- Against the real ones --------------------------------------------------------------------------------------------
 
-# A file put together with the page at hand: one constant, one tensor of integers.
+# A file of schema 1 put together with the page at hand: one constant, one tensor of integers.
 HAND_MADE = bytes.fromhex(
     "43475a01003e81c4e7a728789c8b8e564a54d2517272333453d28936d2318e8dd589564a020a795a0005cc6363630194f908"
     "80fe700cb60bd880f50322ff"
@@ -516,9 +598,9 @@ HAND_MADE = bytes.fromhex(
 VALUES = {"a": (torch.bfloat16, [[1.5] * 3] * 2), "b": (torch.int8, [0, 1, -2, 300 - 256, 0, 0, 5])}
 
 
-def sealed(flags, first, pool):
+def sealed(flags, first, pool, schema=2):
     """A file without segments."""
-    beginning = b"CGZ\1" + bytes([flags])
+    beginning = b"CGZ" + bytes([schema, flags])
     length = len(beginning) + 1 + 4 + len(first) + len(pool)
     assert length < 128
     beginning += bytes([length])
@@ -534,7 +616,7 @@ def written_by_hand():
     stream.number(3, 1)  # b: integers
     stream.plane(1, 7, 1, 1, [VALUES["b"][1]])
     directory = zlib.compress(b'[["a","BF16",[2,3]],["b","I8",[7]]]')
-    return sealed(0, bytes([len(directory)]) + directory, stream.finish())
+    return sealed(0, bytes([len(directory)]) + directory, stream.finish(), schema=1)
 
 
 def test_a_file_written_from_the_page_is_decoded(tmp_path):
@@ -556,7 +638,18 @@ def patterns(tensor):
 
 def tensors_of_every_form():
     random = torch.Generator().manual_seed(0)
+    centres, wild = torch.randn(6, generator=random), torch.randn(3, 90, generator=random)
     return {
+        "shared": centres[torch.randint(0, 6, (8, 40), generator=random)],
+        "shared again": centres[torch.randint(0, 5, (7, 30), generator=random)],
+        "step again": torch.randint(-2, 3, (3, 9), generator=random) * 0.03125,
+        "original": wild,
+        "changed": wild * (1 + 1e-4 * torch.randn(3, 90, generator=random)),
+        "halves": (wild.double() * -2).half(),
+        "halves again": (wild.double() * -2.002).half(),
+        "high bytes": torch.arange(60) * 2**26,
+        "any": torch.randint(-9, 90, (40, 70), generator=random).to(torch.int8),
+        "sparse": (torch.rand(40, 70, generator=random) < 0.02).to(torch.int8) * 9,
         "wide": torch.randint(-4, 5, (6, 80), generator=random, dtype=torch.int8),
         "image": torch.randint(-2, 3, (4, 3, 3, 3), generator=random) * 0.03125,
         "half": torch.randint(-9, 9, (7, 5), generator=random).half() * 0.1,
@@ -586,6 +679,16 @@ def test_a_decoder_written_from_the_page_reads_every_form(tmp_path):
     assert set(found) == set(tensors)
     for name, tensor in tensors.items():
         assert found[name] == patterns(tensor), name
+
+
+def test_tensors_of_every_form_have_them(tmp_path):
+    tensors = tensors_of_every_form()
+    save_file(tensors, tmp_path / "a.safetensors")
+    encode_tensors(tmp_path / "a.safetensors", tmp_path / "a.cgz")
+    forms = {one.name: one.forms[0] for one in inspected(tmp_path / "a.cgz").tensors}
+    assert set(forms.values()) == set(FORM_NAMES)
+    assert {forms["changed"], forms["original"]} == {forms["halves"], forms["halves again"]} == {"floats", "difference"}
+    assert forms["shared"] == forms["shared again"] == "table"
 
 
 def test_a_decoder_written_from_the_page_reads_segments(tmp_path):
@@ -641,12 +744,12 @@ def pool_by_hand(stream, values=None):
 
     assert stream.whole(3) == 3  # layers
     assert stream.number(2, 1) == 1  # "", first, head: three places
-    assert stream.number(5, 28) == 28  # Sequential
+    assert stream.number(6, 28) == 28  # Sequential
     assert stream.number(1, 0) == 0
     assert stream.number(3, 3) == 3  # a whole number
     assert stream.whole(2) == 2
     assert stream.number(3, 3) == 3  # first.0, the fourth of five places
-    assert stream.number(5, 0) == 0  # Linear
+    assert stream.number(6, 0) == 0  # Linear
     for argument in (6, 2):
         assert stream.number(1, 0) == 0
         assert stream.number(3, 3) == 3
@@ -654,7 +757,7 @@ def pool_by_hand(stream, values=None):
     assert stream.number(1, 0) == 0
     assert stream.number(3, 1) == 1  # no bias
     assert stream.number(3, 4) == 4  # first.1
-    assert stream.number(5, 0) == 0
+    assert stream.number(6, 0) == 0
     assert stream.number(1, 0) == 0
     assert stream.number(3, 7) == 7  # 2, no larger than the 6 of the last Linear
     assert stream.number(3, 2) == 2
@@ -684,6 +787,7 @@ def test_a_models_structure_is_what_the_page_says(tmp_path):
 def test_a_model_written_from_the_page_is_decoded():
     stream = PageStream()
     pool_by_hand(stream)
+    known = []
     for tensor in changed_net().state_dict().values():
         rows, columns = tensor.shape if tensor.dim() > 1 else (1, tensor.numel())
         step = tensor.abs().max()
@@ -692,8 +796,14 @@ def test_a_model_written_from_the_page_is_decoded():
             stream.number(1, 0)
         if len(strides_of(tuple(tensor.shape), columns)) > 1:
             stream.number(2, 0)
-        stream.number(8, 127 if step == 1 else 126)
-        stream.number(5, 0)
+        if known:
+            stream.number(1, step in known)
+        if step in known:
+            stream.number((len(known) - 1).bit_length(), known.index(step))
+        else:
+            stream.number(8, 127 if step == 1 else 126)
+            stream.number(5, 0)
+            known.append(step)
         stream.plane(rows, columns, 1, 1, (tensor / step).int().reshape(rows, columns).tolist())
     lines = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in Net().state_dict().items()]
     signature = zlib.crc32("\n".join(lines).encode()) & 0xFFFF

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -14,20 +15,31 @@ from torch import nn
 from compression_gate.codec.streams import MixedStream, code_whole
 from compression_gate.codec.structure_code import (
     AT_MOST,
+    LENGTH_BITS,
     MOST_INSIDE,
     NONE,
     REAL,
     SIZES,
+    TYPE_BITS,
     TYPES,
     WHOLE,
     WORD,
+    WORD_BITS,
     WORDS,
     code_structure,
     defaults_of,
     names_of,
 )
 from compression_gate.errors import CodecError
-from compression_gate.modules.structure import ATTRIBUTES, Structure, describe
+from compression_gate.modules.structure import (
+    ARGUMENTS,
+    ATTRIBUTES,
+    LAYER_TYPES,
+    NAMES,
+    Structure,
+    describe,
+    register_layer,
+)
 from compression_gate.modules.surgery import state_digest, ties
 
 LARGEST = 1 << 20
@@ -206,6 +218,54 @@ def test_arguments_and_their_defaults_are_those_of_schema_1(kind):
     assert {name: value for name, value in defaults_of(kind).items() if name in names_of(kind)} == defaults
 
 
+class Butterfly(nn.Module):
+    """A layer of somebody's own."""
+
+    def __init__(self, width, kind, *, scale=1.0):
+        super().__init__()
+        self.width, self.kind, self.scale = width, kind, scale
+        self.weight = nn.Parameter(torch.ones(2, width))
+
+    def forward(self, x):
+        return x * self.weight.sum(0) * self.scale
+
+
+@pytest.fixture
+def butterfly():
+    register_layer("own.Butterfly", Butterfly, ("width", "kind", "scale"))
+    yield
+    del LAYER_TYPES["own.Butterfly"], ARGUMENTS[Butterfly], NAMES[Butterfly]
+
+
+def test_a_registered_type_takes_the_place_of_a_layer(net, butterfly):
+    changed = copy.deepcopy(net)
+    changed.first = nn.Sequential(Butterfly(8, "wide one", scale=0.5), nn.Linear(8, 8))
+    changed.again = Butterfly(8, "same")
+    data = written(net, describe(changed, net))
+    found, again = code_structure(MixedStream.reading(data), net, None, LARGEST)
+    assert found == describe(changed, net)
+    assert found.layers["first.0"].arguments == {"width": 8, "kind": "wide one", "scale": 0.5}
+    assert shapes(again) == shapes(changed)
+    assert isinstance(again.again, Butterfly)
+
+
+def test_who_has_not_registered_a_type_is_told_to(net, butterfly):
+    changed = copy.deepcopy(net)
+    changed.head = Butterfly(8, "same")
+    data = written(net, describe(changed, net))
+    kept = LAYER_TYPES.pop("own.Butterfly")
+    with pytest.raises(CodecError, match=r"got 'own\.Butterfly': import what registers it first"):
+        code_structure(MixedStream.reading(data), net, None, LARGEST)
+    LAYER_TYPES["own.Butterfly"] = kept
+
+
+def test_text_that_is_too_long_is_refused_by_the_writer(net, butterfly):
+    changed = copy.deepcopy(net)
+    changed.head = Butterfly(8, "ä" * 32)
+    with pytest.raises(CodecError, match="expected a name of at most 63 bytes"):
+        written(net, describe(changed, net))
+
+
 class Script:
     """Calls of a stream, written by hand."""
 
@@ -227,7 +287,7 @@ class Script:
         return self.bits(self.places.index(name), (len(self.places) - 1).bit_length())
 
     def type(self, name):
-        return self.bits(TYPES.index(name), 5)
+        return self.bits(TYPES.index(name), TYPE_BITS[2])
 
     def argument(self, kind, value=None):
         """An argument that is not as expected."""
@@ -271,9 +331,15 @@ HOSTILE = {  # a structure -> why it is none
     "a list of fewer than none": (lambda net: Script(net).whole(-1), "a list of at most 1048576, got -1"),
     "a module that there is not": (lambda net: Script(net).whole(1).bits(15, 4), "one of 11 places, got number 15"),
     "a type that there is not": (
-        lambda net: Script(net).whole(1).place("head").bits(31, 5),
+        lambda net: Script(net).whole(1).place("head").bits(31, TYPE_BITS[2]),
         "expected one of 29 places, got number 31",
     ),
+    "a type that nobody registered": (
+        lambda net: spelt(Script(net).whole(1).place("head"), b"os.system"),
+        "layer type: expected one that is known, got 'os.system': import what registers it first",
+    ),
+    "a type without a name": (lambda net: spelt(Script(net).whole(1).place("head"), b""), "is known, got ''"),
+    "a name of no letters": (lambda net: spelt(Script(net).whole(1).place("head"), b"\xff."), "a name in UTF-8"),
     "the model itself": (lambda net: end(layer(net, "", "Identity")), "layers: expected the name of a module"),
     "more numbers than the factory has": (
         lambda net: end(linear(net, 1 << 28)),
@@ -288,11 +354,11 @@ HOSTILE = {  # a structure -> why it is none
     ),
     "too many sizes": (lambda net: layer(net, "head", "Linear").argument(SIZES, 9), "a list of at most 8, got 9"),
     "a word that there is not": (
-        lambda net: layer(net, "head", "Linear").argument(WORD).bits(13, 4),
+        lambda net: layer(net, "head", "Linear").argument(WORD).bits(13, WORD_BITS[2]),
         "expected one of 12 places, got number 13",
     ),
     "a word for a length": (
-        lambda net: layer(net, "head", "Sequential").argument(WORD).bits(2, 4),
+        lambda net: layer(net, "head", "Sequential").argument(WORD).bits(2, WORD_BITS[2]),
         "length: expected 0 to 1024, got 'per_group'",
     ),
     "a NaN": (
@@ -365,6 +431,14 @@ HOSTILE = {  # a structure -> why it is none
         "parameters of one shape",
     ),
 }
+
+
+def spelt(script, name):
+    """A type that is written out."""
+    script.bits(63, TYPE_BITS[2]).bits(len(name), LENGTH_BITS)
+    for letter in name:
+        script.bits(letter, 8)
+    return script
 
 
 def nested(net):

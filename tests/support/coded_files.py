@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compression_gate.codec.container import MODEL, SEGMENTS, head_bytes, varint
+from compression_gate.codec.container import MODEL, SCHEMA, SEGMENTS, head_bytes, varint
 from compression_gate.codec.number_types import BY_NAME, Numbers
 from compression_gate.codec.streams import MixedStream
 from compression_gate.codec.tensors import code_tensor
@@ -40,7 +40,7 @@ def decoded(data: bytes, like: Numbers) -> Numbers:
 
 
 def sealed(
-    body: bytes, flags: int, *, schema: int = 1, magic: bytes = b"CGZ", missing: int = 0, behind: bytes = b""
+    body: bytes, flags: int, *, schema: int = SCHEMA, magic: bytes = b"CGZ", missing: int = 0, behind: bytes = b""
 ) -> bytes:
     """A file around the bytes behind its checksum, with a length and a checksum that are right.
 
