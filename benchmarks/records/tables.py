@@ -35,7 +35,9 @@ def summary() -> list[str]:
         if len(own) > 1:
             price = f"{mean(own, 'test_error'):.2f} % test errors"
             size = f"{mean(own, 'bytes'):,.0f} | {mean(own, 'ratio'):,.0f}"
-            lines.append(f"| {NETS[name.partition(' ')[0]]} | {size} | {price} |")
+            net, _, kind = name.partition(" ")
+            alone = ", without augmentation or teacher" if kind == "alone" else ""
+            lines.append(f"| {NETS[net]}{alone} | {size} | {price} |")
     for name, own in suites.items():
         if len(own) > 1:
             speedup = mean(own, "speedup")
