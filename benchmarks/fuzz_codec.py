@@ -7,7 +7,7 @@ An input's first byte says what the rest is: a whole file, a model's pool, a dir
 stream, segments, or a graph. Lengths and checksums are made right, so that the fuzzer gets past them; what was decoded
 is decoded again and must be the same. Two forms: the kernels compiled, with checks of every index, and in plain Python,
 where the fuzzer sees their branches too. Tensors count as large from 128 bytes on instead of 64 KiB, so that segments
-are small.
+are small, and planes from 16 symbols on instead of 1,024.
 
 A run is taken up again in the folder that `--work` names; `--inputs 0` with it only tells what was found so far.
 atheris is no dependency of the development extra, since it has wheels for one platform only. Inputs of which something
@@ -36,8 +36,15 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "fuzz_codec.json"
-KERNELS = ["range_coder", "symbol_model", "fast_coder", "fast_stream"]  # compiled from their bytecode as it is
+KERNELS = [
+    "range_coder",
+    "symbol_model",
+    "plain_coder",
+    "fast_coder",
+    "fast_stream",
+]  # compiled from their bytecode as it is
 LARGE_BYTES = 128
+LARGE_PLANE = 16
 LONGEST_INPUT = {"compiled": 320, "plain": 96}
 SLOWEST_S, MOST_MIB = {"compiled": 60, "plain": 120}, 3000
 COUNTED = ("inputs", "decoded", "refused")
@@ -89,7 +96,7 @@ class Decoder:
         np.seterr(all="ignore")
         torch.set_num_threads(1)
         torch.manual_seed(0)
-        container.LARGE_BYTES = LARGE_BYTES
+        container.LARGE_BYTES, streams.LARGE_PLANE = LARGE_BYTES, LARGE_PLANE
         self.model, self.tensors, self.graph, self.container = coded_model, coded_tensors, coded_graph, container
         self.types, self.streams, self.forms, self.segments = number_types, streams, tensors, segments
         self.error: type[Exception] = CodecError
@@ -128,7 +135,7 @@ class Decoder:
             self.read_directory,
             self.read_stream,
             self.read_segments,
-            self.read_stream,
+            self.read_twice,
             self.read_segments,
             self.read_graph,
         ]
@@ -165,13 +172,21 @@ class Decoder:
 
     def read_stream(self, rest: bytes) -> bytes:
         """A type, up to four axes, and the stream of such a tensor."""
+        return self.read_tensors(rest, 1)
+
+    def read_twice(self, rest: bytes) -> bytes:
+        """The same, of a stream with three of them: the others may be told by the first."""
+        return self.read_tensors(rest, 3)
+
+    def read_tensors(self, rest: bytes, count: int) -> bytes:
+        """So many tensors of one type and shape."""
         kind = self.types.TYPES[rest[0] % len(self.types.TYPES) if rest else 0]
         axes = rest[1] % 5 if len(rest) > 1 else 0
         shape = tuple(size % 9 for size in rest[2 : 2 + axes])
         stream = self.streams.MixedStream.reading(rest[2 + axes :])
-        found = self.forms.code_tensor(stream, kind, shape, None)
+        found = [self.forms.code_tensor(stream, kind, shape, None).patterns.tobytes() for _ in range(count)]
         stream.check_end()
-        return found.patterns.tobytes()
+        return b"".join(found)
 
     def read_segments(self, rest: bytes) -> bytes:
         """A profile and a type, two axes, and one segment."""
@@ -245,6 +260,7 @@ class Decoder:
                 stream = self.streams.MixedStream()
                 self.forms.code_tensor(stream, kind, shape, self.types.Numbers(kind, patterns))
                 found.append(bytes([3, place, len(shape), *shape]) + stream.finish())
+                found.append(bytes([5, place, len(shape), *shape]) + self.alike(kind, shape))
             for fast in (False, True):
                 shape = (16, 20)
                 patterns = torch.randint(2, shape).numpy().astype(kind.patterns)
@@ -252,6 +268,16 @@ class Decoder:
                 (segment,) = self.segments.coded_segments([entry], [self.types.Numbers(kind, patterns)], fast=fast)
                 found.append(bytes([4, place << 1 | fast, *shape]) + segment)
         return found
+
+    def alike(self, kind: Any, shape: tuple[int, ...]) -> bytes:
+        """A stream of three tensors with few values in common, the last of them close to the first."""
+        stream = self.streams.MixedStream()
+        values = self.torch.randint(2**8 if kind.size > 1 and kind.name != "BOOL" else 2, (4,)).numpy()
+        for turn in (0, 1, 0):
+            places = (self.torch.arange(max(1, self.torch.Size(shape).numel())).numpy() * (turn + 1)) % 4
+            patterns = values[places].reshape(shape).astype(kind.patterns)
+            self.forms.code_tensor(stream, kind, shape, self.types.Numbers(kind, patterns))
+        return bytes(stream.finish())
 
     def graphs(self) -> list[bytes]:
         """ONNX graphs as inputs."""
