@@ -17,6 +17,8 @@ from compression_gate.codec.number_types import Numbers, NumberType
 MOST_STEPS = MOST_TABLES = 64
 MOST_TENSORS = 1024  # each under 64 KiB: large ones have streams of their own
 
+Like = tuple[str, tuple[int, ...]]  # the name of a tensor's type, and its shape
+
 
 @dataclass(frozen=True)
 class Table:
@@ -37,7 +39,7 @@ class Known:
     keeps: bool = True
     steps: deque[np.float32] = field(default_factory=lambda: deque(maxlen=MOST_STEPS))
     tables: deque[Table] = field(default_factory=lambda: deque(maxlen=MOST_TABLES))
-    tensors: deque[Numbers] = field(default_factory=lambda: deque(maxlen=MOST_TENSORS))
+    tensors: deque[tuple[Like, Numbers]] = field(default_factory=lambda: deque(maxlen=MOST_TENSORS))
 
     def add_step(self, step: np.float32) -> None:
         """Keep a step."""
@@ -52,7 +54,7 @@ class Known:
     def add_tensor(self, numbers: Numbers) -> None:
         """Keep a tensor."""
         if self.keeps:
-            self.tensors.append(numbers)
+            self.tensors.append(((numbers.type.name, numbers.shape), numbers))
 
     def tables_of(self, kind: NumberType) -> tuple[Table, ...]:
         """The tables of numbers of one type, the oldest first."""
@@ -60,7 +62,8 @@ class Known:
 
     def tensors_like(self, kind: NumberType, shape: tuple[int, ...]) -> tuple[Numbers, ...]:
         """The tensors of one type and shape, the oldest first."""
-        return tuple(one for one in self.tensors if one.type == kind and one.shape == shape)
+        like = (kind.name, shape)
+        return tuple(one for own, one in self.tensors if own == like)
 
     def copy(self) -> Known:
         """As it is now, to try something out on."""
