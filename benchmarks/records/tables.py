@@ -31,8 +31,9 @@ def summary() -> list[str]:
     lenet = json.loads((RESULTS / "lenet.json").read_text(encoding="utf-8"))
     suites = by_recipe(json.loads((RESULTS / "suites.json").read_text(encoding="utf-8")), "row")
     lines = ["| network | bytes | times smaller | at what price |", "|---|---:|---:|---|"]
-    for name, own in sorted(by_recipe([row for row in lenet if row["test_error"] is not None]).items(), reverse=True):
-        if len(own) > 1:
+    tested = by_recipe([row for row in lenet if row["test_error"] is not None])
+    for name in sorted(tested, key=lambda name: (name[:3], not name.endswith("alone"), name), reverse=True):
+        if len(own := tested[name]) > 1:
             price = f"{mean(own, 'test_error'):.2f} % test errors"
             size = f"{mean(own, 'bytes'):,.0f} | {mean(own, 'ratio'):,.0f}"
             net, _, kind = name.partition(" ")
