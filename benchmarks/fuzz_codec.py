@@ -36,13 +36,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "fuzz_codec.json"
-KERNELS = [
-    "range_coder",
-    "symbol_model",
-    "plain_coder",
-    "fast_coder",
-    "fast_stream",
-]  # compiled from their bytecode as it is
+# Compiled from their bytecode as it is.
+KERNELS = ["range_coder", "symbol_model", "plain_coder", "fast_coder", "fast_stream"]
 LARGE_BYTES = 128
 LARGE_PLANE = 16
 LONGEST_INPUT = {"compiled": 320, "plain": 96}
@@ -135,7 +130,7 @@ class Decoder:
             self.read_directory,
             self.read_stream,
             self.read_segments,
-            self.read_twice,
+            self.read_alike,
             self.read_segments,
             self.read_graph,
         ]
@@ -174,7 +169,7 @@ class Decoder:
         """A type, up to four axes, and the stream of such a tensor."""
         return self.read_tensors(rest, 1)
 
-    def read_twice(self, rest: bytes) -> bytes:
+    def read_alike(self, rest: bytes) -> bytes:
         """The same, of a stream with three of them: the others may be told by the first."""
         return self.read_tensors(rest, 3)
 

@@ -26,15 +26,18 @@ class FastStream:
 
     encoding: bool = True
     schema: int = SCHEMA
-    known: Known = field(default_factory=Known)
+    known: Known = field(init=False)
     data: bytearray = field(default_factory=bytearray)
     position: int = 0
     tries_layouts = False  # a code that is the same everywhere gains nothing by another order
 
+    def __post_init__(self) -> None:
+        self.known = Known(keeps=self.schema > 1)
+
     @classmethod
     def reading(cls, data: bytes | memoryview, schema: int = SCHEMA) -> FastStream:
         """A stream that reads."""
-        return cls(encoding=False, schema=schema, known=Known(keeps=schema > 1), data=bytearray(data))
+        return cls(encoding=False, schema=schema, data=bytearray(data))
 
     def number(self, value: int, bits: int) -> int:
         """See :class:`Stream`."""
@@ -74,7 +77,9 @@ class FastStream:
 
     def trial(self) -> FastStream:
         """See :class:`Stream`."""
-        return FastStream(encoding=self.encoding, schema=self.schema, known=self.known.copy())
+        trial = FastStream(encoding=self.encoding, schema=self.schema)
+        trial.known = self.known.copy()
+        return trial
 
     def size(self) -> float:
         """See :class:`Stream`."""

@@ -120,16 +120,18 @@ class MixedStream:
     coder: np.ndarray = field(default_factory=range_coder.started)
     learned: Learned = field(default_factory=Learned)
     producers: np.ndarray = field(default_factory=lambda: NONE_KNOWN)
-    known: Known = field(default_factory=Known)
+    known: Known = field(init=False)
     cost: int = 0  # bits / 65,536
     tries_layouts = True
+
+    def __post_init__(self) -> None:
+        self.known = Known(keeps=self.schema > 1)
 
     @classmethod
     def reading(cls, data: bytes | memoryview, schema: int = SCHEMA) -> MixedStream:
         """A stream that reads."""
         buffer = np.frombuffer(data, dtype=np.uint8).copy()  # compiled code takes only what may be written to
-        coder = range_coder.started_on(buffer)
-        return cls(encoding=False, schema=schema, buffer=buffer, coder=coder, known=Known(keeps=schema > 1))
+        return cls(encoding=False, schema=schema, buffer=buffer, coder=range_coder.started_on(buffer))
 
     def reserve(self, room: int) -> None:
         """Make sure that so many bytes can be written."""
@@ -220,15 +222,16 @@ class MixedStream:
         """See :class:`Stream`."""
         coder = self.coder.copy()
         coder[POSITION] = 0  # of its bytes only the cost is asked for: what was written before is not copied
-        return MixedStream(
+        trial = MixedStream(
             encoding=self.encoding,
             schema=self.schema,
             coder=coder,
             learned=self.learned.copy(),
             producers=self.producers,
-            known=self.known.copy(),
             cost=self.cost,
         )
+        trial.known = self.known.copy()
+        return trial
 
     def size(self) -> float:
         """See :class:`Stream`."""

@@ -399,7 +399,7 @@ sys.path.insert(0, sys.argv[1])
 from compression_gate.codec.coded_model import decode_model
 from compression_gate.modules.surgery import state_digest
 import test_coded_model as own
-files = own.SCHEMA_2.items()
+files = [*own.SCHEMA_1.items(), *own.SCHEMA_2.items()]
 print(*[state_digest(decode_model(own.golden_factory(model), bytes.fromhex(file))) for model, file in files])
 """
 
@@ -410,7 +410,7 @@ def test_kernels_in_plain_python_decode_the_same():
     environment = {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(folder.parent / "support"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [state_digest(model()) for model in SCHEMA_2]
+    assert done.stdout.split() == [state_digest(model()) for model in (*SCHEMA_1, *SCHEMA_2)]
 
 
 def small_file(tmp_path):

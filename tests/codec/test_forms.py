@@ -19,7 +19,7 @@ from compression_gate.errors import CodecError
 
 def written(tensors, schema=2):
     """Tensors on one stream, each with its form and what it costs [bytes]; they were read again."""
-    stream, found, before = MixedStream(schema=schema, known=Known(keeps=schema > 1)), [], 0.0
+    stream, found, before = MixedStream(schema=schema), [], 0.0
     for tensor in tensors:
         _, form = code_with_form(stream, tensor.type, tensor.shape, tensor)
         found.append((form, stream.size() - before))

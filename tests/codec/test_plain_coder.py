@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from compression_gate.codec import plain_coder, range_coder
-from compression_gate.codec.known import Known
 from compression_gate.codec.streams import LARGE_PLANE, LARGEST_SYMBOL, Geometry, MixedStream
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 9))
@@ -54,7 +53,7 @@ def adaptive_bytes(symbols):
 
 
 def stream_bytes(symbols, schema=2):
-    stream = MixedStream(schema=schema, known=Known(keeps=schema > 1))
+    stream = MixedStream(schema=schema)
     stream.plane(symbols.copy(), Geometry(*symbols.shape))
     data = stream.finish()
     found = MixedStream.reading(data, schema).plane(np.zeros_like(symbols), Geometry(*symbols.shape))

@@ -30,7 +30,7 @@ from compression_gate.codec.structure_code import (
     defaults_of,
     names_of,
 )
-from compression_gate.errors import CodecError
+from compression_gate.errors import CodecError, CompressionError
 from compression_gate.modules.structure import (
     ARGUMENTS,
     ATTRIBUTES,
@@ -249,14 +249,37 @@ def test_a_registered_type_takes_the_place_of_a_layer(net, butterfly):
     assert isinstance(again.again, Butterfly)
 
 
-def test_who_has_not_registered_a_type_is_told_to(net, butterfly):
+def test_who_has_not_registered_a_type_is_told_to(net, butterfly, monkeypatch):
     changed = copy.deepcopy(net)
     changed.head = Butterfly(8, "same")
     data = written(net, describe(changed, net))
-    kept = LAYER_TYPES.pop("own.Butterfly")
+    monkeypatch.delitem(LAYER_TYPES, "own.Butterfly")
     with pytest.raises(CodecError, match=r"got 'own\.Butterfly': import what registers it first"):
         code_structure(MixedStream.reading(data), net, None, LARGEST)
-    LAYER_TYPES["own.Butterfly"] = kept
+
+
+REFUSED_NAMES = {  # a name, a class, its arguments -> why not
+    "no dot": ("Butterfly", Butterfly, ("width", "kind", "scale"), "a name with a dot in it, of at most 63 bytes"),
+    "too long": ("own." + "ä" * 30, Butterfly, ("width", "kind", "scale"), "a name with a dot in it"),
+    "another name": ("own.Moth", Butterfly, ("width", "kind", "scale"), r"got that of .*Butterfly \(own\.Butterfly\)"),
+    "a taken name": ("own.Butterfly", Net, (), r"expected a name for Net alone, got that of .*Butterfly"),
+    "a layer of torch's": ("own.Linear", nn.Linear, ("in_features",), r"got that of Linear \(Linear\)"),
+    "other arguments": ("own.Net", Net, ("width",), "expected the arguments of Net, , got width"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_NAMES)
+def test_a_registration_that_could_not_be_read_back_is_refused(case, butterfly):
+    name, kind, arguments, complaint = REFUSED_NAMES[case]
+    before = dict(LAYER_TYPES)
+    with pytest.raises(CompressionError, match=complaint):
+        register_layer(name, kind, arguments)
+    assert before == LAYER_TYPES
+
+
+def test_registering_twice_is_registering_once(butterfly):
+    register_layer("own.Butterfly", Butterfly, ("width", "kind", "scale"))
+    assert LAYER_TYPES["own.Butterfly"] is Butterfly
 
 
 def test_text_that_is_too_long_is_refused_by_the_writer(net, butterfly):
