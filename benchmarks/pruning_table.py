@@ -29,7 +29,7 @@ from compression_gate.measurers.machine import machine_fingerprint
 from compression_gate.methods.base import Context
 from compression_gate.methods.chain import method_of
 from compression_gate.modules.checkpoints import STATE_FILE, build_reference, load_reference, save_reference
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.modules.surgery import weights
 from compression_gate.records.base import replacing
 from compression_gate.records.params import Params, Step, read_params

@@ -28,7 +28,7 @@ from compression_gate.methods.renorming import ALIKE, outputs_distance, renormed
 from compression_gate.modules.checkpoints import build_reference, load_reference
 from compression_gate.modules.finished_steps import FinishedSteps
 from compression_gate.modules.norms import Reestimation
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 from compression_gate.modules.weights_file import first_names
 from compression_gate.pipeline.state import source_digests

@@ -16,9 +16,8 @@ from torch import nn
 
 from compression_gate.codec.streams import Stream, code_whole
 from compression_gate.errors import CodecError, CompressionError
-from compression_gate.modules.structure import (
+from compression_gate.modules.layer_types import (
     ARGUMENTS,
-    ATTRIBUTES,
     BUILT_IN_TYPES,
     LARGEST_INTEGER,
     LAYER_TYPES,
@@ -26,12 +25,9 @@ from compression_gate.modules.structure import (
     WITH_BIAS,
     Argument,
     Layer,
-    Structure,
-    empty_of,
     layer_of,
-    rebuilt,
-    tensors_of,
 )
+from compression_gate.modules.structure import ATTRIBUTES, Structure, empty_of, rebuilt, tensors_of
 from compression_gate.modules.surgery import ties
 
 TYPES = BUILT_IN_TYPES  # their order, and that of the words, is part of the format: new ones go to the end
@@ -89,7 +85,7 @@ def code_type(stream: Stream, kind: str) -> str:
     if found not in LAYER_TYPES:
         raise CodecError(
             f"structure: layer type: expected one that is known, got {found!r}: import what registers it first "
-            "(compression_gate.modules.structure.register_layer)"
+            "(compression_gate.modules.layer_types.register_layer)"
         )
     return found
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from torch import nn
 
 from compression_gate.errors import CompressionGateError
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.records.base import Record, replacing_folder
 from compression_gate.records.metrics import StepRecord
 

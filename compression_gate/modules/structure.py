@@ -1,40 +1,30 @@
-"""How a changed model is written down without pickle and without code: what differs from the factory's model.
+"""How a changed model differs from the one that the task's factory builds, written down without pickle and code.
 
-Weights go to ``model.safetensors``, the rest to ``structure.json``: which modules were replaced, by a type of the
-allow-list below and its constructor arguments; which sizes and integer attributes of the others changed; which
-parameters are one. The task's factory and these two files give the model back.
+``structure.json`` names the modules that were replaced, each by a type of ``layer_types.py`` and its constructor's
+arguments; which sizes and integer attributes of the others changed; which parameters are one. The factory's model and
+this give the model back, but for its weights.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
 import operator
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
-from safetensors import SafetensorError, safe_open
+from pydantic import Field
 from torch import nn
 
-from compression_gate.errors import CompressionError, MetricsError
-from compression_gate.modules import attention, quantized
+from compression_gate.errors import CompressionError
+from compression_gate.modules.layer_types import LARGEST_INTEGER, LAYER_TYPES, Layer, Size, Sizes, layer_of
 from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.modules.surgery import ties
-from compression_gate.modules.weights_file import first_names, load_weights, save_weights
+from compression_gate.modules.weights_file import first_names
 from compression_gate.records.base import Record
 
-WEIGHTS_FILE = "model.safetensors"
 STRUCTURE_FILE = "structure.json"
-LARGEST_INTEGER = 2**31 - 1
 MOST_REPEATS = 1024  # layers of one module: more than any model that is compressed, little enough to build at once
 REPEATING = ("length", "num_layers")
-
-CONVOLUTION = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
-NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
-RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
 
 ATTRIBUTES = (  # integers that a module's forward() may read its sizes from
     *("num_heads", "head_dim", "embed_dim", "kdim", "vdim", "d_model", "num_attention_heads", "attention_head_size"),
@@ -43,91 +33,6 @@ ATTRIBUTES = (  # integers that a module's forward() may read its sizes from
     *("num_parameters", "embedding_dim", "channels", "width", "dim", "inner_dim"),
     "activation_relu_or_gelu",  # 0 keeps a TransformerEncoderLayer from computing past its own linear layers
 )
-
-
-def placeholders(length: int) -> nn.Sequential:
-    """Build an ``nn.Sequential`` whose children are put in afterwards."""
-    return nn.Sequential(*(nn.Identity() for _ in range(length)))
-
-
-LAYER_TYPES: dict[str, Callable[..., nn.Module]] = {
-    **{
-        kind.__name__: kind
-        for kind in (
-            *(nn.Linear, nn.Bilinear, nn.Embedding, nn.LSTM, nn.GRU, nn.Identity, nn.PReLU),
-            *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-            *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm),
-            *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-        )
-    },
-    **quantized.LAYER_TYPES,
-    **attention.LAYER_TYPES,
-    "Sequential": placeholders,
-}
-
-BUILT_IN_TYPES = tuple(LAYER_TYPES)  # the others were registered
-LONGEST_NAME = 63
-
-ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {  # read from the attributes of the same name
-    nn.Linear: ("in_features", "out_features"),
-    nn.Bilinear: ("in1_features", "in2_features", "out_features"),
-    nn.Embedding: ("num_embeddings", "embedding_dim", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq"),
-    nn.PReLU: ("num_parameters",),
-    nn.Identity: (),
-    nn.LSTM: (*RECURRENT, "proj_size"),
-    nn.GRU: RECURRENT,
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), CONVOLUTION),
-    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), (*CONVOLUTION, "output_padding")),
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), NORM),
-    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), NORM),
-    nn.LayerNorm: ("normalized_shape", "eps", "elementwise_affine"),
-    nn.GroupNorm: ("num_groups", "num_channels", "eps", "affine"),
-}
-NAMES: dict[type[nn.Module], str] = {}  # of registered types
-WITH_BIAS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.LayerNorm)  # hold a tensor or None under that name
-
-Size = Annotated[StrictInt, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
-Sizes = Annotated[tuple[Size, ...], Field(max_length=8)]
-Argument = StrictBool | Size | StrictFloat | Annotated[StrictStr, Field(max_length=64)] | Sizes | None
-
-
-class Layer(Record):
-    """A module that takes another's place: a name of ``LAYER_TYPES`` and what its constructor is called with."""
-
-    type: str
-    arguments: dict[str, Argument]
-
-
-def register_layer(name: str, kind: type[nn.Module], arguments: tuple[str, ...]) -> None:
-    """Let layers of one's own type take the place of others, in ``structure.json`` and in a coded file.
-
-    Files name the type and never import it: whoever reads one must have registered it before, as the module of a task
-    or of a method does when it is imported.
-
-    Args:
-        name: with a dot in it, so that no layer of ours ever has it: ``my_package.Butterfly``.
-        kind: the class itself, none that inherits from it.
-        arguments: of the constructor, all of them; each is read from the attribute of the same name.
-
-    Raises:
-        CompressionError: no such name, one that is taken, or arguments that are not the constructor's.
-    """
-    if "." not in name or len(name.encode()) > LONGEST_NAME:
-        raise CompressionError(f"{name!r}: expected a name with a dot in it, of at most {LONGEST_NAME} bytes")
-    names = {made: own for own, made in LAYER_TYPES.items()}
-    if names.get(kind, name) != name or LAYER_TYPES.get(name, kind) is not kind:
-        holder = LAYER_TYPES.get(name, kind)
-        raise CompressionError(
-            f"{name}: expected a name for {kind.__qualname__} alone, got that of {holder.__qualname__} "
-            f"({names[holder]}): choose another, or register it once"
-        )
-    if (taken := tuple(inspect.signature(kind).parameters)) != arguments:
-        raise CompressionError(
-            f"{name}: expected the arguments of {kind.__qualname__}, {', '.join(taken)}, got {', '.join(arguments)}"
-        )
-    LAYER_TYPES[name] = kind
-    ARGUMENTS[kind] = arguments
-    NAMES[kind] = name
 
 
 class Structure(Record):
@@ -182,24 +87,6 @@ def of_one_class(one: nn.Module, other: nn.Module) -> bool:
     first, second = type(one), type(other)
     named = (first.__module__, first.__qualname__) == (second.__module__, second.__qualname__)
     return first is second or ("<locals>" in first.__qualname__ and named)
-
-
-def layer_of(module: nn.Module) -> Layer | None:
-    """Return how the module is written down, or None for a type outside the allow-list."""
-    if type(module) in NAMES:
-        arguments = {name: getattr(module, name) for name in ARGUMENTS[type(module)]}
-        return Layer(type=NAMES[type(module)], arguments=arguments)
-    if isinstance(module, (QuantizedLayer, attention.HeadAttention)):
-        return Layer(type=type(module).__name__, arguments=module.constructor_arguments())
-    if type(module) is nn.Sequential:
-        return Layer(type="Sequential", arguments={"length": len(module)})
-    names = ARGUMENTS.get(type(module))
-    if names is None:
-        return None
-    arguments = {name: getattr(module, name) for name in names}
-    if isinstance(module, WITH_BIAS):
-        arguments["bias"] = module.bias is not None
-    return Layer(type=type(module).__name__, arguments=arguments)
 
 
 def undescribed(name: str, module: nn.Module, before: nn.Module | None) -> str:
@@ -440,52 +327,3 @@ def tie(model: nn.Module, groups: tuple[tuple[str, ...], ...]) -> None:
             if one is None or other is None or one.shape != other.shape:
                 raise damaged("ties", "names of parameters of one shape", group)
             module._parameters[key] = one
-
-
-def save_model(model: nn.Module, factory_model: nn.Module, folder: Path) -> Structure:
-    """Write ``model.safetensors`` (tied weights once) and ``structure.json``; nothing is written unless both can be.
-
-    Raises:
-        CompressionError: the model cannot be described; the module is named.
-    """
-    structure = describe(model, factory_model)
-    save_weights(model, folder / WEIGHTS_FILE)
-    structure.write(folder / STRUCTURE_FILE)
-    return structure
-
-
-def load_model(factory_model: nn.Module, folder: Path) -> nn.Module:
-    """Return the model that :func:`save_model` wrote, in eval mode; ``factory_model`` stays as it is.
-
-    Raises:
-        CompressionError: a file is missing, damaged, hostile, or of another model.
-    """
-    weights = folder / WEIGHTS_FILE
-    try:
-        structure = Structure.read(folder / STRUCTURE_FILE)
-        # Every number takes a byte or more in the file. Tied ones are stored once, hence the factor.
-        largest = 2 * weights.stat().st_size
-        model = rebuilt(factory_model, structure, largest=largest)
-        check_types(model, weights)
-        load_weights(model, weights)
-    except (MetricsError, SafetensorError, RuntimeError, OSError) as error:
-        raise CompressionError(
-            f"{folder}: expected the {STRUCTURE_FILE} and {WEIGHTS_FILE} of a compressed task.model: {error}: "
-            "run the compress stage again"
-        ) from error
-    return model.eval()
-
-
-def check_types(model: nn.Module, path: Path) -> None:
-    """Make sure that loading would not silently convert one number type into another."""
-    own = model.state_dict()
-    for name, dtype in types_in(path):
-        if name in own and own[name].dtype != dtype:
-            raise damaged(f"{WEIGHTS_FILE}: {name}", str(own[name].dtype), str(dtype))
-
-
-def types_in(path: Path) -> Iterator[tuple[str, torch.dtype]]:
-    """Yield each tensor's name and type."""
-    with safe_open(str(path), framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118  (not a mapping: it cannot be iterated)
-            yield name, file.get_tensor(name).dtype

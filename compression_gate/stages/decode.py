@@ -11,7 +11,7 @@ from compression_gate.codec.coded_graph import decode_graph
 from compression_gate.codec.coded_model import decode_model
 from compression_gate.codec.coded_tensors import decode_tensors
 from compression_gate.codec.container import Head, opened, read_head, writable
-from compression_gate.modules.structure import save_model
+from compression_gate.modules.saved_model import save_model
 from compression_gate.records.base import refuse_folder, replacing
 from compression_gate.records.params import read_params
 from compression_gate.stages.coded_outputs import place_of

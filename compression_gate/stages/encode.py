@@ -12,7 +12,8 @@ from compression_gate.codec.coded_model import encode_model
 from compression_gate.codec.coded_tensors import encode_tensors
 from compression_gate.errors import CodecError
 from compression_gate.modules.checkpoints import build_reference, load_reference
-from compression_gate.modules.structure import STRUCTURE_FILE, WEIGHTS_FILE, load_model
+from compression_gate.modules.saved_model import WEIGHTS_FILE, load_model
+from compression_gate.modules.structure import STRUCTURE_FILE
 from compression_gate.records.artifact import Artifact
 from compression_gate.records.base import refuse_folder
 from compression_gate.records.params import read_params

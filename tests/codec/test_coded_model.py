@@ -32,7 +32,7 @@ from compression_gate.codec.streams import MixedStream, code_whole
 from compression_gate.codec.structure_code import TYPE_BITS, TYPES, WHOLE
 from compression_gate.errors import CodecError, CompressionError
 from compression_gate.methods.chain import factory_of, method_of
-from compression_gate.modules.structure import LAYER_TYPES
+from compression_gate.modules.layer_types import LAYER_TYPES
 from compression_gate.modules.surgery import state_digest, ties, weights
 from compression_gate.records.params import Step
 

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from butterfly import Butterfly, registered_butterfly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -30,16 +31,9 @@ from compression_gate.codec.structure_code import (
     defaults_of,
     names_of,
 )
-from compression_gate.errors import CodecError, CompressionError
-from compression_gate.modules.structure import (
-    ARGUMENTS,
-    ATTRIBUTES,
-    LAYER_TYPES,
-    NAMES,
-    Structure,
-    describe,
-    register_layer,
-)
+from compression_gate.errors import CodecError
+from compression_gate.modules.layer_types import LAYER_TYPES
+from compression_gate.modules.structure import ATTRIBUTES, Structure, describe
 from compression_gate.modules.surgery import state_digest, ties
 
 LARGEST = 1 << 20
@@ -218,23 +212,10 @@ def test_arguments_and_their_defaults_are_those_of_schema_1(kind):
     assert {name: value for name, value in defaults_of(kind).items() if name in names_of(kind)} == defaults
 
 
-class Butterfly(nn.Module):
-    """A layer of somebody's own."""
-
-    def __init__(self, width, kind, *, scale=1.0):
-        super().__init__()
-        self.width, self.kind, self.scale = width, kind, scale
-        self.weight = nn.Parameter(torch.ones(2, width))
-
-    def forward(self, x):
-        return x * self.weight.sum(0) * self.scale
-
-
 @pytest.fixture
 def butterfly():
-    register_layer("own.Butterfly", Butterfly, ("width", "kind", "scale"))
-    yield
-    del LAYER_TYPES["own.Butterfly"], ARGUMENTS[Butterfly], NAMES[Butterfly]
+    with registered_butterfly():
+        yield
 
 
 def test_a_registered_type_takes_the_place_of_a_layer(net, butterfly):
@@ -256,30 +237,6 @@ def test_who_has_not_registered_a_type_is_told_to(net, butterfly, monkeypatch):
     monkeypatch.delitem(LAYER_TYPES, "own.Butterfly")
     with pytest.raises(CodecError, match=r"got 'own\.Butterfly': import what registers it first"):
         code_structure(MixedStream.reading(data), net, None, LARGEST)
-
-
-REFUSED_NAMES = {  # a name, a class, its arguments -> why not
-    "no dot": ("Butterfly", Butterfly, ("width", "kind", "scale"), "a name with a dot in it, of at most 63 bytes"),
-    "too long": ("own." + "ä" * 30, Butterfly, ("width", "kind", "scale"), "a name with a dot in it"),
-    "another name": ("own.Moth", Butterfly, ("width", "kind", "scale"), r"got that of .*Butterfly \(own\.Butterfly\)"),
-    "a taken name": ("own.Butterfly", Net, (), r"expected a name for Net alone, got that of .*Butterfly"),
-    "a layer of torch's": ("own.Linear", nn.Linear, ("in_features",), r"got that of Linear \(Linear\)"),
-    "other arguments": ("own.Net", Net, ("width",), "expected the arguments of Net, , got width"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED_NAMES)
-def test_a_registration_that_could_not_be_read_back_is_refused(case, butterfly):
-    name, kind, arguments, complaint = REFUSED_NAMES[case]
-    before = dict(LAYER_TYPES)
-    with pytest.raises(CompressionError, match=complaint):
-        register_layer(name, kind, arguments)
-    assert before == LAYER_TYPES
-
-
-def test_registering_twice_is_registering_once(butterfly):
-    register_layer("own.Butterfly", Butterfly, ("width", "kind", "scale"))
-    assert LAYER_TYPES["own.Butterfly"] is Butterfly
 
 
 def test_text_that_is_too_long_is_refused_by_the_writer(net, butterfly):

@@ -10,7 +10,7 @@ from torch.nn import functional
 from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods.batchnorm_folding import BatchnormFolding, folded
 from compression_gate.methods.magnitude_pruning import MagnitudePruning
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.modules.surgery import weights
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -16,7 +16,7 @@ from compression_gate.methods.features import captured, distance
 from compression_gate.methods.magnitude_pruning import MagnitudePruning
 from compression_gate.methods.structured_pruning import StructuredPruning
 from compression_gate.modules.normalized import Normalized, unnormalized_shell
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.modules.surgery import state_digest, weights
 from compression_gate.tasks import training
 

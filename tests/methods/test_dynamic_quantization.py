@@ -12,7 +12,7 @@ from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods.base import Context
 from compression_gate.methods.dynamic_quantization import DynamicQuantization
 from compression_gate.modules.quantized_recurrent import QuantizedLSTM
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.records.params import TrainParams
 
 

@@ -14,7 +14,7 @@ from compression_gate.methods.structured_pruning import StructuredPruning
 from compression_gate.methods.weight_sharing import WeightSharing
 from compression_gate.modules.fused import Fused
 from compression_gate.modules.norms import reestimate
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 from compression_gate.records.recipe import Recipe
 from compression_gate.runtimes.onnx_runtime import OnnxRuntime

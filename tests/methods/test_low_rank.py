@@ -9,7 +9,7 @@ from torch import nn
 from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.measurers.cost import costs_of
 from compression_gate.methods.low_rank import LowRank, Seen, View
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 from compression_gate.tasks import training
 

@@ -13,7 +13,7 @@ from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods import METHODS
 from compression_gate.methods.base import Context, Method
 from compression_gate.methods.chain import factory_of, method_of
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.modules.surgery import state_digest, weights
 from compression_gate.records.params import Step
 

@@ -18,7 +18,7 @@ from compression_gate.methods.weight_only_quantization import WeightOnlyQuantiza
 from compression_gate.modules.learned_steps import LearnedStep, RoundedInput, RoundedWeight, scaled_rows, through
 from compression_gate.modules.quantized_layer import QuantizedLayer, affine
 from compression_gate.modules.quantized_weights import Scheme, quantized_weight
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 from compression_gate.runtimes.onnx_runtime import OnnxRuntime
 from compression_gate.tasks.calling import named

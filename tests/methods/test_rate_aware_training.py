@@ -26,7 +26,7 @@ from compression_gate.methods.priced_weights import (
 )
 from compression_gate.methods.rate_aware_training import RateAwareTraining
 from compression_gate.methods.rate_control import RateControl
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.modules.surgery import state_digest, ties, weights
 from compression_gate.records.params import Step
 from compression_gate.tasks import training

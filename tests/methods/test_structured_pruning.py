@@ -12,7 +12,7 @@ from compression_gate.methods.dependencies import Candidate
 from compression_gate.methods.distillation import Distillation
 from compression_gate.methods.structured_pruning import StructuredPruning, chosen, lowest_places
 from compression_gate.modules.attention import HeadAttention
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 
 IMPORTANCES = ("l1", "l2", "taylor", "activation", "norm_scale", "random")

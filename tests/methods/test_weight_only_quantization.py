@@ -10,7 +10,7 @@ from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.methods.base import Context
 from compression_gate.methods.weight_only_quantization import WeightOnlyQuantization
 from compression_gate.modules.quantized_layer import QuantizedLayer
-from compression_gate.modules.structure import load_model, save_model
+from compression_gate.modules.saved_model import load_model, save_model
 from compression_gate.modules.surgery import state_digest
 from compression_gate.records.params import TrainParams
 
