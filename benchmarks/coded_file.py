@@ -2,10 +2,10 @@
 
 ``speed``: symbols a second of both profiles on integers like those of 8-bit weights, and what they take against the
 entropy and zstd. ``general``: the integers of a small residual network and of an LSTM, trained on Fashion-MNIST and
-quantized by this package, in the coded file, zstd-19, lzma, zlib and an ideal static code. ``memory``: a synthetic file
-of 8-bit weights with a scale for each 64, of ``--gigabytes``, through the fast profile and back in processes whose peak
-memory is told, beside zstd. Results go to `benchmarks/results/coded_file.json`, a part each, with the machine. Needs
-`pip install zstandard`.
+quantized by this package, in the coded file, zstd-19, lzma, zlib and an ideal static code. ``memory``: synthetic
+files of 8-bit weights with a scale for each 64, of ``--gigabytes`` each, in matrices of ``--rows`` × 11,008, through
+the fast profile and back in processes whose peak memory is told, beside zstd. Results go to
+`benchmarks/results/coded_file.json`, a part each, with the machine. Needs `pip install zstandard`.
 """
 
 from __future__ import annotations
@@ -200,10 +200,10 @@ def sizes(integers: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def synthetic(path: Path, gigabytes: float) -> None:
-    """Write weights as 8-bit integers, a float16 scale for each 64 of a row, matrices of 4096 × 11008."""
+def synthetic(path: Path, gigabytes: float, rows: int) -> None:
+    """Write weights as 8-bit integers, a float16 scale for each 64 of a row, matrices of ``rows`` × 11008."""
     random = np.random.default_rng(0)
-    rows, columns = 4096, 11008
+    columns = 11008
     count = max(1, round(gigabytes * 2**30 / (rows * columns * (1 + 2 / 64))))
     # One matrix's numbers serve all of them, each shifted: making noise would take longer than coding it.
     weights = np.clip(np.rint(random.normal(size=(rows, columns)) * 28), -127, 127).astype(np.int8)
@@ -223,13 +223,19 @@ def synthetic(path: Path, gigabytes: float) -> None:
             file.write(np.roll(scales, index * 977).tobytes())
 
 
-def memory(gigabytes: float, folder: Path, workers: int) -> dict[str, Any]:
-    """A large file there and back, each way in a process of its own, and zstd at two levels on a 64th of it."""
+def memory(sizes: list[float], folder: Path, workers: int, rows: int) -> dict[str, Any]:
+    """Files of all these sizes [GiB]."""
+    found = [there_and_back_on_disk(gigabytes, folder, workers, rows) for gigabytes in sizes]
+    return {f"{row['gigabytes']:.2g} GiB, tensors of {row['largest'] / 2**20:.0f} MiB": row for row in found}
+
+
+def there_and_back_on_disk(gigabytes: float, folder: Path, workers: int, rows: int) -> dict[str, Any]:
+    """A large file there and back, each way in a process of its own, and zstd at two levels on 64 MiB of it."""
     import zstandard
 
     source, coded, again = folder / "large.safetensors", folder / "large.cgz", folder / "again.safetensors"
-    synthetic(source, gigabytes)
-    row: dict[str, Any] = {"gigabytes": source.stat().st_size / 2**30, "workers": workers}
+    synthetic(source, gigabytes, rows)
+    row: dict[str, Any] = {"gigabytes": source.stat().st_size / 2**30, "workers": workers, "largest": rows * 11008}
     words = [sys.executable, str(Path(__file__).resolve()), "--workers", str(workers)]
     for what, given, made in (("encode", source, coded), ("decode", coded, again)):
         told = subprocess.run([*words, what, str(given), str(made)], check=True, capture_output=True, text=True).stdout
@@ -239,7 +245,7 @@ def memory(gigabytes: float, folder: Path, workers: int) -> dict[str, Any]:
         ["cmp", "--ignore-initial", f"{header(source)}:{header(again)}", str(source), str(again)], check=True
     )
     with source.open("rb") as file:
-        part = file.read(source.stat().st_size // 64)
+        part = file.read(1 << 26)
     for level in (1, 19):
         packed, seconds = once(lambda level=level: zstandard.ZstdCompressor(level=level).compress(part))
         _, back = once(lambda packed=packed: zstandard.ZstdDecompressor().decompress(packed))
@@ -248,7 +254,7 @@ def memory(gigabytes: float, folder: Path, workers: int) -> dict[str, Any]:
             "decode_mb_per_s": len(part) / back / 1e6,
         }  # fmt: skip
     print(json.dumps(row))
-    return {f"{row['gigabytes']:.1f} GiB, {workers} workers": row}
+    return row
 
 
 def once(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -298,16 +304,16 @@ def markdown(stored: dict[str, Any]) -> str:
         sizes = [row[key] for key in ("numbers", "small", "zstd_19", "lzma", "zlib", "static_entropy")]
         gain = 1 - row["small"] / row["zstd_19"]
         lines.append(f"| {name} | {' | '.join(f'{size:,.0f}' for size in sizes)} | {gain:.1%} |")
-    lines += ["", "| file | ratio | coded at, MB/s | decoded at | peak memory, MB | zstd-1 | zstd-19 |"]
-    lines.append("|---|---:|---:|---:|---:|---:|---:|")
+    lines += ["", "| file | ratio | coded at, MB/s | decoded at | memory coding, MB | decoding | zstd-1 | zstd-19 |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
     for name, row in stored["memory"].items():
-        peak = max(row[way]["peak_bytes"] for way in ("encode", "decode")) / 1e6
+        peaks = [f"{row[way]['peak_bytes'] / 1e6:.0f}" for way in ("encode", "decode")]
         others = [
             f"{row[key]['ratio']:.3f}: {row[key]['encode_mb_per_s']:.3g}, {row[key]['decode_mb_per_s']:.3g}"
             for key in ("zstd_1", "zstd_19")
         ]
         rates = [f"{row[way]['mb_per_cpu_s']:.3g}" for way in ("encode", "decode")]
-        lines.append(f"| {name} | {row['ratio']:.3f} | {' | '.join(rates)} | {peak:.0f} | {' | '.join(others)} |")
+        lines.append(f"| {name} | {row['ratio']:.3f} | {' | '.join([*rates, *peaks, *others])} |")
     return "\n".join(lines)
 
 
@@ -315,7 +321,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=["speed", "general", "memory", "encode", "decode", "markdown"])
     parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--gigabytes", type=float, default=4.2)
+    parser.add_argument("--gigabytes", nargs="+", type=float, default=[0.25, 0.5, 1, 2, 4.2])
+    parser.add_argument("--rows", type=int, default=4096, help="of a matrix of 11,008 columns")
     parser.add_argument("--folder", type=Path, default=None, help="where the large files go")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=2)
@@ -332,7 +339,7 @@ def main() -> None:
         found = {
             "speed": speed,
             "general": lambda: general(given.epochs, given.seeds),
-            "memory": lambda: memory(given.gigabytes, Path(name), given.workers),
+            "memory": lambda: memory(given.gigabytes, Path(name), given.workers, given.rows),
         }[given.part]()
     if given.write:
         stored = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}

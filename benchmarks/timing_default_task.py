@@ -5,7 +5,7 @@
 A scratch repository is made in a temporary folder, with a remote and this repository's `params.yaml`. Its first commit
 takes the whole road (`compression-gate run`, `record --push`) and is the baseline; the second changes a comment. Then
 `benchmark` and `gate` are run again and again, each time without the pairs of the times before. The slowed candidate is
-the same `model.onnx` with one node more, of a short list the one that makes it 5 % slower or just over; which one is
+the same `model.onnx` with one node more, of a short list the one that makes it 5.5 % slower or just over; which one is
 measured beforehand, with pairs that are judged nowhere. `--work` keeps the repository, and goes on with it where it is.
 """
 
@@ -45,7 +45,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "timing_default_task.json"
 EVIDENCE = Path(".compression_gate/evidence")
 BASELINE = Path(".compression_gate/references/baseline")
 CANDIDATE = Path("models/candidate")
-SLOWED = 1.05
+SLOWED = 1.055  # an operation's cost differs by half a point with what else the machine does: 5 % or more at any time
 LOOK_S, LOOKS, MORE_LOOKS = 4.0, 1, 3  # decisions to sort the operations by, and to be sure of those that may do
 NEAR = 1.04  # looked at again from here on
 KEPT_RULES = ("latency", "speed", "accuracy")
@@ -214,7 +214,7 @@ def slowed(suite: Path, model: Path, folder: Path) -> tuple[Path, Operation, dic
         print(f"  {operation.name}: {found.ratio:.4f} ± {found.error:.4f} over {found.turns} turns", flush=True)
         if found.ratio >= SLOWED:
             return files[operation], operation, {each.name: slowness for each, slowness in looked.items()}
-    raise SystemExit(f"expected one of the operations to cost {SLOWED - 1:.0%} or more, got none")
+    raise SystemExit(f"expected one of the operations to cost {SLOWED - 1:.1%} or more, got none")
 
 
 def operations(watch: Stopwatch, model: Path, folder: Path) -> Iterator[Operation]:

@@ -21,16 +21,11 @@ from compression_gate.modules.quantized_layer import QuantizedLayer
 from compression_gate.modules.quantized_weights import SMALLEST_RANGE
 from compression_gate.modules.surgery import owners, weights
 
-BIAS_LEVELS, VECTOR_LEVELS = (
-    15,
-    63,
-)  # of biases and of matrices that no layer holds (embeddings of positions), and of the
-# weights of norms: few numbers, whose step is finer
+BIAS_LEVELS = 15  # of biases, and of matrices that no layer of torch's holds (embeddings of positions)
+VECTOR_LEVELS = 63  # of the weights of norms: few numbers, whose step is finer
 SMALLEST_VECTOR = 0.1  # what their levels span at least: a bias may grow from zero
 MANTISSA_BITS = 4  # of a step as it is stored, behind the leading one
-SHARES = tuple(
-    share / 50 for share in range(2, 51)
-)  # of the largest weight, tried as what the highest level stands for
+SHARES = tuple(share / 50 for share in range(2, 51))  # of the largest weight, tried as the highest level
 
 
 class PricedWeight(nn.Module):
