@@ -67,7 +67,7 @@ def mlp(*steps: dict[str, Any]) -> dict[str, Any]:
 
 def tied(*steps: dict[str, Any], second: int, epochs: int = 1) -> dict[str, Any]:
     """Return a recipe of LeNet-300-100 with a first layer of shared kernels, then rate-aware training."""
-    student = {"model": "lenet:TiedMlp", "model_args": {"second": second}}
+    student = {"model": "lenet:tied_mlp", "model_args": {"second": second}}
     first = {"method": "distillation", "student": student, "epochs": epochs, "temperature": 2.0, "learning_rate": 0.004}
     return mlp(*steps) | {"steps": [first, *({"method": "rate_aware_training"} | one for one in steps)]}
 
@@ -95,7 +95,7 @@ SHORT = {"levels": 2, "epochs": 8, "learning_rate": 0.003, "alpha": 0.0}
 RECIPES: dict[str, dict[str, Any]] = {
     "mlp 1.0": mlp(LIGHT) | POOL,
     "mlp 1.64": mlp({"strength": 15.0, "levels": 2, "epochs": 5, "learning_rate": 0.004}) | POOL,
-    "mlp tied": tied({"strength": 10.0, "levels": 2, "epochs": 5, "learning_rate": 0.004}, second=50) | POOL,
+    "mlp tied": tied({"strength": 28.0, "levels": 2, "epochs": 5, "learning_rate": 0.004}, second=50) | POOL,
     "cnn 0.75": cnn(LIGHT_CNN) | POOL | {"teacher": False},
     "cnn 1.0": cnn(LIGHT_CNN | {"strength": 28.0, "epochs": 4}, widths=(8, 16, 32)) | POOL | {"teacher": False},
     # Like for like with the papers.
@@ -127,13 +127,12 @@ class Mlp(nn.Module):
         return self.third(self.second(self.first(images.flatten(1)).relu()).relu())
 
 
-class TiedMlp(Mlp):
-    """LeNet-300-100 whose first 300 units are 12 kernels of 8 × 8 at 25 places, and whose second layer is narrower."""
-
-    def __init__(self, second: int = 50) -> None:
-        super().__init__()
-        self.first = SharedKernels(12, SIDE, 8, 5)  # type: ignore[assignment]  # it takes the linear layer's place
-        self.second, self.third = nn.Linear(300, second), nn.Linear(second, 10)
+def tied_mlp(second: int) -> Mlp:
+    """Return LeNet-300-100 whose first 300 units are 12 kernels of 8 × 8 at 25 places, with so many behind them."""
+    model = Mlp()
+    model.first = SharedKernels(12, SIDE, 8, 5)  # type: ignore[assignment]  # it takes the linear layer's place
+    model.second, model.third = nn.Linear(300, second), nn.Linear(second, 10)
+    return model
 
 
 class LeNet5(nn.Module):

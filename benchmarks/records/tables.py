@@ -9,6 +9,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 ELSEWHERE = ("zlib", "lzma", "zstd-19", "static")
 NETS = {"mlp": "LeNet-300-100, MNIST", "cnn": "LeNet-5, MNIST"}
+KINDS = {"alone": ", without augmentation or teacher", "tied": ", kernels of its first layer shared"}
 SUITES = {
     "default": "the default suite's, Fashion-MNIST",
     "lstm": "two LSTM layers, spoken digits",
@@ -37,8 +38,7 @@ def summary() -> list[str]:
             price = f"{mean(own, 'test_error'):.2f} % test errors"
             size = f"{mean(own, 'bytes'):,.0f} | {mean(own, 'ratio'):,.0f}"
             net, _, kind = name.partition(" ")
-            alone = ", without augmentation or teacher" if kind == "alone" else ""
-            lines.append(f"| {NETS[net]}{alone} | {size} | {price} |")
+            lines.append(f"| {NETS[net]}{KINDS.get(kind, '')} | {size} | {price} |")
     for name, own in suites.items():
         if len(own) > 1:
             speedup = mean(own, "speedup")

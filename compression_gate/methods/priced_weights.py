@@ -23,6 +23,7 @@ from compression_gate.modules.surgery import owners, weights
 
 BIAS_LEVELS = 15  # of biases, and of matrices that no layer of torch's holds (embeddings of positions)
 VECTOR_LEVELS = 63  # of the weights of norms: few numbers, whose step is finer
+PLAIN = 0.5  # where rounding cuts: smaller magnitudes are zero [steps]
 SMALLEST_VECTOR = 0.1  # what their levels span at least: a bias may grow from zero
 MANTISSA_BITS = 4  # of a step as it is stored, behind the leading one
 SHARES = tuple(share / 50 for share in range(2, 51))  # of the largest weight, tried as the highest level
@@ -55,6 +56,7 @@ class PricedWeight(nn.Module):
         self.register_buffer("fixed", torch.zeros((), dtype=torch.bool))
         self.register_buffer("held", torch.zeros_like(weight.detach(), dtype=torch.int8))
         self.bits = 0.0
+        self.cut = PLAIN  # until frozen: magnitudes from here on are no zeros
         self.shift = 0.0  # of magnitudes before they are rounded, once frozen
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -73,9 +75,13 @@ class PricedWeight(nn.Module):
         """Round weights that are measured in steps."""
         if bool(self.fixed):
             return self.held.to(scaled.dtype)
-        nearest = scaled.round()
         if bool(self.frozen):
             nearest = scaled.sign() * (scaled.abs() + self.shift).round().clamp(1, self.levels)
+        elif self.cut != PLAIN:
+            sizes = scaled.abs()
+            nearest = scaled.sign() * sizes.round().clamp(min=1) * (sizes >= self.cut)
+        else:
+            nearest = scaled.round()
         return nearest * self.live + 0.0  # no -0
 
     @torch.no_grad()

@@ -37,7 +37,7 @@ class RateAwareTraining:
             weights costs as much as a bit of the training labels, which is what the shortest description of both would
             pay; above it the file gets smaller than the data ask for. The price rises quadratically until half time.
         target_bytes: instead: bytes of the coded tensors to end at; the price follows what the coder itself says. It is
-            asked some forty times, which takes a second for each million weights.
+            asked some sixty times, which takes a second for each million weights.
         levels: the largest integer of a layer's weight, 1 to 127. Biases and what belongs to no layer of torch's
             (embeddings of positions) have up to 15, and the weights of norms 63, of a finer step.
         epochs: of training; data, batch size and augmentation are those of ``train``.

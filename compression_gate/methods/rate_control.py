@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from compression_gate.codec.coded_size import coded_bytes
-from compression_gate.methods.priced_weights import Priced, filled, matrices_of
+from compression_gate.methods.priced_weights import PLAIN, Priced, filled, matrices_of
 
 log = logging.getLogger("compression_gate")
 REPRICE_EVERY = 50  # steps: counting all places anew takes about two steps' time
 CONTROLS = 20  # how often the real coder is asked until the zeros are frozen
 RAMP_SHARE = 0.5  # of the training: the price is full from there on
-STEERED_SHARE = 0.8  # of the time until the zeros are frozen: then the size is to be the target, or nearly: weights
-# that have to be cut off at the freeze to reach it are missed, and nothing heals any more
+PLANNED_SHARE = 0.9  # of the time until the zeros are frozen: then the size is to be the target by its price alone
+HELD_SHARE = 0.8  # of that time: from here on the cut between zeros and others is where the coder says the target, so
+# that weights which it lets in or takes out have time to learn
 PLANNED_POWER = 3  # the logarithm of the size is planned to fall to it as (1 - time)³, which is how it falls by itself
 # under a price that is kept
 FIRST_STRENGTH = 0.5  # where the search for a price begins
@@ -29,7 +30,7 @@ FOLLOWED, HELD = 2.0, 1.0  # change of the price's logarithm for each change of 
 MOST_CHANGE = 0.8  # at one time
 FIXED_SHARE = 0.7  # of the time behind the freeze: until then magnitudes move, and the price still follows the size
 LARGEST_JUMP = 1.3  # of an estimate between two counts; beyond it the old prices stay
-CUT_LOW, CUT_HIGH, CUT_TRIALS, CLOSE = 0.08, 3.0, 12, 0.002  # cuts are tried in steps; 0.5 is plain rounding
+CUT_LOW, CUT_HIGH, CUT_TRIALS, CLOSE = 0.08, 3.0, 12, 0.002  # of cuts, in steps
 NEAR_ENOUGH = 0.01  # of a target: half of what is promised
 
 
@@ -62,6 +63,7 @@ class RateControl:
     now: float = 0.0
     planned_from: float = 0.0
     distance: float = 0.0  # of the size's logarithm from its plan
+    cut: float = PLAIN  # weights of matrices under so many steps are zeros
     scale: float = 1.0  # of the counted bits, so that they are the coder's bytes of last time
     seen: list[tuple[int, float, int]] = field(default_factory=list)  # step, estimate and real size [bytes]
 
@@ -74,12 +76,14 @@ class RateControl:
         """What a continued training must know."""
         bits = [one.rounding.bits for one in self.priced]
         plan = (self.planned_from, self.distance)
-        return {"step": self.step, "now": self.now, "plan": plan, "scale": self.scale, "seen": self.seen, "bits": bits}
+        own = {"step": self.step, "now": self.now, "plan": plan, "cut": self.cut, "scale": self.scale}
+        return own | {"seen": self.seen, "bits": bits}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back."""
         self.step, self.now = state["step"], state["now"]
         self.planned_from, self.distance = state["plan"]
+        self.set_cut(state["cut"])
         self.scale = state["scale"]
         self.seen = [(int(step), float(guess), int(real)) for step, guess, real in state["seen"]]
         for one, bits in zip(self.priced, state["bits"], strict=True):
@@ -137,6 +141,7 @@ class RateControl:
 
     def compare(self, student: nn.Module) -> None:
         """Ask the coder; with a target, make bits dearer where the model is larger than planned."""
+        self.set_cut(PLAIN)
         self.reprice()  # both speak of the same integers
         # Where a target is met, dead units count as gone; following the model takes a moment.
         real = coded_bytes(filled(self.shell, student, self.priced)) if self.target is None else self.size(student)
@@ -145,12 +150,21 @@ class RateControl:
         log.debug("step %d: %d bytes, strength %.3g", self.step, real, self.now)
         if self.target is not None:
             self.steer(real, self.target)
+            if HELD_SHARE * self.frozen_from <= self.step < self.frozen_from:
+                self.set_cut(self.cut_for_target(student))
+                self.reprice()
+
+    def set_cut(self, cut: float) -> None:
+        """Let weights of matrices under so many steps be zeros, and all others none."""
+        self.cut = cut
+        for one in matrices_of(self.priced):
+            one.rounding.cut = cut
 
     def steer(self, real: int, target: int) -> None:
         """Make bits dearer where the model is larger than planned, and cheaper where it is smaller."""
         if len(self.seen) == 1:
             self.planned_from = math.log(max(real, target))
-        done = min(1.0, (self.step - self.every) / max(1.0, STEERED_SHARE * self.frozen_from - self.every))
+        done = min(1.0, (self.step - self.every) / max(1.0, PLANNED_SHARE * self.frozen_from - self.every))
         planned = math.log(target) + (self.planned_from - math.log(target)) * (1 - done) ** PLANNED_POWER
         distance = math.log(real) - planned
         change = FOLLOWED * (distance - self.distance) + HELD * distance
@@ -160,8 +174,8 @@ class RateControl:
 
     def freeze(self, student: nn.Module) -> None:
         """Fix which weights are zero: those that round to it, or with a target, those that lead to its size."""
-        cut = 0.5 if self.target is None else self.cut_for_target(student)
-        log.debug("step %d: weights under %.3g steps become zeros", self.step, cut)
+        cut = PLAIN if self.target is None else self.cut_for_target(student)
+        log.debug("step %d: weights under %.3g steps stay zeros", self.step, cut)
         self.settle(cut)
         for one in self.priced:
             one.rounding.reprice(one.weight)
@@ -178,13 +192,13 @@ class RateControl:
     @staticmethod
     def kept(one: Priced, cut: float) -> Tensor:
         """Return what stays when weights under ``cut`` steps become zero; single numbers round as ever."""
-        return one.rounding.scaled(one.weight).abs() >= (cut if one.weight.dim() > 1 else 0.5)
+        return one.rounding.scaled(one.weight).abs() >= (cut if one.weight.dim() > 1 else PLAIN)
 
     def cut_for_target(self, student: nn.Module) -> float:
         """Return the cut with which the coder says the target, by bisection."""
         assert self.target is not None
         before = [one.rounding.live.clone() for one in self.priced]
-        low, high, cut = CUT_LOW, CUT_HIGH, 0.5
+        low, high, cut = CUT_LOW, CUT_HIGH, PLAIN
         for _ in range(CUT_TRIALS):
             cut = math.sqrt(low * high)
             self.settle(cut)

@@ -127,6 +127,23 @@ def test_a_target_changes_nothing_behind_the_last_steps_of_training(tiny):
     assert quality == last.validation_quality
 
 
+def test_the_freeze_takes_and_gives_back_next_to_nothing(tiny, monkeypatch):
+    """The size is held before it, so that the weights that it lets in or takes out have time to learn."""
+    freeze, changed = RateControl.freeze, []
+
+    def watched(control, student):
+        before = [one.rounding.final(one.weight) for one in matrices_of(control.priced)]
+        freeze(control, student)
+        after = [one.rounding.final(one.weight) for one in matrices_of(control.priced)]
+        there = sum(int((old != 0).sum()) for old in before)
+        moved = sum(int(((old != 0) != (new != 0)).sum()) for old, new in zip(before, after, strict=True))
+        changed.append(moved / there)
+
+    monkeypatch.setattr(RateControl, "freeze", watched)
+    tiny("mlp").apply(RateAwareTraining(target_bytes=400, epochs=8, learning_rate=RATE))
+    assert changed[0] <= 0.05
+
+
 def test_a_target_that_cannot_be_met_is_told(tiny):
     """Norms' statistics alone take more than that."""
     suite = tiny("resnet")
@@ -359,6 +376,16 @@ def test_a_frozen_weight_keeps_its_zeros_and_its_size():
     step = float(coarse(torch.tensor(0.53)))
     assert torch.equal(rounding(weight), torch.tensor([[0.0, -1, 1, 2]]) * step)
     assert torch.equal(rounding.final(torch.tensor([[5.0, -0.01, 0.6, 9.0]])), torch.tensor([[0.0, -1, 1, 2]]) * step)
+
+
+@pytest.mark.parametrize(("cut", "integers"), [(0.3, [0.0, -1, 1, 2]), (0.5, [0.0, 0, 1, 2]), (0.8, [0.0, 0, 0, 2])])
+def test_a_cut_says_which_weights_are_zeros(cut, integers):
+    weight = torch.tensor([[0.2, -0.4, 0.7, 1.8]])
+    rounding = PricedWeight(weight, 3)
+    with torch.no_grad():
+        rounding.step.first.fill_(1.0)
+    rounding.cut = cut
+    assert torch.equal(rounding.final(weight), torch.tensor([integers]))
 
 
 def test_the_slope_of_the_price_is_that_of_the_bits():
