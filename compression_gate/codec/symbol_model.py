@@ -200,22 +200,27 @@ def find_contexts(
 
 
 @inlined
-def find_slots(node: int, negative: bool, contexts: np.ndarray, signs: np.ndarray, slots: np.ndarray) -> int:
+def find_starts(contexts: np.ndarray, starts: np.ndarray) -> None:
+    """Write down where the slots of each context begin: they are the same for all decisions of a symbol."""
+    for place in range(SIZED):
+        starts[place] = (place * BUCKETS + contexts[place]) * NODES
+    for place in range(SIZED, CONTEXTS):
+        starts[place] = SIZED_SLOTS + ((place - SIZED) * PATTERN_SIZE + contexts[place]) * PATTERN_NODES
+
+
+@inlined
+def find_slots(node: int, negative: bool, starts: np.ndarray, signs: np.ndarray, slots: np.ndarray) -> int:
     """Write down the slots of a decision; return how many of its contexts have one."""
     if node == SIGN:
         for place in range(CONTEXTS):
             slots[place] = SIGN_SLOTS_BEGIN + place * SIGN_SIZE + signs[place]
         return CONTEXTS
-    for place in range(SIZED if node < MANTISSA else FEWER):
-        slots[place] = (place * BUCKETS + contexts[place]) * NODES + node
+    used = CONTEXTS if node < PATTERN_NODES else (SIZED if node < MANTISSA else FEWER)
+    for place in range(used):
+        slots[place] = starts[place] + node
     if negative:
         slots[0] += SIGN_SLOTS_BEGIN + SIGN_SLOTS
-    if node >= PATTERN_NODES:
-        return SIZED if node < MANTISSA else FEWER
-    for place in range(SIZED, CONTEXTS):
-        pattern = (place - SIZED) * PATTERN_SIZE + contexts[place]
-        slots[place] = SIZED_SLOTS + pattern * PATTERN_NODES + node
-    return CONTEXTS
+    return used
 
 
 @inlined
@@ -237,6 +242,7 @@ def code_symbols(
     """Run :func:`code_plane`; return the cost, or FULL."""
     rows, columns = symbols.shape
     contexts, signs = np.zeros(CONTEXTS, dtype=np.int64), np.zeros(CONTEXTS, dtype=np.int64)
+    starts = np.zeros(CONTEXTS, dtype=np.int64)
     slots, inputs = np.zeros(CONTEXTS, dtype=np.int64), np.zeros(CONTEXTS, dtype=np.int64)
     column_sums = np.zeros(columns, dtype=np.int64)
     total, count, cost = 0, 0, 0
@@ -249,6 +255,7 @@ def code_symbols(
                 symbols, row, column, stride, kernel, producers, group, row_sum, column_sums[column], total, count,
                 contexts, signs,
             )  # fmt: skip
+            find_starts(contexts, starts)
             symbol = np.int64(symbols[row, column]) if encoding else np.int64(0)
             magnitude = abs(symbol)
             reached = 0
@@ -267,7 +274,7 @@ def code_symbols(
                         bit = 1 if reached > exponent else 0
                     else:
                         bit = (magnitude >> (left - 1)) & 1
-                used = find_slots(node, negative, contexts, signs, slots)
+                used = find_slots(node, negative, starts, signs, slots)
                 if used == CONTEXTS:
                     begin_slots(node, slots, probability, seen)
                 mixed = np.int64(0)

@@ -16,7 +16,8 @@ from compression_gate.methods.priced_weights import PLAIN, Priced, filled, matri
 
 log = logging.getLogger("compression_gate")
 REPRICE_EVERY = 50  # steps: counting all places anew takes about two steps' time
-CONTROLS = 20  # how often the real coder is asked until the zeros are frozen
+CONTROLS = 20  # how often the real coder is asked until the zeros are frozen,
+FAR = 0.07  # and whenever a size without a target moved by this share since: then the estimate is a point off or two
 RAMP_SHARE = 0.5  # of the training: the price is full from there on
 PLANNED_SHARE = 0.9  # of the time until the zeros are frozen: then the size is to be the target by its price alone
 HELD_SHARE = 0.8  # of that time: from here on the cut between zeros and others is where the coder says the target, so
@@ -109,6 +110,11 @@ class RateControl:
         """What the coded tensors take now: the counts, corrected by how far off they were when the coder was asked."""
         return self.scale * self.counted
 
+    @property
+    def moved_far(self) -> bool:
+        """Whether the size is so far from what the coder said last that the estimate should be set right."""
+        return self.target is None and bool(self.seen) and abs(self.estimated_bytes / self.seen[-1][2] - 1) > FAR
+
     def cost(self) -> Tensor:
         """Return the price of all bits, in units of the loss; its slope is what counts."""
         ramp = 1.0 if self.target is not None else min(1.0, self.step / max(1.0, RAMP_SHARE * self.steps)) ** 2
@@ -124,6 +130,8 @@ class RateControl:
                 self.compare(student)
             elif self.step % REPRICE_EVERY == 0:
                 self.reprice()
+                if self.moved_far:
+                    self.ask(student)
         elif self.step == self.frozen_from:
             self.freeze(student)
         elif self.step == self.fixed_from and self.target is not None:
@@ -139,15 +147,20 @@ class RateControl:
                 rounding.first.copy_(first)
                 rounding.further.copy_(further)
 
-    def compare(self, student: nn.Module) -> None:
-        """Ask the coder; with a target, make bits dearer where the model is larger than planned."""
-        self.set_cut(PLAIN)
-        self.reprice()  # both speak of the same integers
+    def ask(self, student: nn.Module) -> int:
+        """Have the coder say what the integers take that were just counted, and set the estimate right by it."""
         # Where a target is met, dead units count as gone; following the model takes a moment.
         real = coded_bytes(filled(self.shell, student, self.priced)) if self.target is None else self.size(student)
         self.seen.append((self.step, self.estimated_bytes, real))
         self.scale = real / self.counted
         log.debug("step %d: %d bytes, strength %.3g", self.step, real, self.now)
+        return real
+
+    def compare(self, student: nn.Module) -> None:
+        """Ask the coder; with a target, make bits dearer where the model is larger than planned."""
+        self.set_cut(PLAIN)
+        self.reprice()
+        real = self.ask(student)
         if self.target is not None:
             self.steer(real, self.target)
             if HELD_SHARE * self.frozen_from <= self.step < self.frozen_from:
