@@ -17,7 +17,7 @@ from compression_gate.methods.priced_weights import PLAIN, Priced, filled, matri
 log = logging.getLogger("compression_gate")
 REPRICE_EVERY = 50  # steps: counting all places anew takes about two steps' time
 CONTROLS = 20  # how often the real coder is asked until the zeros are frozen,
-FAR = 0.07  # and whenever a size without a target moved by this share since: then the estimate is a point off or two
+FAR = 0.03  # and whenever a size without a target moved by this share since: the estimate is off by a third of it or so
 RAMP_SHARE = 0.5  # of the training: the price is full from there on
 PLANNED_SHARE = 0.9  # of the time until the zeros are frozen: then the size is to be the target by its price alone
 HELD_SHARE = 0.8  # of that time: from here on the cut between zeros and others is where the coder says the target, so

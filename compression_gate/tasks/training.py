@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from compression_gate import __version__
 from compression_gate.errors import CompressionGateError, TaskError
 from compression_gate.progress import tracked
 from compression_gate.records.base import digest_of, replacing
@@ -284,8 +285,8 @@ def validated(model: nn.Module, task: Task, batch_size: int, device: torch.devic
 
 
 def key_of(fitting: Fitting) -> str:
-    """What a checkpoint must have been written by to be continued."""
-    return digest_of([fitting.options.model_dump(mode="json"), fitting.label, fitting.key])
+    """What a checkpoint must have been written by to be continued; another version may keep other things in it."""
+    return digest_of([__version__, fitting.options.model_dump(mode="json"), fitting.label, fitting.key])
 
 
 def save_checkpoint(model: nn.Module, optimizer: Any, schedule: Any, curve: list[Epoch], fitting: Fitting) -> None:
@@ -314,8 +315,6 @@ def resumed(model: nn.Module, optimizer: Any, schedule: Any, fitting: Fitting) -
         log.warning("%s: cannot be continued from (%s): starting over", fitting.checkpoint, type(error).__name__)
         return []
     if not isinstance(state, dict) or state.get("key") != key_of(fitting):
-        return []
-    if len(state.get("companions", ())) != len(fitting.companions):  # written by a version that kept none
         return []
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

@@ -378,6 +378,24 @@ def test_a_frozen_weight_keeps_its_zeros_and_its_size():
     assert torch.equal(rounding.final(torch.tensor([[5.0, -0.01, 0.6, 9.0]])), torch.tensor([[0.0, -1, 1, 2]]) * step)
 
 
+@pytest.mark.parametrize(("kept", "asked"), [(1.0, [80]), (0.7, [80, 100])])
+def test_the_coder_is_asked_again_early_where_the_size_moved_far(kept, asked):
+    torch.manual_seed(0)
+    shell = nn.Linear(150, 120)
+    student = copy.deepcopy(shell)
+    priced = rounded_while_trained(student, dict(student.named_parameters()), 3)
+    control = RateControl(
+        priced=priced, shell=shell, steps=2000, frozen_from=1600, strength=1.0, target=None, unit=0.01
+    )
+    for step in range(1, 121):
+        control(student)
+        if step == 90:
+            with torch.no_grad():
+                for one in matrices_of(priced):
+                    one.weight.mul_(torch.rand_like(one.weight) < kept)
+    assert [step for step, _, _ in control.seen] == asked
+
+
 @pytest.mark.parametrize(("cut", "integers"), [(0.3, [0.0, -1, 1, 2]), (0.5, [0.0, 0, 1, 2]), (0.8, [0.0, 0, 0, 2])])
 def test_a_cut_says_which_weights_are_zeros(cut, integers):
     weight = torch.tensor([[0.2, -0.4, 0.7, 1.8]])

@@ -8,6 +8,7 @@ from torch import nn
 
 from compression_gate.errors import TaskError
 from compression_gate.records.params import TrainParams, read_params
+from compression_gate.tasks import training
 from compression_gate.tasks.task import open_task
 from compression_gate.tasks.training import (
     LEAST_EXAMPLES,
@@ -117,6 +118,15 @@ def test_checkpoint_of_something_else_is_not_continued(suite, tmp_path, content)
     checkpoint = tmp_path / "checkpoint.pt"
     torch.save(content, checkpoint)
     assert equal(trained(suite, checkpoint=checkpoint)[0], trained(suite)[0])
+
+
+def test_checkpoint_of_another_version_is_not_continued(suite, tmp_path, monkeypatch):
+    checkpoint, seen = tmp_path / "checkpoint.pt", []
+    with pytest.raises(Stop):
+        trained(suite, checkpoint=checkpoint, after_step=stopping(10))
+    monkeypatch.setattr(training, "__version__", "0.0.0")
+    trained(suite, checkpoint=checkpoint, after_step=lambda model: seen.append(1))
+    assert len(seen) == 14
 
 
 def test_key_changes_with_options_label_and_start():
