@@ -15,6 +15,7 @@ from compression_gate.runtimes.base import Arrays
 
 TRIED = 8  # more activations in the first candidate, from which the number that is needed is told
 ABOVE = 0.003  # how far over its share a candidate is aimed, so that it is not under it
+NEAR = 0.01  # how far over it one may come to lie before fewer activations are tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,12 @@ def slowed_file(runtime: str, shape: Shape, slowed: float, folder: Path, ratio_t
     """
     ratio = ratio_to(model_file(runtime, shape, TRIED, folder))
     more = max(1, math.ceil(TRIED * (slowed + ABOVE) / max(ratio - 1, slowed / 10)))
-    while ratio_to(path := model_file(runtime, shape, more, folder)) < 1 + slowed:
+    while (ratio := ratio_to(model_file(runtime, shape, more, folder))) < 1 + slowed:
         more += max(1, more // 10)
-    return path
+    # The first activation may cost less than those behind it, so that the line through TRIED of them leads too far.
+    while ratio > 1 + slowed + NEAR and more > 1:
+        fewer = more - max(1, more // 10)
+        if (ratio := ratio_to(model_file(runtime, shape, fewer, folder))) < 1 + slowed:
+            break
+        more = fewer
+    return model_file(runtime, shape, more, folder)

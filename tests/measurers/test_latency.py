@@ -154,7 +154,7 @@ def test_processes_are_taken_in_the_order_a_b_b_a_and_those_of_the_control_too(t
 
 def test_several_threads_of_torch_survive_the_fork(tmp_path):
     """What reads a file may start threads, which no fork survives: with several, every process reads for itself."""
-    paths = [tmp_path / f"{width}.pt2" for width in (256, 1024)]
+    paths = [tmp_path / f"{width}.pt2" for width in (16, 4096)]
     for path in paths:
         width = int(path.stem)
         TorchEager().export(nn.Sequential(nn.Linear(64, width), nn.Linear(width, 2)), torch.randn(2, 64), path, {})
