@@ -32,6 +32,7 @@ from compression_gate.records.params import Params, Step, read_params
 from compression_gate.runtimes.onnx_runtime import OnnxRuntime
 from compression_gate.stages.train import normalized
 from compression_gate.tasks.calling import call
+from compression_gate.tasks.fashion_mnist_files import ENVIRONMENT_VARIABLE, locate
 from compression_gate.tasks.task import Task, open_task
 from compression_gate.tasks.training import Fitting, fit
 
@@ -229,7 +230,7 @@ def main() -> None:
     parser.add_argument("--ensembles", action="store_true")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
-    os.environ.setdefault("FASHION_MNIST_DIR", str(ROOT / "data" / "fashion-mnist"))
+    os.environ.setdefault(ENVIRONMENT_VARIABLE, str(locate()))
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"grid": [], "rows": []}
     if options.markdown:
         print(markdown(results))

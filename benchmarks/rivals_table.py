@@ -42,6 +42,7 @@ from compression_gate.measurers.quality import predict
 from compression_gate.records.base import replacing
 from compression_gate.runtimes import RUNTIMES
 from compression_gate.runtimes.tracing import quietly
+from compression_gate.tasks.fashion_mnist_files import ENVIRONMENT_VARIABLE, locate
 from compression_gate.tasks.training import Fitting, fit
 
 if TYPE_CHECKING:
@@ -565,7 +566,7 @@ def main() -> None:
     if options.markdown:
         print(markdown(stored()))
         return
-    os.environ.setdefault("FASHION_MNIST_DIR", str(ROOT / "data" / "fashion-mnist"))
+    os.environ.setdefault(ENVIRONMENT_VARIABLE, str(locate()))
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     registered(options.work)
