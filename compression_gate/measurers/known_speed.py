@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +39,10 @@ SHAPES = {"small": Shape(rows=1, width=128, layers=40), "large": Shape(rows=256,
 
 
 def model_file(runtime: str, shape: Shape, more: int, folder: Path) -> Path:
-    """A file of the runtime's own, with ``more`` activations behind the layers; written once."""
+    """A file of the runtime's own, with ``more`` activations spread over the layers; written once.
+
+    Spread, since openvino takes at most 32 activations in a row into the layer before and refuses what has more.
+    """
     kind = registry.load("runtimes", runtime, RUNTIMES)
     path = folder / f"{shape.rows}-{shape.width}-{shape.layers}-{more}-{kind.file_name}"
     if path.exists():
@@ -47,8 +51,12 @@ def model_file(runtime: str, shape: Shape, more: int, folder: Path) -> Path:
     from torch import nn
 
     torch.manual_seed(0)
-    layers = [part for _ in range(shape.layers) for part in (nn.Linear(shape.width, shape.width), nn.ReLU())]
-    model = nn.Sequential(*layers, *(nn.Tanh() for _ in range(more))).eval()
+    each, rest = divmod(more, shape.layers)
+    layers = (
+        (nn.Linear(shape.width, shape.width), nn.ReLU(), *(nn.Tanh() for _ in range(each + (layer < rest))))
+        for layer in range(shape.layers)
+    )
+    model = nn.Sequential(*itertools.chain.from_iterable(layers)).eval()
     kind().export(model, torch.zeros(max(shape.rows, 2), shape.width), path, {})
     return path
 

@@ -34,6 +34,7 @@ class TimingDecision(Record):
         status: ``pass``, ``fail``, ``undecided``, or ``untrusted`` where the control alarmed or nothing was measured.
         ratio: as measured. seconds: of sampling; whole_s: with the start of the process and its imports.
         load_average: of the machine, when it ended. blocks, control_blocks: of every turn.
+        reason: why nothing was measured.
     """
 
     case: TimingCase
@@ -46,6 +47,7 @@ class TimingDecision(Record):
     load_average: float | None = None
     blocks: tuple[tuple[float, ...], ...] = ()
     control_blocks: tuple[tuple[float, ...], ...] = ()
+    reason: str | None = None
 
 
 class TimingRate(Record):
@@ -59,6 +61,7 @@ class TimingRate(Record):
         claim, missed_claim: what the rates are at most.
         median_ratio: over the decisions, what the slowed model really came to.
         load_average: of the machine, the median over the decisions. whole_s: the mean with imports.
+        reasons: each reason for which nothing was measured, once.
     """
 
     case: TimingCase
@@ -78,6 +81,7 @@ class TimingRate(Record):
     p95_s: float | None
     whole_s: float | None = None
     load_average: float | None = None
+    reasons: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:

@@ -33,6 +33,7 @@ def timing_report(found: TimingSelfTest) -> RenderableType:
     for title, rates in (("Live, on this machine", found.live), ("Recorded decisions, judged anew", found.replayed)):
         if rates:
             parts += [Text(title, style="bold"), table(TIMING_COLUMNS, [timing_row(one) for one in rates])]
+            parts += [Text(f"  {kind_of(one)}: {reason}", style="dim") for one in rates for reason in one.reasons]
     end = (
         "same: against itself; busy: processes run beside; missed: slowed and not refused; open: no answer; ≤: exact, "
         "at 99 %; mean, p95: seconds a decision, imports not counted; load: average of the machine. Claimed: wrong in "
@@ -59,8 +60,7 @@ def timing_row(one: TimingRate) -> list[str]:
     """One kind of decision."""
     case, status = one.case, "pass" if one.held else "fail"
     return [
-        f"{SYMBOLS[status if one.n else 'error']} {case.runtime} {case.size}: "
-        + (f"+{case.slowed:.0%}" if case.slowed else "same"),
+        f"{SYMBOLS[status if one.n else 'error']} {kind_of(one)}",
         str(case.load),
         f"{case.limit:.0%}",
         NOTHING if one.median_ratio is None else f"{one.median_ratio:.3f}",
@@ -69,6 +69,12 @@ def timing_row(one: TimingRate) -> list[str]:
         str(one.undecided + one.untrusted),
         *(NOTHING if value is None else f"{value:.1f}" for value in (one.mean_s, one.p95_s, one.load_average)),
     ]
+
+
+def kind_of(one: TimingRate) -> str:
+    """What was timed, in words."""
+    case = one.case
+    return f"{case.runtime} {case.size}: " + (f"+{100 * case.slowed:g}%" if case.slowed else "same")
 
 
 def report(found: SelfTest) -> RenderableType:

@@ -58,6 +58,7 @@ def rate_of(case: TimingCase, decisions: Sequence[TimingDecision]) -> TimingRate
         p95_s=float(np.quantile(seconds, 0.95)) if seconds else None,
         whole_s=float(np.mean(whole)) if whole else None,
         load_average=float(np.median(loads)) if loads else None,
+        reasons=tuple(dict.fromkeys(one.reason for one in decisions if one.reason)),
     )
 
 

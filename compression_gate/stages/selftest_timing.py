@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from compression_gate import registry
-from compression_gate.errors import ParamsError
+from compression_gate.errors import MeasurementError, ParamsError
 from compression_gate.measurers.known_speed import SHAPES, model_file, slowed_file
 from compression_gate.measurers.latency import Setting, sample_pair, together
 from compression_gate.measurers.machine import timing_environment
@@ -158,6 +158,7 @@ def decided(case: TimingCase, other: Path, candidate: Path, seed: int) -> Timing
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         blocks=timing.blocks,
         control_blocks=timing.control_blocks,
+        reason=timing.reason,
     )
 
 
@@ -181,10 +182,18 @@ class Models:
 
 
 def ratio_of(case: TimingCase, other: Path, candidate: Path) -> float:
-    """How slow a candidate really is, from the pairs of several decisions: the mean over all turns [ratio]."""
+    """How slow a candidate really is, from the pairs of several decisions: the mean over all turns [ratio].
+
+    Raises:
+        MeasurementError: no turn of them came to its end.
+    """
     found = [decided(case, other, candidate, seed=1000 + number) for number in range(CALIBRATIONS)]
     medians = [statistics.median(turn) for one in found for turn in one.blocks]
-    return math.exp(statistics.fmean(medians)) if medians else math.inf
+    if not medians:
+        raise MeasurementError(
+            f"{case.runtime} {case.size}: the slowed candidate: expected pairs, got none: {found[-1].reason}"
+        )
+    return math.exp(statistics.fmean(medians))
 
 
 @contextlib.contextmanager

@@ -43,3 +43,14 @@ def test_what_was_under_its_share_when_it_was_measured_is_never_given(number_of)
     """Where a measurement falls short though more activations came short too: as noise has it."""
     ratios = {8: 1.1, 5: 1.075, 4: 1.049}
     assert number_of(ratios.__getitem__, 0.05) == 5
+
+
+def test_a_candidate_of_many_activations_is_loaded_by_openvino(tmp_path):
+    """Which takes 32 in a row into one layer, and refuses a model with more."""
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install 'compression-gate[openvino]'")
+    from compression_gate.runtimes.openvino import OpenVino
+
+    shape = known_speed.Shape(rows=1, width=8, layers=4)
+    path = known_speed.model_file("openvino", shape, 90, tmp_path)
+    assert path.read_bytes().count(b"Tanh") >= 90
+    assert OpenVino().load(path, threads=1)(shape.inputs()).shape == (1, 8)

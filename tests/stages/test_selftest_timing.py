@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
-from compression_gate.errors import ParamsError
+from compression_gate.errors import MeasurementError, ParamsError
+from compression_gate.measurers import known_speed
 from compression_gate.measurers.known_speed import Shape
 from compression_gate.records.timing_selftest import TimingCase, TimingDecision, TimingRate, TimingSelfTest
+from compression_gate.reporters.selftest import timing_report
 from compression_gate.selftest.timing_traces import rate_of
 from compression_gate.stages import selftest_timing
 from compression_gate.stages.selftest_timing import Plan, keep, open_cases, plan_of, read, shares_of
@@ -150,6 +154,23 @@ def runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_why_nothing_was_measured_is_told_beside_the_rate() -> None:
+    broken = decision(SLOWED, "untrusted").model_copy(update={"ratio": None, "reason": "the model cannot be loaded"})
+    rate = rate_of(SLOWED, [broken, broken, decision(SLOWED, "fail")])
+    out = io.StringIO()
+    Console(file=out, width=200).print(timing_report(self_test(rate)))
+    assert out.getvalue().count("onnxruntime small: +5%: the model cannot be loaded") == 1
+
+
+def test_a_candidate_that_cannot_be_timed_is_not_taken_for_a_slow_one(tmp_path: Path) -> None:
+    """Its ratio would be what the candidate is made by, and the self-test would go on with decisions of nothing."""
+    other = known_speed.model_file("onnxruntime", Shape(rows=1, width=8, layers=1), 0, tmp_path)
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(MeasurementError, match=r"expected pairs, got none: .*broken\.onnx"):
+        selftest_timing.ratio_of(SLOWED, other, broken)
 
 
 @pytest.mark.slow
