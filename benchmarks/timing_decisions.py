@@ -38,9 +38,10 @@ def main() -> None:
     rates = [rate_of(case, by_case[case]) for case in cases]
     for rate in rates:
         case = rate.case
+        candidate = f"+{100 * case.slowed:g}%" if case.slowed else "same model"
         missed = ("", "") if rate.missed is None else (f"{rate.missed} of {rate.n}", f"{rate.missed_high:.1%}")
         print(
-            f"| {case.runtime} {case.size} | {case.load} | {f'+{case.slowed:.0%}' if case.slowed else 'same model'} "
+            f"| {case.runtime} {case.size} | {case.load} | {candidate} | {case.limit:.0%} "
             f"| {rate.median_ratio:.3f} | {rate.wrong} of {rate.n} | {rate.high:.1%} | {' | '.join(missed)} "
             f"| {rate.undecided + rate.untrusted} | {rate.mean_s:.1f} | {rate.p95_s:.1f} | {rate.load_average:.0f} |"
         )
