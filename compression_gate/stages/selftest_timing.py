@@ -79,9 +79,10 @@ def plan_of(
         if size not in SHAPES
     ]
     problems += [
-        f"--slowed: expected percentages above 0, got {100 * share:g}: by how much candidates are to be slower"
+        f"--slowed: expected percentages of {100 * NARROW:g} or more, got {100 * share:g}: by how much candidates are "
+        "to be slower; one that is slower by less is within the narrowest limit, and passes rightly"
         for share in slowed
-        if not (share > 0 and math.isfinite(share))
+        if not (share >= NARROW and math.isfinite(share))
     ]
     if problems:
         raise ParamsError(problems)

@@ -218,7 +218,8 @@ class Task:
         """Join examples into one batch."""
         collate = self.collate
         try:
-            inputs, targets = collate(items) if collate else default_collate(items)
+            with torch.no_grad():  # an embedding that a loader computes may still hang on its weights
+                inputs, targets = collate(items) if collate else default_collate(items)
             targets = torch.as_tensor(targets)
         except Exception as error:  # a user's function may raise anything
             way_out = "mend it" if collate else "inputs of various lengths need task.collate: callable(examples)"

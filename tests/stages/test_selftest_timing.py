@@ -79,8 +79,9 @@ def test_one_wrong_decision_of_few_refutes_nothing() -> None:
 
 WRONG = [  # sizes, slowed, what is told
     (["foo"], [0.05], "--size: expected small or large, got 'foo'"),
-    (["small"], [float("nan")], "--slowed: expected percentages above 0, got nan"),
-    (["small"], [-0.05], "--slowed: expected percentages above 0, got -5"),
+    (["small"], [float("nan")], "--slowed: expected percentages of 2 or more, got nan"),
+    (["small"], [0.01], "--slowed: expected percentages of 2 or more, got 1: .* passes rightly"),
+    (["small"], [-0.05], "--slowed: expected percentages of 2 or more, got -5"),
 ]
 
 

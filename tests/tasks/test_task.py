@@ -394,6 +394,15 @@ def test_collate_that_fails_is_told(suite, body, expected):
         next(opened(suite).batches("test", 4))
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_examples_that_hang_on_weights_are_given_without_them(suite, batch_size):
+    suite.append("\n\ndef embedded(split):\n    weight = torch.ones(3, requires_grad=True)\n")
+    suite.append("    return [(weight * i, i % 3) for i in range(8)]\n")
+    suite.edit("task.data", f"{suite.module}:embedded")
+    batch = next(opened(suite).batches("test", batch_size))
+    assert batch.inputs.numpy().shape == (batch_size, 3)
+
+
 def test_collate_may_return_any_mapping(suite):
     suite.append("\n\nfrom collections import UserDict\n\n\ndef own(examples):\n")
     suite.append("    return UserDict(images=torch.stack([image for image, _ in examples])), [0] * len(examples)\n")
