@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compression_gate.errors import CompressionError
 from compression_gate.methods.base import Context
 from compression_gate.methods.channel_scores import channel_axis, repeats
-from compression_gate.methods.dependencies import NORMS, OUTGOING, ROOTS, candidates
+from compression_gate.methods.dependencies import NORMS, OUTGOING, ROOTS, channel_groups
 from compression_gate.methods.removal import EXAMPLES, Plan, removed
 from compression_gate.modules.opened import Units, obstacles, opened
 from compression_gate.modules.surgery import CONVOLUTIONS
@@ -45,7 +45,7 @@ def removable_biases(model: nn.Module, context: Context, ignored: set[str]) -> d
     """Return biases of linear and convolution layers whose units can leave, with the weights beside them."""
     try:
         closed = obstacles(model, context.task.example_inputs(2))
-        groups = candidates(traceable(opened(model, closed)), context, dead_or_alive(silent=True), ignored, "")
+        groups = channel_groups(traceable(opened(model, closed)), context, dead_or_alive(silent=True), ignored, "")
     except CompressionError:
         return {}
     layers = {name for group in groups if group.reason is None for name in group.layers}
@@ -75,7 +75,7 @@ def dead(model: nn.Module, closed: Any, context: Context, ignored: set[str], *, 
     """
     apart = traceable(opened(model, closed))
     plan: Plan = {}
-    for one in candidates(apart, context, dead_or_alive(silent=silent), ignored, "nothing known reads it"):
+    for one in channel_groups(apart, context, dead_or_alive(silent=silent), ignored, "nothing known reads it"):
         if one.scores is None or one.head_dim > 1 or one.parts > 1 or one.units:
             continue
         leaving = (one.scores == 0).nonzero().flatten().tolist()

@@ -95,7 +95,7 @@ def graph_of(apart: nn.Module, context: Context) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class ChannelGroup:
     """Channels that can only leave together with others, and what is known about them.
 
     Args:
@@ -118,9 +118,9 @@ class Candidate:
     reason: str | None = None
 
 
-def candidates(
+def channel_groups(
     apart: nn.Module, context: Context, scorer: Callable[[Any], Tensor | None], ignored: set[str], why: str
-) -> list[Candidate]:
+) -> list[ChannelGroup]:
     """Return every group of channels of an open model.
 
     Args:
@@ -142,7 +142,7 @@ def candidates(
         if reason is None and head_dim == 0:
             reason = "heads of different sizes read and write these channels"
         found.append(
-            Candidate(
+            ChannelGroup(
                 root=graph._module2name[group[0].dep.target.module],
                 layers=frozenset(owners.get(name, name) for name in layers_in(group, graph)),
                 scores=scores,
@@ -171,7 +171,7 @@ def layers_in(group: Any, graph: Any) -> set[str]:
 
 
 def units_of(group: Any, graph: Any, owners: dict[str, str]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return which hidden units a group removes; see :class:`Candidate`."""
+    """Return which hidden units a group removes; see :class:`ChannelGroup`."""
     found = {}
     for index in range(len(group)):
         item = group[index]

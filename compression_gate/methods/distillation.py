@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compression_gate.errors import CompressionError
-from compression_gate.methods.answers import Answers, answering
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.discriminator import Adversary
 from compression_gate.methods.features import (
@@ -27,6 +26,7 @@ from compression_gate.methods.features import (
 )
 from compression_gate.methods.named_models import built, module_of, named_model, problems_of
 from compression_gate.methods.options import not_one_of, outside, refuse
+from compression_gate.methods.teacher_answers import TeacherAnswers, answering
 from compression_gate.methods.teachers import REFERENCE, open_teacher, remark_quality, teacher_problems
 from compression_gate.modules.fused import Fused
 from compression_gate.modules.masks import keeper, zeros_of
@@ -259,7 +259,7 @@ class Lesson:
 
     options: Distillation
     taught: Taught
-    answers: Callable[[Batch], Answers]
+    answers: Callable[[Batch], TeacherAnswers]
     pairs: Pairs
     adversary: Adversary | None
 
@@ -300,7 +300,7 @@ class Lesson:
 
         return loss
 
-    def third_part(self, outputs: Tensor, answers: Answers) -> Tensor:
+    def third_part(self, outputs: Tensor, answers: TeacherAnswers) -> Tensor:
         """Return the distance of features, or what the adversary sees."""
         if not self.pairs:
             assert self.adversary is not None  # __post_init__ leaves no other way here

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from compression_gate.methods.answers import answering
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.calibration import Seen, observed
 from compression_gate.methods.distillation import Distillation
@@ -24,6 +23,7 @@ from compression_gate.methods.integer_layers import (
     with_norms_folded,
 )
 from compression_gate.methods.options import outside, refuse
+from compression_gate.methods.teacher_answers import answering
 from compression_gate.modules.learned_steps import (
     INPUT,
     RoundedInput,

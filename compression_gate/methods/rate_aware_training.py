@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from compression_gate.codec.coded_size import coded_bytes
-from compression_gate.methods.answers import answering
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.dead_units import removable_biases, without_dead_units
 from compression_gate.methods.distillation import Distillation, TeacherOption
@@ -18,6 +17,7 @@ from compression_gate.methods.integer_layers import finite_weights, refuse_none,
 from compression_gate.methods.options import inside, not_exactly_one, not_one_of, outside, refuse
 from compression_gate.methods.priced_weights import Priced, filled, found, rounded_while_trained
 from compression_gate.methods.rate_control import RateControl
+from compression_gate.methods.teacher_answers import answering
 from compression_gate.methods.teachers import REFERENCE, open_teacher, remark_quality, teacher_problems
 from compression_gate.modules.masks import keeper, zeros_of
 from compression_gate.modules.surgery import state_digest

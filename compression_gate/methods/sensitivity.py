@@ -27,11 +27,11 @@ from compression_gate.codec.coded_size import coded_bytes
 from compression_gate.errors import CodecError, CompressionError, MeasurementError, MetricsError
 from compression_gate.measurers.cost import Costs, costs_of, stored_bytes
 from compression_gate.measurers.quality import Answers, TorchSession, metrics_of, outcomes_of, predict
-from compression_gate.methods.answers import feed
 from compression_gate.methods.base import Context, Method, Notes
 from compression_gate.methods.chain import method_of, name_of
 from compression_gate.methods.options import inside, not_one_of, refuse
 from compression_gate.methods.renorming import renormed
+from compression_gate.methods.teacher_answers import feed
 from compression_gate.modules.surgery import WEIGHTED, state_digest
 from compression_gate.records.base import digest_of, digest_of_file, finite
 from compression_gate.records.metric_table import direction

@@ -14,7 +14,7 @@ from compression_gate.errors import CompressionError
 from compression_gate.measurers.cost import macs_of
 from compression_gate.methods.base import Context, Effect
 from compression_gate.methods.channel_scores import Importance, Scorer, scored
-from compression_gate.methods.dependencies import LAYERS, Candidate, candidates
+from compression_gate.methods.dependencies import LAYERS, ChannelGroup, channel_groups
 from compression_gate.methods.options import inside, not_one_of, outside, refuse
 from compression_gate.methods.removal import Plan, removed
 from compression_gate.modules.attention import HeadAttention
@@ -100,13 +100,13 @@ class StructuredPruning:
 
     def found(
         self, model: nn.Module, closed: Iterable[str], context: Context
-    ) -> tuple[list[Candidate], dict[str, list[Candidate]]]:
+    ) -> tuple[list[ChannelGroup], dict[str, list[ChannelGroup]]]:
         """Return every group of channels, and the bundles of those that must shrink alike."""
         ignored = ignored_modules(model, self.ignore)
         apart = scored(opened(model, closed), self.importance, context)
         scorer = Scorer(self.importance, apart, context)
         why = f"importance {self.importance} has nothing to go by: no norm or layer of a known type behind it"
-        groups = candidates(apart, context, scorer, ignored, why)
+        groups = channel_groups(apart, context, scorer, ignored, why)
         return groups, bundled(groups, apart)
 
     def together(self, model: nn.Module, context: Context) -> list[list[str]]:
@@ -123,36 +123,36 @@ def ignored_modules(model: nn.Module, names: tuple[str, ...]) -> set[str]:
     return {name for name in (*known, *apart) if inside(name, names)}
 
 
-def bundled(found: Iterable[Candidate], apart: nn.Module) -> dict[str, list[Candidate]]:
+def bundled(found: Iterable[ChannelGroup], apart: nn.Module) -> dict[str, list[ChannelGroup]]:
     """Join groups that must shrink alike: the layers and directions of one recurrent layer. By the first one's root.
 
-    A recurrent layer of which a part is in no group gets a candidate that says so.
+    A recurrent layer of which a part is in no group gets one that says so.
     """
-    bundles: list[tuple[set[str], list[Candidate]]] = []
-    for candidate in found:
-        wholes = {whole for whole, _ in candidate.units.values()}
-        mine = [bundle for bundle in bundles if bundle[0] & wholes]
+    bundles: list[tuple[set[str], list[ChannelGroup]]] = []
+    for group in found:
+        wholes = {whole for whole, _ in group.units.values()}
+        mine = [one for one in bundles if one[0] & wholes]
         joined = (
             wholes.union(*(names for names, _ in mine)),
-            [one for _, group in mine for one in group] + [candidate],
+            [other for _, bundle in mine for other in bundle] + [group],
         )
-        bundles = [bundle for bundle in bundles if not any(bundle is other for other in mine)] + [joined]
-    seen = {name for _, group in bundles for candidate in group for name in candidate.units}
-    for wholes, group in bundles:
+        bundles = [one for one in bundles if not any(one is other for other in mine)] + [joined]
+    seen = {name for _, bundle in bundles for group in bundle for name in group.units}
+    for wholes, bundle in bundles:
         for whole in sorted(wholes):
             parts = [name for name, _ in apart.named_modules() if name.startswith(f"{whole}.units.")]
             if missing := [name for name in parts if name not in seen]:
                 reason = f"{missing[0]} leaves no trace in the model's output"
-                group.append(Candidate(root=missing[0], layers=frozenset({whole}), scores=None, reason=reason))
-    return {group[0].root: group for _, group in bundles}
+                bundle.append(ChannelGroup(root=missing[0], layers=frozenset({whole}), scores=None, reason=reason))
+    return {bundle[0].root: bundle for _, bundle in bundles}
 
 
-def layers_of(bundle: Iterable[Candidate]) -> list[str]:
+def layers_of(bundle: Iterable[ChannelGroup]) -> list[str]:
     """Return the layers whose outputs a bundle removes."""
-    return sorted({name for candidate in bundle for name in candidate.layers})
+    return sorted({name for group in bundle for name in group.layers})
 
 
-def planned(bundles: dict[str, list[Candidate]], ratio: float, round_to: int) -> tuple[Plan, dict[str, str]]:
+def planned(bundles: dict[str, list[ChannelGroup]], ratio: float, round_to: int) -> tuple[Plan, dict[str, str]]:
     """Decide which channels leave: (by the bundles' names, reasons for the layers that stay)."""
     plan: Plan = {}
     reasons: dict[str, str] = {}
@@ -169,15 +169,15 @@ def planned(bundles: dict[str, list[Candidate]], ratio: float, round_to: int) ->
     return plan, {layer: reason for layer, reason in reasons.items() if layer not in treated}
 
 
-def idle(candidate: Candidate, leaving: list[int]) -> str | None:
+def idle(group: ChannelGroup, leaving: list[int]) -> str | None:
     """Say that nothing of a group leaves, or return None."""
-    if leaving or candidate.scores is None:
+    if leaving or group.scores is None:
         return None
-    count, what = len(candidate.scores) // candidate.head_dim, "heads" if candidate.head_dim > 1 else "channels"
+    count, what = len(group.scores) // group.head_dim, "heads" if group.head_dim > 1 else "channels"
     return f"has {count} {what}: too few to remove any"
 
 
-def uneven(bundle: Iterable[Candidate], leaving: dict[str, list[int]]) -> str | None:
+def uneven(bundle: Iterable[ChannelGroup], leaving: dict[str, list[int]]) -> str | None:
     """Say that the layers and directions of a recurrent layer would lose different numbers of units, or return None."""
     lost: dict[str, set[int]] = {}
     for one in bundle:
@@ -188,41 +188,41 @@ def uneven(bundle: Iterable[Candidate], leaving: dict[str, list[int]]) -> str | 
     return f"the layers and directions of {odd[0]} would keep different numbers of units" if odd else None
 
 
-def chosen(candidate: Candidate, ratio: float, round_to: int) -> list[int]:
+def chosen(group: ChannelGroup, ratio: float, round_to: int) -> list[int]:
     """Return the indices of the channels that leave, equally many of each part and whole heads only."""
-    assert candidate.scores is not None  # a candidate without scores has a reason to stay
-    size = candidate.head_dim
-    if size == 1 and candidate.parts > 1:
-        return lowest_places(candidate.scores, candidate.parts, ratio, round_to)
+    assert group.scores is not None  # a group without scores has a reason to stay
+    size = group.head_dim
+    if size == 1 and group.parts > 1:
+        return lowest_places(group.scores, group.parts, ratio, round_to)
     if size == 1:
         found = []
-        for segment in segments_of(candidate):
-            found += [segment[place] for place in lowest_places(candidate.scores[segment], 1, ratio, round_to)]
+        for segment in segments_of(group):
+            found += [segment[place] for place in lowest_places(group.scores[segment], 1, ratio, round_to)]
         return sorted(found)
-    if len(candidate.scores) % size or candidate.parts > 1:
+    if len(group.scores) % size or group.parts > 1:
         return []
-    heads = candidate.scores.view(-1, size).sum(1)
+    heads = group.scores.view(-1, size).sum(1)
     leaving = lowest_places(heads, 1, ratio, round_to // math.gcd(round_to, size))
     return [head * size + place for head in leaving for place in range(size)]
 
 
-def segments_of(candidate: Candidate) -> list[list[int]]:
+def segments_of(group: ChannelGroup) -> list[list[int]]:
     """Return channels that belong to the same hidden units, so that each layer and direction loses its own share."""
     segments: dict[frozenset[str], list[int]] = {}
-    members = {name: set(places) for name, (_, places) in candidate.units.items()}
-    for channel in range(0 if candidate.scores is None else len(candidate.scores)):
+    members = {name: set(places) for name, (_, places) in group.units.items()}
+    for channel in range(0 if group.scores is None else len(group.scores)):
         holders = frozenset(name for name, places in members.items() if channel in places)
         segments.setdefault(holders, []).append(channel)
     return list(segments.values())
 
 
-def sizes_of(candidate: Candidate) -> set[int]:
+def sizes_of(group: ChannelGroup) -> set[int]:
     """Return of how many channels, or heads, a share leaves."""
-    if candidate.scores is None:
+    if group.scores is None:
         return set()
-    if candidate.head_dim > 1 or candidate.parts > 1:
-        return {len(candidate.scores) // candidate.parts // candidate.head_dim}
-    return {len(segment) for segment in segments_of(candidate)}
+    if group.head_dim > 1 or group.parts > 1:
+        return {len(group.scores) // group.parts // group.head_dim}
+    return {len(segment) for segment in segments_of(group)}
 
 
 def lowest_places(scores: Tensor, parts: int, ratio: float, round_to: int) -> list[int]:
@@ -245,7 +245,7 @@ def lowest_places(scores: Tensor, parts: int, ratio: float, round_to: int) -> li
 
 def lightest_enough(
     smaller_by: Callable[[float], tuple[nn.Module, dict[str, str]]],
-    found: Iterable[Candidate],
+    found: Iterable[ChannelGroup],
     model: nn.Module,
     context: Context,
     macs_ratio: float,

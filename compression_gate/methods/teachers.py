@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from compression_gate import __version__
 from compression_gate.errors import CompressionError
-from compression_gate.methods.answers import content_digest
 from compression_gate.methods.base import Context, Notes
 from compression_gate.methods.named_models import NamedModel, built, named_model, problems_of, train_options
+from compression_gate.methods.teacher_answers import content_digest
 from compression_gate.modules.fused import Fused
 from compression_gate.modules.surgery import state_digest
 from compression_gate.modules.weights_file import load_weights, save_weights

@@ -32,7 +32,7 @@ USED_UP = 10  # generations in a row of chains that are known already
 
 
 @dataclass(kw_only=True)
-class Candidate:
+class Pending:
     """A proposal on its way.
 
     Args:
@@ -73,7 +73,7 @@ class Driver:
         self.full = params.train_share
         self.standings = Standings(goal=goal, full=self.full, proxy_on=params.proxy is not None)
         self.asked = 0
-        self.batch: list[Candidate] = []  # in the order of asking; those of one generation where that is synchronous
+        self.batch: list[Pending] = []  # in the order of asking; those of one generation where that is synchronous
         self.places: dict[tuple[str, float], int] = {}  # where an answer begins in the journal
         self.sent: set[tuple[str, float]] = set()
         self.coins = random.Random(params.seed)  # noqa: S311  # coins, not secrets
@@ -194,7 +194,7 @@ class Driver:
 
     def add(self, proposal: Proposal) -> None:
         """Put a proposal on its way; where its chain is known, it is answered already."""
-        one = Candidate(number=self.asked, proposal=proposal, share=self.full)
+        one = Pending(number=self.asked, proposal=proposal, share=self.full)
         self.asked += 1
         try:
             one.steps = self.space.steps_of(proposal.genome)
@@ -208,7 +208,7 @@ class Driver:
         self.batch.append(one)
         self.settle()
 
-    def is_new(self, one: Candidate) -> bool:
+    def is_new(self, one: Pending) -> bool:
         """Whether a candidate's chain can be built, and was not proposed before."""
         known = (one.digest, one.share) in self.places or any(other.digest == one.digest for other in self.batch)
         return one.refusal is None and not known
@@ -243,11 +243,11 @@ class Driver:
             self.tell(one)
         self.watch_proxy(batch)
 
-    def is_answered(self, one: Candidate) -> bool:
+    def is_answered(self, one: Pending) -> bool:
         """Whether there is something to tell of a candidate."""
         return one.refusal is not None or one.dropped or (one.digest, one.share) in self.places
 
-    def answered_of(self, one: Candidate) -> Answered:
+    def answered_of(self, one: Pending) -> Answered:
         """What came of a candidate: of it, or of an earlier one with the same chain."""
         if one.refusal is not None:
             refused = Answer(reason=f"refused: {one.refusal}")
@@ -255,7 +255,7 @@ class Driver:
         answered = self.journal.answered_at(self.places[one.digest, one.share])
         return answered.model_copy(update={"answer": self.goal_for(one).judged(answered.answer)})
 
-    def goal_for(self, one: Candidate) -> Goal:
+    def goal_for(self, one: Pending) -> Goal:
         """What a candidate is held against, at the share of the training data that it has come to."""
         return self.goal if one.share >= self.full else self.untimed
 
@@ -276,7 +276,7 @@ class Driver:
             if not one.dropped:
                 one.share = shares[shares.index(one.share) + 1] if place < kept else self.full
 
-    def watch_proxy(self, batch: list[Candidate]) -> None:
+    def watch_proxy(self, batch: list[Pending]) -> None:
         """Hold what cheap trials lost against what full ones do; switch the proxy off where it does not predict."""
         proxy = self.params.proxy
         if proxy is None or not self.standings.proxy_on:
@@ -291,7 +291,7 @@ class Driver:
         self.standings.proxy = correlation_of([cheap for cheap, _ in self.pairs], [full for _, full in self.pairs])
         self.standings.proxy_on = self.standings.proxy.may_predict(proxy.least_correlation)
 
-    def tell(self, one: Candidate) -> None:
+    def tell(self, one: Pending) -> None:
         """Tell the searcher of a candidate, and note what it is worth."""
         self.searcher.tell(one.proposal, self.goal_for(one).score(self.answered_of(one).answer))
         self.note(one)
@@ -305,7 +305,7 @@ class Driver:
             if one.share == self.full and not one.dropped and self.is_answered(one):
                 self.note(one)
 
-    def note(self, one: Candidate) -> None:
+    def note(self, one: Pending) -> None:
         """Note what a candidate is worth."""
         answered = self.answered_of(one)
         score = self.goal_for(one).score(answered.answer)

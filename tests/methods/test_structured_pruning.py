@@ -8,7 +8,7 @@ from torch import nn
 
 from compression_gate.errors import CompressionError, ParamsError
 from compression_gate.measurers.cost import macs_of
-from compression_gate.methods.dependencies import Candidate
+from compression_gate.methods.dependencies import ChannelGroup
 from compression_gate.methods.distillation import Distillation
 from compression_gate.methods.structured_pruning import StructuredPruning, chosen, lowest_places
 from compression_gate.modules.attention import HeadAttention
@@ -352,7 +352,7 @@ def test_the_share_removed_never_exceeds_the_ratio_and_one_channel_stays(channel
 
 
 def candidate(scores, **more):
-    return Candidate(root="layer", layers=frozenset({"layer"}), scores=torch.tensor(scores), **more)
+    return ChannelGroup(root="layer", layers=frozenset({"layer"}), scores=torch.tensor(scores), **more)
 
 
 def test_the_lowest_scores_leave():

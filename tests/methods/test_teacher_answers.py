@@ -7,8 +7,8 @@ import importlib
 import pytest
 import torch
 
-from compression_gate.methods import answers
-from compression_gate.methods.answers import FOLDER, answering, content_digest
+from compression_gate.methods import teacher_answers
+from compression_gate.methods.teacher_answers import FOLDER, answering, content_digest
 from compression_gate.tasks.calling import call
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def test_code_of_a_teacher_that_the_task_does_not_name_counts(tiny):
 def test_answers_of_another_version_are_asked_for_anew(tiny, monkeypatch):
     suite = tiny("mlp")
     answering(suite.reference, [], suite.context(), CPU)
-    monkeypatch.setattr(answers, "__version__", "0.0.0")
+    monkeypatch.setattr(teacher_answers, "__version__", "0.0.0")
     answering(suite.reference, [], suite.context(), CPU)
     assert len(files(suite)) == 2
 
@@ -134,14 +134,14 @@ def test_padded_inputs_are_asked_for_anew(tiny):
 
 def test_answers_too_large_to_keep_are_asked_for_anew(tiny, monkeypatch):
     suite = tiny("mlp")
-    monkeypatch.setattr(answers, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(teacher_answers, "LARGEST_BYTES", 1000)
     context = suite.context()
     answering(suite.reference, [], context, CPU)
     assert "they would take 8,192 bytes, more than 1,000" in context.notes.remarks[0]
 
 
 def test_the_oldest_files_are_let_go_of(tiny, monkeypatch):
-    monkeypatch.setattr(answers, "MOST_FILES", 1)
+    monkeypatch.setattr(teacher_answers, "MOST_FILES", 1)
     suite = tiny("mlp")
     answering(suite.reference, [], suite.context(), CPU)
     before = files(suite)

@@ -30,14 +30,14 @@ OUTPUT = "output"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class TeacherAnswers:
     """A teacher's answers to a batch: outputs ``(N, …)`` and, by layer, features ``(N, C, …)``; float32."""
 
     outputs: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
-Ask = Callable[[Batch], Answers]
+Ask = Callable[[Batch], TeacherAnswers]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,10 @@ def answering(teacher: nn.Module, layers: Sequence[str], context: Context, devic
     half = uses_bfloat16(context.train, device)
 
     @torch.no_grad()
-    def ask(batch: Batch, *, half: bool = False) -> Answers:
+    def ask(batch: Batch, *, half: bool = False) -> TeacherAnswers:
         with captured(teacher, layers) as seen, torch.autocast(device.type, torch.bfloat16, enabled=half):
             outputs = call(teacher, moved(batch.inputs, device)).float()
-        return Answers(outputs=outputs, features=shaped(teacher, seen))
+        return TeacherAnswers(outputs=outputs, features=shaped(teacher, seen))
 
     kept = kept_answers(teacher, layers, ask, context)
     if isinstance(kept, Unkept):
@@ -70,15 +70,15 @@ def answering(teacher: nn.Module, layers: Sequence[str], context: Context, devic
         return partial(ask, half=half)
     outputs, features = kept.outputs, kept.features
 
-    def look_up(batch: Batch) -> Answers:
+    def look_up(batch: Batch) -> TeacherAnswers:
         found = {name: values[batch.positions].to(device) for name, values in features.items()}
-        return Answers(outputs=outputs[batch.positions].to(device), features=found)
+        return TeacherAnswers(outputs=outputs[batch.positions].to(device), features=found)
 
     context.notes.remarks.append(f"the teacher's answers to {len(outputs):,} training examples were asked for once")
     return look_up
 
 
-def kept_answers(teacher: nn.Module, layers: Sequence[str], ask: Ask, context: Context) -> Answers | Unkept:
+def kept_answers(teacher: nn.Module, layers: Sequence[str], ask: Ask, context: Context) -> TeacherAnswers | Unkept:
     """Return the answers to the whole train split in its order, from the file if there is one."""
     task, count = context.task, len(context.task.split("train"))
     if context.train.augment:
@@ -94,10 +94,12 @@ def kept_answers(teacher: nn.Module, layers: Sequence[str], ask: Ask, context: C
     path = task.folder / FOLDER / f"answers-{key_of(teacher, layers, content, task)}.safetensors"
     if path.exists():
         tensors = load_file(path)
-        return Answers(outputs=tensors.pop(OUTPUT), features={name[1:]: value for name, value in tensors.items()})
+        return TeacherAnswers(
+            outputs=tensors.pop(OUTPUT), features={name[1:]: value for name, value in tensors.items()}
+        )
     seed_everything(1)
     digest = hashlib.sha256()
-    rows: list[Answers] = []
+    rows: list[TeacherAnswers] = []
     for batch in task.batches("train", BATCH_SIZE):
         feed(digest, batch)
         rows.append(ask(batch))
@@ -118,15 +120,15 @@ def key_of(teacher: nn.Module, layers: Sequence[str], content: str, task: Task) 
     return digest_of([__version__, state_digest(teacher), str(teacher), *layers, content, digests])[:16]
 
 
-def joined(rows: Sequence[Answers]) -> Answers:
+def joined(rows: Sequence[TeacherAnswers]) -> TeacherAnswers:
     """Put the answers to all batches together, on CPU."""
-    return Answers(
+    return TeacherAnswers(
         outputs=torch.cat([row.outputs.cpu() for row in rows]),
         features={name: torch.cat([row.features[name].cpu() for row in rows]) for name in rows[0].features},
     )
 
 
-def keep(answers: Answers, path: Path) -> None:
+def keep(answers: TeacherAnswers, path: Path) -> None:
     """Write the answers, and let go of the oldest files."""
     tensors = {OUTPUT: answers.outputs, **{f".{name}": value for name, value in answers.features.items()}}
     with replacing(path) as temporary:
