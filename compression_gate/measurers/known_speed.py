@@ -71,7 +71,8 @@ def slowed_file(runtime: str, shape: Shape, slowed: float, folder: Path, ratio_t
     ratio = ratio_to(model_file(runtime, shape, TRIED, folder))
     more = max(1, math.ceil(TRIED * (slowed + ABOVE) / max(ratio - 1, slowed / 10)))
     while (ratio := ratio_to(model_file(runtime, shape, more, folder))) < 1 + slowed:
-        more += max(1, more // 10)
+        told = math.ceil(more * (slowed + ABOVE) / max(ratio - 1, slowed / 2))
+        more = max(told, more + max(1, more // 10))
     # The first activation may cost less than those behind it, so that the line through TRIED of them leads too far.
     while ratio > 1 + slowed + NEAR and more > 1:
         fewer = more - max(1, more // 10)
