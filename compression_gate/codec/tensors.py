@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from math import prod
 
 import numpy as np
@@ -94,33 +95,29 @@ def can_transpose(shape: tuple[int, ...]) -> bool:
 
 def chosen(stream: Stream, plain: Plain) -> tuple[int, Layout]:
     """Which form and layout take the fewest bytes."""
+
+    @cache
+    def size(choice: tuple[int, Layout], most: int) -> float:
+        """What so many numbers take."""
+        trial = stream.trial()
+        coded(trial, part_of(plain, most), *choice)
+        return trial.size()
+
+    def cheapest(choices: list[tuple[int, Layout]]) -> tuple[int, Layout]:
+        """By a part of the tensor; of many, the two best by a small part."""
+        if len(choices) > 2 and plain.size > FEW_NUMBERS:
+            choices = sorted(choices, key=lambda choice: size(choice, FEW_NUMBERS))[:2]
+        most = min(TRIED_NUMBERS, plain.size)
+        return choices[0] if len(choices) == 1 else min(choices, key=lambda choice: size(choice, most))
+
     forms = [(form, Layout()) for form in possible(plain)]
-    form, _ = cheapest(stream, plain, forms)
+    form, _ = cheapest(forms)
     if form == RAW:  # bits as they are take the same everywhere, the others may take far less outside of a part
-        (form, _), *_ = by_size(stream, plain, forms)
+        form, _ = min(forms, key=lambda choice: size(choice, plain.size))
     if form in (CONSTANT, RAW) or not stream.tries_layouts:
         return form, Layout()
     shapes = [(turn, turned(plain.shape, turn)) for turn in (False, True) if not turn or can_transpose(plain.shape)]
-    layouts = [Layout(turn, stride) for turn, shape in shapes for stride in strides_of(shape)]
-    return cheapest(stream, plain, [(form, layout) for layout in layouts])
-
-
-def cheapest(stream: Stream, plain: Plain, choices: list[tuple[int, Layout]]) -> tuple[int, Layout]:
-    """The choice that takes the fewest bytes on a part of the tensor; of many, the two best on a small part."""
-    if len(choices) > 2 and plain.size > FEW_NUMBERS:
-        choices = by_size(stream, part_of(plain, FEW_NUMBERS), choices)[:2]
-    return choices[0] if len(choices) == 1 else by_size(stream, part_of(plain, TRIED_NUMBERS), choices)[0]
-
-
-def by_size(stream: Stream, plain: Plain, choices: list[tuple[int, Layout]]) -> list[tuple[int, Layout]]:
-    """The choices, those that take the fewest bytes first."""
-
-    def size(choice: tuple[int, Layout]) -> float:
-        trial = stream.trial()
-        coded(trial, plain, *choice)
-        return trial.size()
-
-    return sorted(choices, key=size)
+    return cheapest([(form, Layout(turn, stride)) for turn, shape in shapes for stride in strides_of(shape)])
 
 
 def part_of(plain: Plain, most: int) -> Plain:
